@@ -143,6 +143,15 @@ class Settings(Identity):
     sweep_seconds: float = Field(
         3.0, gt=0, description="Seconds between two sweeps for abandoned runs and unsent tasks"
     )
+    approval_seconds: int = Field(
+        604_800,
+        ge=0,
+        le=31_536_000,
+        description="Seconds after which a call that nobody decided about is denied; 0: never",
+    )
+    approval_by_others: bool = Field(
+        False, description="The user of a run may not decide about its calls, whatever their role"
+    )
     session_conflict: Literal["reject", "queue", "interrupt"] = Field(
         "reject",
         description="A turn in a busy session, for requests without `on_conflict`: 409 `session_busy`, wait, or "

@@ -86,6 +86,12 @@ class Forbidden(SlipwayError):
     status, code, title = 403, "forbidden", "This needs another role or scope"
 
 
+class OwnApproval(Forbidden):
+    """Decision about a call of one's own run, where `APPROVAL_BY_OTHERS` is on."""
+
+    code, title = "own_approval", "Another person has to decide about this call"
+
+
 class CrossSite(Forbidden):
     code, title = "cross_site", "Only the service's own web page may send this"
 
@@ -122,6 +128,10 @@ class SessionBusy(Conflict):
 
 class AlreadyDecided(Conflict):
     code, title = "already_decided", "This approval is decided already"
+
+
+class DigestMismatch(Conflict):
+    code, title = "digest_mismatch", "The digest is of another call than that of this approval"
 
 
 class ToolGone(Conflict):

@@ -185,6 +185,7 @@ class RunRequest:
     on_conflict: OnConflict | None = None  # when its session is busy; None: the setting; not stored
     parent_message_id: str | None = None  # message this turn continues; "": none; None: the newest
     end_user: str | None = None  # for whom the caller asks, by the caller's own name for them
+    tool_scopes: tuple[str, ...] | None = None  # of the caller's key; None: all tools
     door: str | None = None  # label of the API surface; stored with the run, not in the request
 
     @property

@@ -1,8 +1,8 @@
 """Webhooks: signed POST to a run's `callback_url`, or of a budget notice; retried for a day, at least once.
 
-The delivery row is written in the run's last transaction (outbox), so no crash loses it. Each attempt is claimed by
-one conditional update, so one process makes it; after a crash the delivery is due again. A receiver may therefore
-get a delivery twice, with the same `webhook-id`. Headers and signatures are those of Standard Webhooks
+The delivery row is written in the transaction of what it tells (outbox), so no crash loses it. Each attempt is
+claimed by one conditional update, so one process makes it; after a crash the delivery is due again. A receiver may
+therefore get a delivery twice, with the same `webhook-id`. Headers and signatures are those of Standard Webhooks
 (standardwebhooks.com).
 """
 
@@ -14,7 +14,7 @@ import random
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -74,6 +74,13 @@ class Webhooks:
         """Insert a run's delivery in its last transaction, if a `callback_url` was given."""
         if run.request.callback_url is not None:
             rows.schedule(tx, run, run.request.callback_url, now_ms())
+            tx.after_commit(self.send_due)
+
+    def approvals_required(self, tx: Transaction, run: Run, approval_ids: Sequence[str]) -> None:
+        """Insert a delivery for each approval in the transaction that requests it, if a `callback_url` was given."""
+        if run.request.callback_url is not None:
+            for approval_id in approval_ids:
+                rows.schedule_approval(tx, approval_id, run, run.request.callback_url, now_ms())
             tx.after_commit(self.send_due)
 
     def notice(self, tx: Transaction, name: str, url: str, signer: str, body: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from service import sessions, webhooks
+from service import approvals, sessions, webhooks
 from service.agents import build as agents
 from service.agents.catalog import AgentCatalog
 from service.audit import build as audit
@@ -108,6 +108,7 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
         Chore(catalog.refresh_in_background),
         Chore(sender.send_due, Work.DELIVERIES),
         Chore(settle, Work.ORPHANED_HOLDS),
+        Chore(partial(approvals.expire, infra.db), Work.EXPIRED_APPROVALS),
         Chore(trail.settings),
         Chore(trail.chainer.wake, Work.UNLINKED_AUDIT),
     ]

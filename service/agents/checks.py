@@ -29,6 +29,7 @@ def spec_findings(
         detail = f"there is no pattern {spec.pattern!r}{unknown(spec.pattern, patterns)}"
         yield Finding(("pattern",), detail)
     yield from _tool_findings(spec, available)
+    yield from _policy_findings(spec, available)
     own = pattern.Options.model_fields if pattern is not None else {}
     for name, field in type(spec).model_fields.items():
         foreign = name not in AgentSpec.model_fields and name not in own
@@ -51,6 +52,23 @@ def _tool_findings(spec: AgentSpec, available: Mapping[str, Tool]) -> Iterator[F
         if name not in spec.tools:
             hint = did_you_mean(name, spec.tools)
             yield Finding(("approvals", number), f"{name!r} is not one of this agent's tools{hint}")
+
+
+def _policy_findings(spec: AgentSpec, available: Mapping[str, Tool]) -> Iterator[Finding]:
+    """Find policies of other tools and arguments, which would bound nothing."""
+    for name, policy in spec.policies.items():
+        if name not in spec.tools:
+            hint = did_you_mean(name, spec.tools)
+            yield Finding(("policies", name), f"{name!r} is not one of this agent's tools{hint}")
+            continue
+        if policy.roles is not None and spec.cache.shared:
+            detail = f"must be off: not everybody may use {name!r}"
+            yield Finding(("cache", "shared"), detail)
+        arguments = available[name].input_schema["properties"] if name in available else {}
+        for bound, argument in policy.bounded:
+            if name in available and argument not in arguments:
+                detail = f"{name!r} has no argument {argument!r}{unknown(argument, arguments)}"
+                yield Finding(("policies", name, bound, argument), detail)
 
 
 def eval_findings(cases: Sequence[EvalCase], spec: AgentSpec, options: PatternOptions) -> Iterator[Finding]:

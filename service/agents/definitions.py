@@ -13,6 +13,7 @@ from service.agents.spec import CacheSpec, EvalCase, LimitSpec, PatternOptions, 
 from service.knowledge import Knowledge
 from service.llm.routing import Bounds, ModelRouter
 from service.tools import Tool
+from service.tools.bounds import ToolPolicy
 from service.types import Effort
 
 
@@ -36,6 +37,7 @@ class AgentDefinition:
     limits: LimitSpec
     cache: CacheSpec
     options: PatternOptions  # fields of the agent's pattern
+    policies: Mapping[str, ToolPolicy] = field(default_factory=dict)  # of some tools, by name
     knowledge: Knowledge | None = None
     evals: tuple[EvalCase, ...] = field(default=(), repr=False)
 

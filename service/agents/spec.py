@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
 from service.llm.routing import TIERS
+from service.tools.bounds import ToolPolicy
 from service.types import Effort, Tier
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
@@ -95,6 +96,7 @@ class AgentSpec(Spec):
     )
     tools: tuple[str, ...] = Field((), description="Tools the agent may call, built in or of its `tools.py`")
     approvals: tuple[str, ...] = Field((), description="Tools whose calls need a person's approval")
+    policies: dict[str, ToolPolicy] = Field({}, description="Bounds of some tools, by name")
     limits: LimitSpec = LimitSpec()
     cache: CacheSpec = CacheSpec()
 

@@ -1,7 +1,8 @@
 """Permissions: one row for each route: lowest role, action, API keys, and whose rows it reaches.
 
 `guard` (`service/web/admission.py`) holds requests to the row of their route; a route without one is refused. A scope
-of a key restricts it in one of three kinds, `agents:`, `actions:` and `models:`; a kind without scopes is unrestricted.
+of a key restricts it in one of four kinds, `agents:`, `actions:`, `models:` and `tools:`; a kind without scopes is
+unrestricted.
 `docs/permissions.md` is generated from here.
 """
 
@@ -21,7 +22,7 @@ _RANK = {"user": 0, "operator": 1, "admin": 2, "service admin": 3}
 _AUDITED = frozenset({"account", "keys", "approvals", "admin"})
 _SCOPE = re.compile(
     r"agents:(\*|[a-z][a-z0-9_-]{0,63}\*?)|actions:(?P<action>\*|[a-z]+:(\*|[a-z]+))"
-    r"|models:(\*|[a-z0-9][a-z0-9._-]{0,127})",
+    r"|models:(\*|[a-z0-9][a-z0-9._-]{0,127})|tools:(\*|read|write|danger)",
     re.ASCII,
 )
 
@@ -156,7 +157,7 @@ def check_scope(scope: str) -> str:
     fits = _SCOPE.fullmatch(scope)
     if fits is None:
         raise ValueError(
-            "must be such as agents:support, agents:sup*, actions:runs:read, actions:runs:* or models:*"
+            "must be such as agents:support, agents:sup*, actions:runs:read, actions:runs:*, models:* or tools:read"
         )
     action = fits["action"]
     if action is not None and not any(allows([scope], ACTIONS + known) for known in KEY_ACTIONS):

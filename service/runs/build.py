@@ -15,6 +15,7 @@ from service.ids import new_id
 from service.infra.backends import Infra
 from service.infra.redis_client import connect
 from service.llm.build import ModelClients
+from service.runs.approval_requests import ApprovalRequests
 from service.runs.batch.steps import BatchSteps
 from service.runs.batch.submitter import BatchSubmitter
 from service.runs.bulkhead import Bulkhead
@@ -88,7 +89,7 @@ def build(
     at_once = settings.limit_concurrent_runs or UNBOUNDED
     running = partial(_running, infra.db)
     concurrent = ConcurrentRuns(infra.redis_store, at_once, settings.run_timeout, running)
-    runner = _runner(infra, domains, batch_steps)
+    runner = _runner(settings, infra, domains, batch_steps)
     execution = _execution(settings, infra, runner, event_streams, concurrent)
     seconds, sessions = settings.run_timeout, domains.sessions
     queries = RunQueries(infra.db, event_streams, settings.heartbeat_seconds, seconds, role.draining)
@@ -119,9 +120,10 @@ def build(
     )
 
 
-def _runner(infra: Infra, domains: Domains, batch_steps: BatchSteps) -> Runner:
+def _runner(settings: Settings, infra: Infra, domains: Domains, batch_steps: BatchSteps) -> Runner:
     usage, observer = domains.usage, infra.observer
-    tools = ToolExecution(infra.db, ToolRunner(called=observer.tool), usage.rate_limits.tool)
+    requests = ApprovalRequests(domains.webhooks, settings.approval_seconds)
+    tools = ToolExecution(infra.db, ToolRunner(called=observer.tool), usage.rate_limits.tool, requests)
     steps = StepDependencies(domains.model.calls, usage.prices, tools, usage.spending, batch_steps, observer)
     return Runner(domains.agents, PATTERNS, steps, observer, domains.sessions, domains.webhooks)
 

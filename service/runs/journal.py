@@ -78,6 +78,11 @@ class Journal:
         """Number of steps done, including those this attempt has not replayed yet."""
         return max(self.steps, len(self._stored))
 
+    def stored_call_ids(self) -> set[str]:
+        """Return the ids of all tool calls in the stored replies of models."""
+        blocks = [block for row in self._stored for block in row["reply"].get("content") or ()]
+        return {block["id"] for block in blocks if block.get("type") == "tool_use"}
+
     def make_storable(self) -> None:
         """Replace text that cannot be encoded by U+FFFD in all pending writes: the last resort to end a run."""
         self.events.make_storable()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
@@ -16,6 +16,7 @@ from service.sessions import Sessions
 from service.store import runs as rows
 from service.store.database import Database, Transaction
 from service.store.transaction import WriteInTransaction
+from service.store.visibility import TOOLS, of_kind
 from service.types import DOOR_OF_MODE, Caller, Mode, Run, RunRequest, mode_of, now_ms
 
 KEY_SECONDS = 1.0  # seconds a rate-limited request looks for the run its key may belong to
@@ -53,6 +54,8 @@ class NewRuns:
         if request.max_steps is not None and request.max_steps > agent.limits.steps:
             detail = f"The agent {agent.id} takes {agent.limits.steps} steps at most."
             raise Invalid(detail, errors=[{"pointer": "/max_steps", "detail": detail}])
+        if tool_scopes := of_kind(caller.scopes, TOOLS):
+            request = replace(request, tool_scopes=tool_scopes)
         return Run(
             id=new_id("run"),
             workspace_id=caller.workspace_id,

@@ -77,6 +77,7 @@ class Runner:
             if run.losses >= MAX_LOSSES:
                 raise WorkerLost(f"{run.losses} workers ended while they executed this run.")
             attempt.handle.check()
+            agent = self.steps.tool_execution.permitted(agent, run)
             steps = RunSteps(self.steps, agent, attempt)
             messages = yield from self._conversation(agent, attempt, steps)
             context = Context(agent, run.request, messages, agent.prompt, steps)

@@ -57,7 +57,9 @@ class RunSteps:
         self._lost_calls_settled = False
         self._calls = 0  # model calls that count as steps
         self._route: Route | None = None
-        self._call_ids: set[str] = set()  # of every tool call requested by the model
+        # Of every tool call that a model requested in this run, also in stored steps that are not replayed: claims and
+        # approvals are found by them.
+        self._call_ids = self._journal.stored_call_ids()
         self._signatures: dict[str, str] = {}  # by a thinking block's signature: the model that wrote it
 
     def model(self, name: str, prompt: Prompt, *, counts: bool = True) -> Events[ModelReply]:

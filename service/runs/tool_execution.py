@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,17 +17,21 @@ from service.agents.definitions import AgentDefinition
 from service.agents.pattern import Events
 from service.audit.record import Action, Result, record
 from service.errors import AgentStopped, RunCancelled, RunTimeout
-from service.ids import new_id
 from service.llm.client import ModelReply
-from service.runs.journal import Journal
-from service.runs.journal_codec import decode_result, encode_result
+from service.runs.approval_requests import ApprovalRequests, required
+from service.runs.journal import PATIENCE, Journal
+from service.runs.journal_codec import encode_result
+from service.runs.proposed_calls import Call, is_decided, proposed, side_by_side
 from service.runs.slots import HandedOver, Handle
-from service.store import approvals, tool_calls
+from service.store import approvals, keys, tool_calls
 from service.store.database import Database, Row, Transaction
-from service.tools import ToolContext, ToolResult, ToolRunner
-from service.tools.policy import Approval, ProposedCall, policy
-from service.types import Block, Event, Run
+from service.store.visibility import TOOLS, allows
+from service.tools import Tool, ToolContext, ToolResult, ToolRunner
+from service.tools.runner import Invocation
+from service.types import Event, Run
 from service.usage.rate_limits import SharedRateLimit
+
+AT_ONCE = 8  # calls of one reply that are made side by side
 
 
 class WaitsForApproval(Exception):
@@ -40,10 +45,28 @@ class WaitsForApproval(Exception):
 class ToolExecution:
     """Calls an agent's tools for its runs."""
 
-    def __init__(self, db: Database, runner: ToolRunner, rate: SharedRateLimit) -> None:
+    def __init__(
+        self, db: Database, runner: ToolRunner, rate: SharedRateLimit, requests: ApprovalRequests
+    ) -> None:
         self._db = db
         self._runner = runner
         self._rate = rate
+        self._requests = requests
+
+    def permitted(self, agent: AgentDefinition, run: Run) -> AgentDefinition:
+        """Return the agent with those of its tools that the run's user and key may use now."""
+        role = ""
+        if any(policy.roles is not None for policy in agent.policies.values()):
+            patience = PATIENCE if run.resumed else None
+            role = self._db.query(lambda tx: keys.role(tx, run.user_id, run.key_id), patience=patience)
+
+        def may(tool: Tool) -> bool:
+            policy = agent.policies.get(tool.name)
+            has_role = policy is None or policy.roles is None or role in policy.roles
+            return has_role and allows(run.request.tool_scopes or (), TOOLS + tool.risk)
+
+        permitted = {name: tool for name, tool in agent.tools.items() if may(tool)}
+        return agent if len(permitted) == len(agent.tools) else replace(agent, tools=permitted)
 
     def use(
         self,
@@ -54,41 +77,43 @@ class ToolExecution:
         started: dict[str, Any],
         reply: ModelReply,
     ) -> Events[list[ToolResult]]:
-        """Make the calls in order; return one result per call.
+        """Make the calls in order, those that only read side by side; return one result per call.
 
         Raises `WaitsForApproval`, `AgentStopped`, or why the run must stop; the calls left are unclaimed then.
         """
         calls, questions = self._calls(agent, run, reply)
         ids = {call.id for call in calls}
         for row in questions:
-            if row["call_id"] in ids and _is_decided(row):
+            if row["call_id"] in ids and is_decided(row):
                 journal.publish_after_commit(Event.APPROVAL_DECIDED, _decided(row))
         pending = [row["id"] for row in questions if row["status"] == "pending"]
-        yield from _ask_first(run, journal, started, calls, pending)
+        yield from self._ask_first(run, journal, started, calls, pending)
         yield from journal.commit(lambda tx: _claim(tx, run, started["step"], calls))
         yield from journal.publish(Event.STEP_STARTED, started)
-        results = []
-        for number, call in enumerate(calls):
+        results: list[ToolResult] = []
+        for group in side_by_side(calls, AT_ONCE):
             try:
                 handle.check()
-                called = {"call_id": call.id, "name": call.name, "arguments": call.arguments}
-                yield from journal.publish(Event.TOOL_CALLED, called)
-                result = self._result(agent, run, journal, handle, call)
+                for call in group:
+                    called = {"call_id": call.id, "name": call.name, "arguments": call.arguments}
+                    yield from journal.publish(Event.TOOL_CALLED, called)
+                made = self._results(agent, run, journal, handle, group)
             except (AgentStopped, HandedOver, RunCancelled, RunTimeout):
-                journal.write_with_next(partial(_unclaim, run=run, calls=calls[number:]))
+                journal.write_with_next(partial(_unclaim, run=run, calls=calls[len(results) :]))
                 raise
-            if result.timed_out and not agent.tools[call.name].idempotent:
-                journal.write_with_next(partial(_unclaim, run=run, calls=calls[number + 1 :]))
+            if made[0].timed_out and group[0].to_claim:
+                journal.write_with_next(partial(_unclaim, run=run, calls=calls[len(results) + 1 :]))
                 handle.check()  # a run past its own deadline ends here
-                yield from _suspend(journal, [_question(run, call, "unknown")], pending)
-            results.append(result)
-            journal.publish_after_commit(
-                Event.TOOL_FINISHED,
-                {"call_id": call.id, "ok": result.ok, "ms": round(result.ms), "preview": result.preview},
-            )
+                yield from self._suspend(
+                    run, journal, [self._requests.about(run, group[0], "unknown")], pending
+                )
+            results += made
+            for call, result in zip(group, made, strict=True):
+                finished = {"ok": result.ok, "ms": round(result.ms), "preview": result.preview}
+                journal.publish_after_commit(Event.TOOL_FINISHED, {"call_id": call.id, **finished})
         return results
 
-    def _calls(self, agent: AgentDefinition, run: Run, reply: ModelReply) -> tuple[list[_Call], list[Row]]:
+    def _calls(self, agent: AgentDefinition, run: Run, reply: ModelReply) -> tuple[list[Call], list[Row]]:
         """Return the reply's calls, and every approval of this run, oldest first."""
         claims: dict[str, Row] = {}
         questions: list[Row] = []
@@ -96,35 +121,44 @@ class ToolExecution:
             claims, questions = self._db.query(
                 lambda tx: (tool_calls.of_run(tx, run.id), approvals.of_run(tx, run.id))
             )
-        latest = {row["call_id"]: row for row in questions}
-        calls = [
-            _Call(use, agent, use["id"] not in reply.unreadable, claims.get(use["id"]), latest.get(use["id"]))
-            for use in reply.tool_uses
-        ]
-        return calls, questions
+        return proposed(reply, agent, claims, questions), questions
 
-    def _result(
-        self, agent: AgentDefinition, run: Run, journal: Journal, handle: Handle, call: _Call
-    ) -> ToolResult:
+    def _results(
+        self, agent: AgentDefinition, run: Run, journal: Journal, handle: Handle, group: Sequence[Call]
+    ) -> list[ToolResult]:
+        """Return the results of a group: those known before, and those of the calls made now, side by side."""
+        known = {call.id: result for call in group if (result := self._known(run, call)) is not None}
+        due = [call for call in group if call.id not in known]
+        invocations = [
+            Invocation(
+                call.tool,
+                call.arguments,
+                ToolContext(run.id, run.user_id, agent.id, call.id, handle.deadline, agent.knowledge),
+            )
+            for call in due
+            if call.tool is not None
+        ]
+        if due:
+            journal.check_owner()  # a worker suspended beyond its lease, or a stopped agent, must call nothing
+        made = self._runner.call_each(invocations)
+        known |= {call.id: result for call, result in zip(due, made, strict=True)}
+        for call in group:
+            if call.to_claim:
+                self._report(run, call, known[call.id])
+        return [known[call.id] for call in group]
+
+    def _known(self, run: Run, call: Call) -> ToolResult | None:
+        """Return the result of a call that is not made now; None: the call is to be made."""
         if call.verdict.action == "deny":
             return ToolResult.failed(call.verdict.reason)
         if call.result is not None:
             return call.result
-        tool = agent.tools[call.name]
-        context = ToolContext(run.id, run.user_id, agent.id, call.id, handle.deadline, agent.knowledge)
         window = self._rate.take(run.user_id)
         if window is not None and window.remaining < 0:
-            result = ToolResult.failed(
-                f"Too many tool calls. Try again in {math.ceil(window.reset)} seconds."
-            )
-        else:
-            journal.check_owner()  # a worker suspended beyond its lease, or a stopped agent, must call nothing
-            result = self._runner.call(tool, call.arguments, context)
-        if not tool.idempotent:
-            self._report(run, call, result)
-        return result
+            return ToolResult.failed(f"Too many tool calls. Try again in {math.ceil(window.reset)} seconds.")
+        return None
 
-    def _report(self, run: Run, call: _Call, result: ToolResult) -> None:
+    def _report(self, run: Run, call: Call, result: ToolResult) -> None:
         """Write the result at once: until then, the call would be `unknown` to the next worker."""
         status = "done" if result.ok else "failed"
 
@@ -139,60 +173,33 @@ class ToolExecution:
 
         self._db.transact(report, patience=30)
 
+    def _ask_first(
+        self,
+        run: Run,
+        journal: Journal,
+        started: dict[str, Any],
+        calls: Sequence[Call],
+        pending: Sequence[str],
+    ) -> Events[None]:
+        """Suspend the run before its calls are made, if one needs a decision. Raises `WaitsForApproval`."""
+        to_ask = [call for call in calls if call.verdict.action == "ask"]
+        if to_ask:
+            yield from journal.publish(Event.STEP_STARTED, started)
+            new = [call for call in to_ask if not call.is_asked]
+            questions = [self._requests.about(run, call, call.verdict.reason) for call in new]
+            yield from self._suspend(run, journal, questions, pending)
 
-class _Call:
-    """Tool call of a reply, with an earlier attempt's claim and the latest approval about it.
-
-    `arguments` are those of the approval, where they may have been changed. `former`, `result`: claim and result of an
-    earlier attempt.
-    """
-
-    def __init__(
-        self, use: Block, agent: AgentDefinition, readable: bool, claim: Row | None, question: Row | None
-    ) -> None:
-        self.id: str = use["id"]
-        self.name: str = use["name"]
-        self.former = claim
-        self.is_asked = question is not None and question["status"] == "pending"
-        decision = question if question is not None and _is_decided(question) else None
-        self.allowed_by: str | None = decision["id"] if decision is not None else None
-        self.arguments: dict[str, Any] = dict(decision["arguments"] if decision is not None else use["input"])
-        finished = claim is not None and claim["status"] in ("done", "failed")
-        self.result = decode_result(claim["result"]) if claim is not None and finished else None
-        tool = agent.tools.get(self.name)
-        self.verdict = policy(
-            ProposedCall(
-                name=self.name,
-                tool=tool,
-                readable=readable,
-                needs_approval=self.name in agent.approvals,
-                made="no" if claim is None else "yes" if finished else "unknown",
-                approval=_approval(decision, claim) if decision is not None else None,
-            )
-        )
-        self.to_claim = (
-            self.verdict.action == "allow"
-            and self.result is None
-            and tool is not None
-            and not tool.idempotent
-        )
-        # A call that changes something: not every call that must not be repeated does.
-        self.audited = (
-            self.verdict.action == "allow"
-            and self.result is None
-            and tool is not None
-            and (tool.changes or self.name in agent.approvals)
-        )
-        self.told = {"call": self.id, "tool": self.name, "agent": agent.id, "allowed_by": self.allowed_by}
+    def _suspend(
+        self, run: Run, journal: Journal, questions: Sequence[dict[str, Any]], pending: Sequence[str]
+    ) -> Events[None]:
+        """Request approvals, and suspend the run until all are decided. Raises `WaitsForApproval`."""
+        for row in questions:
+            journal.publish_after_commit(Event.APPROVAL_REQUIRED, required(row))
+        yield from journal.suspend(lambda tx: self._requests.write(tx, run, questions))
+        raise WaitsForApproval([*pending, *(row["id"] for row in questions)])
 
 
-def _approval(decision: Row, claim: Row | None) -> Approval:
-    # A claim without a result names the approval that allowed it.
-    spent = claim is not None and claim["result"].get("allowed_by") == decision["id"]
-    return Approval(decision["status"] == "approved", decision["reason"], decision["comment"], spent)
-
-
-def _claim(tx: Transaction, run: Run, step: int, calls: Sequence[_Call]) -> None:
+def _claim(tx: Transaction, run: Run, step: int, calls: Sequence[Call]) -> None:
     for call in calls:
         if call.audited:
             record(tx, Action.TOOL_CALLED, f"run:{run.id}", **call.told)
@@ -201,52 +208,13 @@ def _claim(tx: Transaction, run: Run, step: int, calls: Sequence[_Call]) -> None
             tool_calls.claim(tx, run, step, claimed, call.allowed_by)
 
 
-def _unclaim(tx: Transaction, run: Run, calls: Sequence[_Call]) -> None:
+def _unclaim(tx: Transaction, run: Run, calls: Sequence[Call]) -> None:
     """Take back the claims of calls that were not made: the next attempt makes them, without a person."""
     for call in calls:
         if call.audited:
             record(tx, Action.TOOL_FINISHED, f"run:{run.id}", result="refused", **call.told)
         if call.to_claim:
             tool_calls.unclaim(tx, run, call.id, call.former)
-
-
-def _question(run: Run, call: _Call, reason: str) -> dict[str, Any]:
-    """Build the row of a new approval."""
-    return {
-        "id": new_id("apr"),
-        "run_id": run.id,
-        "workspace_id": run.workspace_id,
-        "user_id": run.user_id,
-        "agent": run.agent,
-        "call_id": call.id,
-        "name": call.name,
-        "arguments": call.arguments,
-        "reason": reason,
-    }
-
-
-def _ask_first(
-    run: Run, journal: Journal, started: dict[str, Any], calls: Sequence[_Call], pending: Sequence[str]
-) -> Events[None]:
-    """Suspend the run before its calls are made, if one needs a decision. Raises `WaitsForApproval`."""
-    to_ask = [call for call in calls if call.verdict.action == "ask"]
-    if to_ask:
-        yield from journal.publish(Event.STEP_STARTED, started)
-        questions = [_question(run, call, call.verdict.reason) for call in to_ask if not call.is_asked]
-        yield from _suspend(journal, questions, pending)
-
-
-def _suspend(journal: Journal, questions: Sequence[dict[str, Any]], pending: Sequence[str]) -> Events[None]:
-    """Request approvals, and suspend the run until all are decided. Raises `WaitsForApproval`."""
-    for row in questions:
-        call = {name: row[name] for name in ("name", "arguments", "reason")}
-        journal.publish_after_commit(Event.APPROVAL_REQUIRED, {"approval_id": row["id"], **call})
-    yield from journal.suspend(lambda tx: approvals.ask(tx, questions))
-    raise WaitsForApproval([*pending, *(row["id"] for row in questions)])
-
-
-def _is_decided(question: Row) -> bool:
-    return question["status"] in ("approved", "denied")
 
 
 def _decided(row: Row) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from service.store import scoped
 from service.store.database import InsertOnce, Row, Transaction
 from service.store.lists import fitting
-from service.store.schema import approvals, runs, sessions, users
+from service.store.schema import EXPIRING, approvals, runs, sessions, users
 from service.store.visibility import UNRESTRICTED, Visibility, in_workspace
 from service.types import now_ms
 
@@ -33,13 +33,15 @@ _WITH_RUN = (
 class Decision(NamedTuple):
     """Decision on a tool call. `arguments` replace the model's.
 
-    `id` is random and unique: a transaction that is run again finds its own decision.
+    `id` is random and unique: a transaction that is run again finds its own decision. `digest`: of the call that is
+    decided about; None: whatever the call is.
     """
 
     decision: Literal["approve", "deny"]
     comment: str | None
     arguments: dict[str, Any] | None
     id: str
+    digest: str | None = None
 
 
 def ask(tx: Transaction, questions: Sequence[dict[str, Any]]) -> None:
@@ -62,7 +64,8 @@ def recent(
     tx: Transaction, *, limit: int, before: str | None, status: str | None, visible: Visibility
 ) -> list[Row]:
     """List visible approvals with columns of their runs, newest first; fewer than `limit` where large: `fitting`."""
-    size = sa.func.length(sa.cast(approvals.c.arguments, sa.Text)).label("size")
+    texts = (sa.cast(approvals.c.arguments, sa.Text), sa.func.coalesce(approvals.c.explanation, ""))
+    size = (sa.func.length(texts[0]) + sa.func.length(texts[1])).label("size")
     query = sa.select(approvals.c.id, size).where(*in_workspace(approvals, visible.workspace_id))
     if visible.user_id is not None:
         query = query.where(approvals.c.user_id == visible.user_id)
@@ -91,22 +94,39 @@ def lock_run(tx: Transaction, run_id: str) -> None:
     tx.row(sa.select(runs.c.id).where(runs.c.id == run_id).with_for_update())
 
 
-def decide(tx: Transaction, approval: Row, decision: Decision, *, by: str) -> bool:
-    """Record a decision. False: another was recorded first.
+def expired(tx: Transaction, limit: int) -> list[str]:
+    """List ids of approvals that expire, at most `limit`."""
+    query = sa.select(approvals.c.id).where(expired_at(now_ms())).order_by(approvals.c.expires_at)
+    return [row["id"] for row in tx.rows(query.limit(limit))]
+
+
+def expired_at(now: Any) -> sa.ColumnElement[bool]:
+    """Condition for approvals that nobody decided about before a time in ms."""
+    return sa.and_(sa.text(EXPIRING), approvals.c.expires_at <= now)
+
+
+def decide(tx: Transaction, approval: Row, decision: Decision, *, by: str | None) -> bool:
+    """Record a decision; `by` None: by its expiry. False: another was recorded first, or it is late or early.
 
     A comment is the data of both: of who decides, and of the user of the run.
     """
-    approval_id, user_id = approval["id"], approval["user_id"]
+    approval_id, user_id, now = approval["id"], approval["user_id"], now_ms()
+    owners = [user_id] if by is None else [user_id, by]
     values: dict[str, Any] = {
         "status": _STATUS[decision.decision],
         "decided_by": by,
         "decision_id": decision.id,
-        "decided_at": now_ms(),
-        **tx.sealed(approvals, {"comment": decision.comment}, user_id, by),
+        "decided_at": now,
+        **tx.sealed(approvals, {"comment": decision.comment}, *owners),
     }
     if decision.arguments is not None:
         values |= tx.sealed(approvals, {"arguments": decision.arguments}, user_id)
-    statement = sa.update(approvals).where(approvals.c.id == approval_id, approvals.c.status == "pending")
+    is_over = sa.func.coalesce(approvals.c.expires_at <= now, sa.false())
+    statement = sa.update(approvals).where(
+        approvals.c.id == approval_id,
+        approvals.c.status == "pending",
+        is_over if by is None else sa.not_(is_over),
+    )
     if tx.execute(statement.values(**values)) == 1:
         return True
     row = get(tx, approval_id)

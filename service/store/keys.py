@@ -12,6 +12,7 @@ from service.store import run_limits
 from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import api_keys, users, workspaces
 from service.store.users import SIGN_IN_REFUSED
+from service.store.visibility import AGENTS
 from service.types import now_ms
 
 MAX_KEYS = 100  # valid keys of one user
@@ -65,6 +66,19 @@ def insert(tx: Transaction, row: dict[str, Any]) -> None:
 def by_digest(tx: Transaction, digest: str) -> Row | None:
     """Find a key by its secret or the one before, with its user, whatever the state of both."""
     return tx.row(_BY_DIGEST, {"digest": digest})
+
+
+def role(tx: Transaction, user_id: str, key_id: str | None) -> str:
+    """Return the role with which a user or their key acts now; a key for some agents acts as an ordinary user.
+
+    Empty: there is no such user.
+    """
+    key = sa.and_(api_keys.c.id == sa.bindparam("key"), api_keys.c.user_id == users.c.id)
+    query = sa.select(users.c.role, api_keys.c.scopes).outerjoin(api_keys, key).where(users.c.id == user_id)
+    row = tx.row(query, {"key": key_id})
+    if row is None:
+        return ""
+    return "user" if any(scope.startswith(AGENTS) for scope in row["scopes"] or ()) else str(row["role"])
 
 
 def page(

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from service.store.database import Row, Transaction
 from service.store.schema import (
     api_keys,
+    approval_webhooks,
     approvals,
     batch_items,
     feedback,
@@ -74,6 +75,9 @@ OF_RUN = (
     PersonalRows("step", steps.c.run_id, (steps.c.n,)),
     PersonalRows("tool_call", tool_calls.c.run_id, (tool_calls.c.call_id,)),
     PersonalRows("approval", approvals.c.run_id, (approvals.c.id,), ("decision_id",)),
+    PersonalRows(
+        "approval_webhook", approval_webhooks.c.run_id, (approval_webhooks.c.approval_id,), ("claim_id",)
+    ),
     PersonalRows("feedback", feedback.c.run_id, (feedback.c.run_id,)),
     PersonalRows("webhook", webhooks.c.run_id, (webhooks.c.run_id,), ("claim_id",)),
     PersonalRows("batch_item", batch_items.c.run_id, (batch_items.c.id,)),
@@ -138,6 +142,7 @@ NOT_SEALED = {
     },
     "feedback": {},
     "webhooks": {"status": "one of our words", "claim_id": "random", "last_error": "our words"},
+    "approval_webhooks": {"status": "one of our words", "claim_id": "random", "last_error": "our words"},
     "batch_items": {"state": "one of our words"},
     "idempotency": {"key": "a digest where texts are sealed", "fingerprint": "a digest"},
 }

@@ -19,6 +19,7 @@ from service.types import DEFAULT_WORKSPACE, Caller
 AGENTS = "agents:"  # such as `agents:support`, `agents:sup*`
 ACTIONS = "actions:"  # such as `actions:runs:read`, `actions:runs:*`
 MODELS = "models:"  # such as `models:claude-haiku-4-5`, `models:*`
+TOOLS = "tools:"  # by risk, such as `tools:read`
 _SEES_ALL = frozenset({"operator", "admin"})
 
 
@@ -26,8 +27,8 @@ def allows(scopes: Sequence[str], scope: str) -> bool:
     """Return whether scopes allow `scope`, such as `agents:support`. Without scopes of its kind all is allowed."""
     if not scopes:
         return True
-    of_kind = _of_kind(scopes, scope[: scope.index(":") + 1])
-    return not of_kind or any(_matches(pattern, scope) for pattern in of_kind)
+    same_kind = of_kind(scopes, scope[: scope.index(":") + 1])
+    return not same_kind or any(_matches(pattern, scope) for pattern in same_kind)
 
 
 class Visibility(NamedTuple):
@@ -63,7 +64,7 @@ UNRESTRICTED = Visibility()  # for the service itself and its command line
 
 def visible_to(caller: Caller, *, own: bool = False) -> Visibility:
     """Visibility of a caller by role and scopes; `own`: the caller's rows only, whatever the role."""
-    agents = _of_kind(caller.scopes, AGENTS)
+    agents = of_kind(caller.scopes, AGENTS)
     if own or caller.role not in _SEES_ALL:
         return Visibility(caller.user_id, agents)
     return Visibility(None, agents, caller.confined_to)
@@ -85,7 +86,8 @@ def in_workspace(table: sa.FromClause, workspace_id: str | None) -> list[sa.Colu
     return [of_it, table.c.workspace_id != sa.literal_column(f"'{DEFAULT_WORKSPACE}'")]
 
 
-def _of_kind(scopes: Sequence[str], kind: str) -> tuple[str, ...]:
+def of_kind(scopes: Sequence[str], kind: str) -> tuple[str, ...]:
+    """Return the scopes of a kind, such as `agents:`."""
     return tuple(scope for scope in scopes if scope.startswith(kind))
 
 

@@ -1,4 +1,4 @@
-"""Webhook deliveries: for ended runs and other notices, with attempts, claims and outcome."""
+"""Webhook deliveries: for ended runs, approvals that wait and notices, with attempts, claims and outcome."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import sqlalchemy as sa
 
 from service.ids import new_id
 from service.store.database import InsertOnce, Row, Transaction
-from service.store.schema import notices, runs, webhooks
-from service.types import Run
+from service.store.schema import approval_webhooks, approvals, notices, runs, webhooks
+from service.types import Run, public_fields, rfc3339
 
-_KEYS = {"run": webhooks.c.run_id, "notice": notices.c.id}
+_KEYS = {"run": webhooks.c.run_id, "approval": approval_webhooks.c.approval_id, "notice": notices.c.id}
 _OF_RUN = sa.select(webhooks).where(webhooks.c.run_id == sa.bindparam("run_id"))
 # Columns of the run in the body; `input` is shortened, as in lists.
 _RUN_COLUMNS = ("agent", "agent_version", "user_id", "door", "input")
@@ -34,13 +34,27 @@ _NOTICES_DUE = (
     .limit(sa.bindparam("limit"))
 )
 
-ANY_DUE = sa.or_(
-    *(sa.exists().where(table.c.next_at <= sa.bindparam("now")) for table in (webhooks, notices))
+# Fields of the approval in the body: none has words of the model or arguments of the call.
+_APPROVAL_FIELDS = "id run_id user_id agent session_id input call_id name reason status created_at expires_at"
+_APPROVALS_DUE = (
+    sa.select(
+        *(approval_webhooks.c[name] for name in ("url", "attempts", "next_at")),
+        *(approvals.c[name] for name in _APPROVAL_FIELDS.split() if name not in ("session_id", "input")),
+        runs.c.session_id,
+        runs.c.input,
+    )
+    .join(approvals, approvals.c.id == approval_webhooks.c.approval_id)
+    .join(runs, runs.c.id == approvals.c.run_id)
+    .where(approval_webhooks.c.next_at <= sa.bindparam("now"))
+    .order_by(approval_webhooks.c.next_at)
+    .limit(sa.bindparam("limit"))
 )
+
+ANY_DUE = sa.or_(*(sa.exists().where(key.table.c.next_at <= sa.bindparam("now")) for key in _KEYS.values()))
 
 
 class Due(NamedTuple):
-    """Due delivery. `kind` is `run` or `notice`, `name` the delivery id sent to the receiver.
+    """Due delivery. `kind` is `run`, `approval` or `notice`, `name` the delivery id sent to the receiver.
 
     `claim_id` is random: it identifies the attempt that the reader of this row may claim.
     """
@@ -64,6 +78,12 @@ def schedule(tx: Transaction, run: Run, url: str, now: int) -> None:
     tx.execute(sa.update(webhooks).where(webhooks.c.run_id == run.id).values(**pending))
 
 
+def schedule_approval(tx: Transaction, approval_id: str, run: Run, url: str, now: int) -> None:
+    """Schedule the webhook of an approval of a run, once."""
+    row = {"approval_id": approval_id, "run_id": run.id, "url": url, "created_at": now, **_pending(now)}
+    tx.execute(InsertOnce(approval_webhooks), tx.sealed(approval_webhooks, row, run.user_id))
+
+
 def notice(tx: Transaction, name: str, url: str, signer: str, body: dict[str, Any], now: int) -> None:
     """Schedule a notice, once for each `name`."""
     row = {"id": name, "url": url, "signer": signer, "body": body, "created_at": now}
@@ -79,6 +99,7 @@ def due(tx: Transaction, now: int, limit: int) -> list[Due]:
     values = {"now": now, "limit": limit}
     return [
         *map(_of_run, tx.rows(_RUNS_DUE, values)),
+        *map(_of_approval, tx.rows(_APPROVALS_DUE, values)),
         *map(_of_notice, tx.rows(_NOTICES_DUE, values)),
     ]
 
@@ -133,6 +154,13 @@ def _of_run(row: Row) -> Due:
     name = f"{row['run_id']}-{row['finished_at']}"
     attempt = row["attempts"], row["next_at"], new_id("clm")
     return Due("run", row["run_id"], name, row["url"], row["user_id"], body, *attempt)
+
+
+def _of_approval(row: Row) -> Due:
+    data = public_fields(row, _APPROVAL_FIELDS)
+    body = {"type": "approval.required", "timestamp": rfc3339(row["created_at"]), "data": data}
+    attempt = row["attempts"], row["next_at"], new_id("clm")
+    return Due("approval", row["id"], row["id"], row["url"], row["user_id"], body, *attempt)
 
 
 def _of_notice(row: Row) -> Due:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, PydanticUserError, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError, create_model
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import ErrorDetails
@@ -29,6 +29,10 @@ Risk = Literal[
 
 class BadTool(TypeError):
     """Raised for a function that cannot be a tool. The message is for its author."""
+
+
+class BadResult(Exception):
+    """Raised when a tool returned another type than it declares. The message names types of faults, and no values."""
 
 
 class ToolFailed(Exception):
@@ -83,7 +87,7 @@ class ToolOutput(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """Function a model may call. `run` raises `ToolFailed` for arguments that do not validate.
+    """Function a model may call. `run` raises `ToolFailed` for wrong arguments and `BadResult` for a wrong result.
 
     `idempotent`: a call that may have happened can be repeated. An answer that used a tool whose `risk` is not `read`
     is never cached. `timeout` is in seconds. `faults` validates arguments without a call; its
@@ -129,7 +133,7 @@ def tool(
     """Make a `Tool` from a function: the model sees its name, its docstring and its typed parameters.
 
     A parameter annotated `ToolContext` is filled in and hidden from the model. The defaults are conservative: a tool is
-    assumed to have side effects and not to be idempotent. Raises `BadTool` for a function that cannot be a tool.
+    assumed to change something and not to be idempotent. Raises `BadTool` for a function that cannot be a tool.
     """
     if bare is not None:
         raise BadTool("write @tool() with parentheses")
@@ -139,12 +143,15 @@ def tool(
         description, about = _docstring(function)
         fields, context_name = _parameters(function, label, about)
         arguments_model = _arguments_model(label, fields)
+        check_result = _result_check(function, label)
 
         def run(arguments: Mapping[str, Any], context: ToolContext) -> Any:
             given = _validated(arguments_model, arguments)
             if context_name is not None:
                 given[context_name] = context
-            return function(**given)
+            returned = function(**given)
+            check_result(returned)
+            return returned
 
         return Tool(
             name=label,
@@ -158,6 +165,30 @@ def tool(
         )
 
     return make
+
+
+def _result_check(function: Callable[..., Any], label: str) -> Callable[[Any], None]:
+    """Make a check of results against the return annotation, which raises `BadResult`. Raises `BadTool`.
+
+    Strict, as a type checker is: "5" is no int. Without an annotation any result is right.
+    """
+    declared = get_type_hints(function, include_extras=True).get("return", Any)
+    try:
+        adapter = TypeAdapter(declared)
+    except PydanticUserError:
+        raise BadTool(
+            f"tool {label!r}: its return type cannot go as JSON: use str, int, float, bool, list, dict, "
+            "a pydantic model or ToolOutput"
+        ) from None
+
+    def check(returned: Any) -> None:
+        try:
+            adapter.validate_python(returned, strict=True)
+        except ValidationError as error:
+            kinds = dict.fromkeys(one["type"] for one in _details(error))
+            raise BadResult(", ".join(kinds)) from None
+
+    return check
 
 
 def _arguments_model(label: str, fields: dict[str, Any]) -> type[BaseModel]:
@@ -179,8 +210,7 @@ def _validated(model: type[BaseModel], arguments: Mapping[str, Any]) -> dict[str
     try:
         checked = model.model_validate(dict(arguments))
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, one['loc'])) or 'arguments'}: {one['msg']}" for one in _details(error)]
-        raise ToolFailed("Invalid arguments. " + "; ".join(faults)) from None
+        raise ToolFailed(f"Invalid arguments. {listed(_details(error))}") from None
     return {field: getattr(checked, field) for field in type(checked).model_fields}
 
 
@@ -194,6 +224,11 @@ def _faults(model: type[BaseModel], arguments: Mapping[str, Any]) -> list[ErrorD
         log.warning("tool_check_failed", extra={"error": type(error).__name__})
         return [{"type": "check_failed", "loc": (), "msg": "could not be checked", "input": None}]
     return []
+
+
+def listed(faults: Sequence[ErrorDetails]) -> str:
+    """Format faults of arguments as one text for the model."""
+    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'arguments'}: {one['msg']}" for one in faults)
 
 
 def _details(error: ValidationError) -> list[ErrorDetails]:

@@ -10,28 +10,32 @@ from service.tools.base import Tool
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """Decision of a person about a call. `reason`: why it was requested, `policy` or `unknown`.
+    """Decision about a call. `reason`: why it was requested, `policy` or `unknown`.
 
-    A decision allows one attempt. `spent`: that attempt was made and its outcome is unknown.
+    A decision allows one attempt. `spent`: that attempt was made and its outcome is unknown. `expired`: denied, as no
+    person decided in time.
     """
 
     approved: bool
     reason: str
     comment: str | None = None
     spent: bool = False
+    expired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ProposedCall:
     """Call that the model requests, and its known state.
 
-    `tool`: None if the agent has none of that name. `readable`: the arguments are a JSON object. `needs_approval`: the
-    agent's `approvals` list the tool. `made`: by an earlier attempt, which may have ended before it was reported.
+    `tool`: None if the agent has none of that name, or the run's user may not use it. `readable`: the arguments are a
+    JSON object. `fault`: why the arguments are refused, for the model. `needs_approval`: the agent's `approvals` list
+    the tool. `made`: by an earlier attempt, which may have ended before it was reported.
     """
 
     name: str
     tool: Tool | None
     readable: bool = True
+    fault: str = ""
     needs_approval: bool = False
     made: Literal["no", "unknown", "yes"] = "no"
     approval: Approval | None = None
@@ -54,6 +58,8 @@ def policy(call: ProposedCall) -> Verdict:
         return Verdict("deny", "The arguments could not be read: send one JSON object, not deeply nested.")
     if call.made != "yes" and call.approval is not None and not call.approval.approved:
         return Verdict("deny", _denial(call.approval))
+    if call.made != "yes" and call.fault:
+        return Verdict("deny", call.fault)
     return Verdict("allow")
 
 
@@ -61,11 +67,18 @@ def _question(call: ProposedCall) -> str:
     """Return the reason why a person has to decide first; empty if none."""
     if call.made == "unknown":
         return "unknown" if call.approval is None or call.approval.spent else ""
-    return "policy" if call.made == "no" and call.needs_approval and call.approval is None else ""
+    if call.made == "yes" or call.approval is not None or call.tool is None or call.fault:
+        return ""  # a call that will be refused is no question for a person
+    return "policy" if call.needs_approval or call.tool.risk == "danger" else ""
 
 
 def _denial(approval: Approval) -> str:
+    if approval.expired and approval.reason != "unknown":
+        return "Nobody approved this call in time, so it was not made."
     why = f": {approval.comment}" if approval.comment else "."
     if approval.reason == "unknown":
-        return f"It is not known whether this call was made, and a person decided not to make it again{why}"
+        decided = (
+            "nobody decided to make it again" if approval.expired else "a person decided not to make it again"
+        )
+        return f"It is not known whether this call was made, and {decided}{why}"
     return f"A person denied this call{why}"

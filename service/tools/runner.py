@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
 from service.text.sanitise import storable
-from service.tools.base import Source, Tool, ToolContext, ToolFailed, ToolOutput
+from service.tools.base import BadResult, Source, Tool, ToolContext, ToolFailed, ToolOutput
 
 MAX_CONTENT = 20_000  # characters of a result shown to the model
 MAX_SOURCES = 50  # sources per call, …
@@ -57,6 +58,18 @@ class ToolResult:
         return cls.of(False, message, ms)
 
 
+class Invocation(NamedTuple):
+    """Call to make. `context.deadline` bounds it besides the tool's own timeout."""
+
+    tool: Tool
+    arguments: Mapping[str, Any]
+    context: ToolContext
+
+    def ends(self, began: float) -> float:
+        """Return the end of the wait for a call begun at `began`, both in `time.monotonic()` seconds."""
+        return min(began + self.tool.timeout, self.context.deadline)
+
+
 class ToolRunner:
     """Caller of tools, each in its own thread, at most `slots` at once in this process.
 
@@ -70,58 +83,68 @@ class ToolRunner:
 
     def call(self, tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> ToolResult:
         """Call `tool` and wait until its own timeout or the run's deadline. Never raises."""
+        return self.call_each([Invocation(tool, arguments, context)])[0]
+
+    def call_each(self, uses: Sequence[Invocation]) -> list[ToolResult]:
+        """Make calls side by side, and wait for all; return their results in the given order. Never raises."""
         began = time.monotonic()
-        ends = min(began + tool.timeout, context.deadline)
-        result = self._call(tool, arguments, context, ends)
-        ms = (time.monotonic() - began) * 1000
-        result = replace(result, ms=round(ms, 3))
-        self._called(tool.name, result.ok)
+        pending = [self._begin(use, began) for use in uses]
+        return [self._end(use, done, began) for use, done in zip(uses, pending, strict=True)]
+
+    def _begin(self, use: Invocation, began: float) -> Future[ToolResult]:
+        """Start the call in a thread, or say in the result why not."""
+        done: Future[ToolResult] = Future()
+        wait = use.ends(began) - time.monotonic()
+        if wait <= 0:
+            done.set_result(_not_called(use, "no time is left"))
+        elif not self._slots.acquire(timeout=wait):
+            done.set_result(_not_called(use, "every tool slot is taken"))
+        elif not self._start(use, done):
+            self._slots.release()
+            done.set_result(_not_called(use, "no thread to be had"))
+        return done
+
+    def _start(self, use: Invocation, done: Future[ToolResult]) -> bool:
+        inherited = contextvars.copy_context()
+        work = partial(inherited.run, self._work, done, use)
+        try:
+            threading.Thread(target=work, name=f"tool-{use.tool.name}", daemon=True).start()
+        except RuntimeError:  # the system's thread limit is reached
+            return False
+        return True
+
+    def _end(self, use: Invocation, done: Future[ToolResult], began: float) -> ToolResult:
+        try:
+            result = done.result(timeout=max(0.0, use.ends(began) - time.monotonic()))
+        except TimeoutError:  # raised only by the wait: the tool's own errors are results
+            result = _timed_out(use.tool)
+        if not result.ms:  # of a call that did not end
+            result = replace(result, ms=round((time.monotonic() - began) * 1000, 3))
+        self._called(use.tool.name, result.ok)
         log.info(
             "tool_call",
             extra={
-                "tool": tool.name,
-                "call_id": context.call_id,
-                "run_id": context.run_id,
-                "agent": context.agent,
+                "tool": use.tool.name,
+                "call_id": use.context.call_id,
+                "run_id": use.context.run_id,
+                "agent": use.context.agent,
                 "ok": result.ok,
                 "duration_ms": result.ms,
             },
         )
         return result
 
-    def _call(
-        self, tool: Tool, arguments: Mapping[str, Any], context: ToolContext, ends: float
-    ) -> ToolResult:
-        wait = ends - time.monotonic()
-        if wait <= 0:
-            return ToolResult.failed(f"{tool.name} was not called: no time is left")
-        if not self._slots.acquire(timeout=wait):
-            return ToolResult.failed(f"{tool.name} was not called: every tool slot is taken")
-        done: Future[ToolResult] = Future()
-        inherited = contextvars.copy_context()
-        thread = threading.Thread(
-            target=inherited.run,
-            args=(self._work, done, tool, arguments, context),
-            name=f"tool-{tool.name}",
-            daemon=True,
-        )
+    def _work(self, done: Future[ToolResult], use: Invocation) -> None:
+        began = time.monotonic()
         try:
-            thread.start()
-        except RuntimeError:  # the system's thread limit is reached
-            self._slots.release()
-            return ToolResult.failed(f"{tool.name} was not called: no thread to be had")
-        try:
-            return done.result(timeout=max(0.0, ends - time.monotonic()))
-        except TimeoutError:  # raised only by the wait: the tool's own errors are results
-            return _timed_out(tool)
-
-    def _work(
-        self, done: Future[ToolResult], tool: Tool, arguments: Mapping[str, Any], context: ToolContext
-    ) -> None:
-        try:
-            done.set_result(_outcome(tool, arguments, context))
+            result = _outcome(use.tool, use.arguments, use.context)
+            done.set_result(replace(result, ms=round((time.monotonic() - began) * 1000, 3)))
         finally:
             self._slots.release()
+
+
+def _not_called(use: Invocation, why: str) -> ToolResult:
+    return ToolResult.failed(f"{use.tool.name} was not called: {why}")
 
 
 def _outcome(tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> ToolResult:
@@ -129,6 +152,9 @@ def _outcome(tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> 
         returned = tool.run(arguments, context)
     except ToolFailed as failure:
         return ToolResult.failed(str(failure))
+    except BadResult as mismatch:
+        log.warning("tool_result_refused", extra={"tool": tool.name, "faults": str(mismatch)})
+        return ToolResult.failed(f"{tool.name} was called, but what it returned is not what it declares")
     except BaseException as error:  # even sys.exit() in a tool must not leave its caller waiting
         # log neither message nor stack: both may carry arguments
         name = type(error).__name__

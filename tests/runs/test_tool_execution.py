@@ -14,6 +14,7 @@ from service import approvals
 from service.audit.record import Action
 from service.errors import RunCancelled, RunTimeout
 from service.llm.client import ModelReply
+from service.runs.approval_requests import ApprovalRequests
 from service.runs.journal import Journal
 from service.runs.slots import HandedOver, Handle, Reason
 from service.runs.tool_execution import ToolExecution, WaitsForApproval
@@ -22,7 +23,7 @@ from service.store import schema, tool_calls
 from service.store import steps as step_rows
 from service.store.approvals import Decision
 from service.tools import Tool, ToolResult, ToolRunner, tool
-from service.types import Block, Caller, Event, Run, RunStatus, Usage
+from service.types import Block, Caller, Event, Run, RunEvent, RunStatus, Usage
 from service.usage.rate_limits import SharedRateLimit
 from service.wiring import Services
 from tests.runs import inside
@@ -37,8 +38,10 @@ class Desk:
     def __init__(self, wired: Services, *, seconds: float = 60.0, **agent: Any) -> None:
         self.wired = wired
         self.made: list[str] = []
+        self.told: list[RunEvent] = []
         self.while_called: Callable[[], object] = lambda: None
         self.rate = ""
+        self.runner = ToolRunner()
         tools = {one.name: one for one in self._tools(seconds)}
         self.agent = replace(wired.runs.start.new_runs.agent("probe"), tools=tools, **agent)
         self.run_id = wired.runs.start.queue(inside.ADA, inside.request("Do it."), None, "req").run.id
@@ -68,7 +71,7 @@ class Desk:
         assert self.wired.infra.db.transact(lambda tx: rows.claim(tx, self.run_id, worker_id))
         self.run: Run = self.wired.runs.queries.get(self.run_id)
         kept = self.wired.infra.db.query(lambda tx: step_rows.of_run(tx, self.run_id))
-        self.journal = Journal(self.wired.infra.db, self.run, lambda events: None, stored=kept)
+        self.journal = Journal(self.wired.infra.db, self.run, self.told.extend, stored=kept)
 
     def take_up(self) -> None:
         """Begin the next attempt as after a crash of the worker."""
@@ -78,7 +81,8 @@ class Desk:
 
     def use(self, *uses: Block, unreadable: frozenset[str] = frozenset()) -> list[ToolResult]:
         rate = SharedRateLimit(self.wired.infra.redis_store, "desk", self.rate)
-        execution = ToolExecution(self.wired.infra.db, ToolRunner(), rate)
+        requests = ApprovalRequests(self.wired.webhooks, seconds=0)
+        execution = ToolExecution(self.wired.infra.db, self.runner, rate, requests)
         reply = ModelReply("m", list(uses), "tool_use", Usage(), unreadable=unreadable)
         self.handle = Handle(self.run_id, 60, self.run.attempt)
         using = execution.use(self.agent, self.run, self.journal, self.handle, {"step": 1}, reply)

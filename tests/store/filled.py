@@ -97,6 +97,8 @@ _INSERTS: dict[str, str] = {
             UNION SELECT 'settle', 'upstream' UNION SELECT 'settle', 'user') AS entry ORDER BY f.i""",
     "idempotency": f"""(user_id, key, fingerprint, run_id, created_at, expires_at)
         SELECT {_OWNER}, 'key-' || f.i, 'x', 'run_' || f.k, f.at, :until {_RUN} WHERE f.i % 10 = 0 ORDER BY f.i""",
+    "approval_webhooks": """(approval_id, run_id, url, status, attempts, created_at, delivered_at)
+        SELECT id, run_id, 'https://example.com/', 'delivered', 1, created_at, created_at FROM approvals""",
     "webhooks": """(run_id, url, status, attempts, created_at, delivered_at)
         SELECT 'run_' || k, 'https://example.com/', 'delivered', 1, at, at FROM filled WHERE i % 20 = 0""",
     "feedback": """(run_id, score, comment, created_at, updated_at)

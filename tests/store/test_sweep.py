@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.audit.record import Action, record
-from service.store import batches, erasures, holds, runs, sweep, webhooks, workers
+from service.store import approvals, batches, erasures, holds, runs, sweep, webhooks, workers
 from service.store.database import Database, Transaction
 from service.store.holds import Hold
 from service.store.schema import metadata, users
@@ -58,6 +58,13 @@ def batched(tx: Transaction) -> None:
     batches.add(tx, queued(tx, None), 1, {})
 
 
+def asked(tx: Transaction, expires_at: int | None) -> None:
+    run = queued(tx, None)
+    call = {"call_id": "c", "name": "pay", "arguments": {}, "reason": "policy", "expires_at": expires_at}
+    of_run = {"run_id": run.id, "user_id": run.user_id, "agent": run.agent}
+    approvals.ask(tx, [{"id": f"apr_{run.id[4:]}", **of_run, **call}])
+
+
 LONG_AGO = now_ms() - HOUR
 FOUND: list[tuple[Work, Callable[[Transaction], object]]] = [
     (Work.ABANDONED_RUNS, lambda tx: running(tx, "wrk_gone")),
@@ -68,6 +75,7 @@ FOUND: list[tuple[Work, Callable[[Transaction], object]]] = [
     (Work.DELIVERIES, lambda tx: notice(tx, LONG_AGO)),
     (Work.ORPHANED_HOLDS, lambda tx: held(tx, a_run(), LONG_AGO)),
     (Work.ERASURES, lambda tx: erasures.begin(tx, "usr_ada", LONG_AGO, 0, None)),
+    (Work.EXPIRED_APPROVALS, lambda tx: asked(tx, LONG_AGO)),
     (Work.UNLINKED_AUDIT, lambda tx: record(tx, Action.SETTINGS, "service")),
 ]
 LATER: list[Callable[[Transaction], object]] = [
@@ -79,6 +87,8 @@ LATER: list[Callable[[Transaction], object]] = [
     lambda tx: held(tx, a_run(), now_ms()),
     lambda tx: held(tx, running(tx, "wrk_other"), LONG_AGO),
     lambda tx: erasures.begin(tx, "usr_ada", now_ms() + HOUR, 0, None),
+    lambda tx: asked(tx, now_ms() + HOUR),
+    lambda tx: asked(tx, None),
 ]
 
 

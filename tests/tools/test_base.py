@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
@@ -9,7 +10,8 @@ import jsonschema_rs
 import pytest
 from pydantic import AfterValidator, BaseModel, Field
 
-from service.tools import BadTool, Tool, ToolContext, ToolFailed, tool
+from service.tools import BadTool, Tool, ToolContext, ToolFailed, ToolOutput, tool
+from service.tools.base import BadResult
 
 MakeContext = Callable[..., ToolContext]
 
@@ -159,3 +161,58 @@ def test_a_tool_made_by_hand_is_checked_too(change: dict[str, Any]) -> None:
     parts: dict[str, Any] = {"name": "x", "description": "X.", "input_schema": {}, "run": lambda *_: None}
     with pytest.raises(BadTool):
         Tool(**{**parts, **change})
+
+
+def returning(declared: object, value: object) -> Tool:
+    def probe() -> object:
+        """Probe."""
+        return value
+
+    probe.__annotations__["return"] = declared
+    return tool()(probe)
+
+
+@pytest.mark.parametrize(
+    ("declared", "value"),
+    [
+        (str, "x"),
+        (None, None),
+        (object, {1, 2}),
+        (Any, object()),
+        (dict[str, int], {"days": 3}),
+        (float, 1),
+        (int | None, None),
+        (Place, Place(title="Rome")),
+        (list[Place], [Place(title="Rome")]),
+        (ToolOutput, ToolOutput({"a": 1}, [{"title": "T"}])),
+        (Annotated[int, Field(ge=1)], 1),
+    ],
+)
+def test_result_of_the_declared_type_is_returned(
+    context: MakeContext, declared: object, value: object
+) -> None:
+    assert returning(declared, value).run({}, context()) is value
+
+
+@pytest.mark.parametrize(
+    ("declared", "value", "kind"),
+    [
+        (str, 7, "string_type"),
+        (int, "7", "int_type"),
+        (dict[str, int], {"days": "secret"}, "int_type"),
+        (None, "x", "none_required"),
+        (list[Place], [{"title": 7}], "string_type"),
+        (Annotated[int, Field(ge=1)], 0, "greater_than_equal"),
+    ],
+)
+def test_result_of_another_type_is_refused_without_its_value(
+    context: MakeContext, declared: object, value: object, kind: str
+) -> None:
+    with pytest.raises(BadResult) as refused:
+        returning(declared, value).run({}, context())
+    assert kind in str(refused.value) and "secret" not in str(refused.value)
+
+
+def test_return_type_without_json_is_refused() -> None:
+    with pytest.raises(BadTool, match="its return type cannot go as JSON"):
+        returning(threading.Event, None)

@@ -65,3 +65,31 @@ def test_unknown_tool_is_denied_unless_possibly_called() -> None:
     assert policy(gone) == ("deny", "There is no tool named refund.")
     assert policy(replace(gone, readable=False)) == ("deny", "There is no tool named refund.")
     assert policy(replace(gone, made="unknown")) == ("ask", "unknown")
+
+
+def test_dangerous_tool_is_asked_about_whatever_the_agent_says() -> None:
+    danger = replace(CALL, tool=replace(refund, risk="danger"))
+    assert policy(danger) == ("ask", "policy")
+    assert policy(replace(danger, approval=YES)) == ALLOW
+    assert policy(replace(danger, made="yes")) == ALLOW
+
+
+@pytest.mark.parametrize("call", [CALL, ASKED, replace(ASKED, approval=YES)])
+def test_call_with_refused_arguments_is_denied_and_nobody_is_asked(call: ProposedCall) -> None:
+    assert policy(replace(call, fault="Too far.")) == ("deny", "Too far.")
+
+
+def test_call_that_was_made_has_its_result_whatever_its_arguments() -> None:
+    assert policy(replace(CALL, fault="Too far.", made="yes")) == ALLOW
+    assert policy(replace(CALL, fault="Too far.", made="unknown")) == ("ask", "unknown")
+    assert policy(replace(CALL, fault="Too far.", made="unknown", approval=YES)) == ("deny", "Too far.")
+
+
+def test_expired_approval_is_a_denial_by_nobody() -> None:
+    late = Approval(False, "policy", "Nobody decided in time.", expired=True)
+    assert (
+        policy(replace(ASKED, approval=late)).reason
+        == "Nobody approved this call in time, so it was not made."
+    )
+    lost = policy(replace(LOST, approval=replace(late, reason="unknown")))
+    assert (lost.action, "nobody decided to make it again" in lost.reason) == ("deny", True)

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from service.tools import Tool, ToolContext, ToolFailed, ToolOutput, ToolRunner
-from service.tools.runner import MAX_CONTENT, MAX_PREVIEW
+from service.tools import Tool, ToolContext, ToolFailed, ToolOutput, ToolRunner, tool
+from service.tools.runner import MAX_CONTENT, MAX_PREVIEW, Invocation
 
 MakeContext = Callable[..., ToolContext]
 SOURCE = {"title": "T", "uri": "u", "quote": "q"}
@@ -176,3 +176,50 @@ def test_a_runner_works_after_a_fork(runner: ToolRunner, context: MakeContext) -
     if child == 0:
         os._exit(0 if runner.call(made(lambda: "after"), {}, context()).ok else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_result_of_another_type_is_a_failed_call_that_was_made(
+    runner: ToolRunner, context: MakeContext, caplog: pytest.LogCaptureFixture
+) -> None:
+    @tool()
+    def count() -> int:
+        """Count."""
+        return "secret"  # type: ignore[return-value]
+
+    with caplog.at_level(logging.INFO, "slipway"):
+        result = runner.call(count, {}, context())
+    assert (result.ok, result.content) == (
+        False,
+        "count was called, but what it returned is not what it declares",
+    )
+    [told] = [vars(record) for record in caplog.records if record.message == "tool_result_refused"]
+    assert (told["tool"], told["faults"]) == ("count", "int_type")
+    assert "secret" not in caplog.text
+
+
+def test_calls_side_by_side_have_their_results_in_order(runner: ToolRunner, context: MakeContext) -> None:
+    together = threading.Barrier(8)  # broken, unless all eight are under way
+
+    def meet(arguments: Any, _: ToolContext) -> str:
+        together.wait(30)
+        return str(arguments["n"])
+
+    probe = Tool("probe", "A probe.", {}, meet, True, "read")
+    results = runner.call_each([Invocation(probe, {"n": n}, context()) for n in range(8)])
+    assert [result.content for result in results] == [str(n) for n in range(8)]
+    assert runner.call_each([]) == []
+
+
+def test_one_of_several_calls_that_hangs_costs_the_others_nothing(
+    runner: ToolRunner, context: MakeContext
+) -> None:
+    release = threading.Event()
+    stuck, quick = made(lambda: release.wait(30), timeout=0.05), made(lambda: "x")
+    failed = made(failing(ValueError()))
+    results = runner.call_each([Invocation(one, {}, context()) for one in (stuck, quick, failed)])
+    release.set()
+    assert [(result.ok, result.timed_out) for result in results] == [
+        (False, True),
+        (True, False),
+        (False, False),
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,13 +48,32 @@ def write_slowly(text: str) -> str:
     return "written"
 
 
+@tool(risk="danger")
+def wreck_line(text: str) -> str:
+    \"\"\"Write a line that must not be wrong.\"\"\"
+    return write_line.run({{"text": text}}, None)
+
+
+@tool()
+def mail_line(text: str) -> str:
+    \"\"\"Write an address as a line.\"\"\"
+    return write_line.run({{"text": text}}, None)
+
+
 @tool(timeout=0.3)
 def write_late(text: str) -> str:
     \"\"\"Write a line, after more time than there is.\"\"\"
     time.sleep(0.8)
     return write_line.run({{"text": text}}, None)
 """
-AGENTS = {"clerk": ("write_line", "write_line"), "sloth": ("write_slowly", ""), "late": ("write_late", "")}
+AGENTS = {
+    "clerk": ("write_line", "write_line"),
+    "sloth": ("write_slowly", ""),
+    "late": ("write_late", ""),
+    "wrecker": ("wreck_line", ""),
+    "mailer": ("mail_line", "mail_line"),
+}
+POLICIES = 'policies: {mail_line: {allowed_domains: {text: [example.org, "*.example.org"]}}}\n'
 
 
 @dataclass
@@ -107,28 +126,38 @@ class Office:
         return self.admin.stream("GET", f"/v1/runs/{run_id}/events", headers=headers)
 
 
-@pytest.fixture(scope="module")
-def slipway(
-    tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer, model: Model
-) -> Iterator[Slipway]:
+@contextmanager
+def office_server(home: Path, redis_url: str, model_url: str, **settings: str) -> Iterator[Slipway]:
     """Start a Slipway whose agents write lines."""
-    home = tmp_path_factory.mktemp("office")
     lines = home / "lines"
     for name, (tool, asks) in AGENTS.items():
         folder = home / "agents" / name
         folder.mkdir(parents=True)
-        (folder / "agent.yaml").write_text(AGENT.format(tool=tool, asks=asks))
+        spec = AGENT.format(tool=tool, asks=asks)
+        (folder / "agent.yaml").write_text(spec + (POLICIES if name == "mailer" else ""))
         (folder / "prompt.md").write_text("You write lines with your tool.")
         (folder / "tools.py").write_text(TOOLS.format(lines=str(lines)))
-    settings = {"AGENTS_DIR": str(home / "agents"), "WEB_CONCURRENCY": "2", "THREADS": "12"}
-    with slipway_server(home, redis_server.url, model.url, **settings) as server:
+    settings |= {"AGENTS_DIR": str(home / "agents"), "WEB_CONCURRENCY": "2", "THREADS": "12"}
+    with slipway_server(home, redis_url, model_url, **settings) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def slipway(
+    tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer, model: Model
+) -> Iterator[Slipway]:
+    with office_server(tmp_path_factory.mktemp("office"), redis_server.url, model.url) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def office(slipway: Slipway) -> Iterator[Office]:
     with closing(slipway.client()) as admin:
-        yield Office(slipway, admin, Path(slipway.env["SLIPWAY_HOME"]) / "lines")
+        yield office_of(slipway, admin)
+
+
+def office_of(slipway: Slipway, admin: httpx2.Client) -> Office:
+    return Office(slipway, admin, Path(slipway.env["SLIPWAY_HOME"]) / "lines")
 
 
 @pytest.fixture

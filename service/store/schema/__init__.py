@@ -18,9 +18,11 @@ from service.store.schema.accounts import (
 from service.store.schema.activity import (
     DIED,
     ENDED_BADLY,
+    EXPIRING,
     OF_ALL,
     UNFINISHED,
     agent_stops,
+    approval_webhooks,
     approvals,
     batch_items,
     batches,

@@ -9,18 +9,19 @@ const EVERY = 15000; // ms between looks while the page is in sight
 const MAX_INPUT = 200; // characters of a question that the service lists
 const OUTCOMES = { approve: "Approved.", approved: "Approved.", deny: "Denied.", denied: "Denied.", cancelled: "Stopped." };
 const WHY = { unknown: "It is not known whether this call was made. May it be made (again)?" };
+const EFFECTS = { read: "Only reads", write: "Changes something", danger: "Changes something that must not go wrong" };
 let role = "user"; // operators and admins decide; a user sees what waits
 const listed = new Map(); // cards of the section, by id
 let looks = 0; // grows with each look: an answer that comes late says nothing of what came since
 
 /** {element, decided(how, words, said), over()}: the question, and the two answers to it. `said` is what `approval.decided` carries. `onDecided` is called after this page's own. */
 export function approvalCard(approval, onDecided = () => {}) {
-  const { id, name, arguments: given, reason } = approval;
+  const { id, name, arguments: given, reason, digest } = approval;
   const problem = h("div", { role: "alert" });
   const outcome = h("p", { class: "outcome", role: "status" });
   const decide = async (decision, comment) => {
     choice.disabled = true;
-    const body = comment ? { decision, comment } : { decision };
+    const body = { decision, digest, ...(comment && { comment }) };
     let late = null;
     const done = await told(problem, async () => {
       try {
@@ -43,6 +44,7 @@ export function approvalCard(approval, onDecided = () => {}) {
     approval.agent ? asker(approval) : null,
     h("p", {}, h("code", { class: "call" }, name), " ", h("span", { class: "quiet" }, WHY[reason] ?? "May this call be made?")),
     legible(given),
+    ...about(approval),
     approval.agent ? places(approval) : null,
     choice,
     outcome,
@@ -69,6 +71,16 @@ function asker({ username, agent, created_at: at, input }) {
   const cut = input?.length === MAX_INPUT ? "…" : "";
   const who = [h("strong", {}, username), " asked ", h("strong", {}, agent), " · ", when(at)];
   return h("div", { class: "asker" }, h("p", {}, ...who), input ? h("blockquote", {}, ...visible(input), cut) : null);
+}
+
+/** The model's words before the call, the tool's description, what is known of its effect, and the end. */
+function about({ explanation, tool, expires_at: end }) {
+  const effect = tool && `${EFFECTS[tool.risk] ?? tool.risk}; ${tool.idempotent ? "may be repeated." : "not to be repeated unseen."}`;
+  return [
+    explanation ? h("p", { class: "explanation" }, h("span", { class: "quiet" }, "The model: "), ...visible(explanation)) : null,
+    tool ? h("p", { class: "quiet" }, ...visible(tool.description)) : null,
+    effect || end ? h("p", { class: "facts" }, effect ? h("span", {}, effect) : null, end ? h("span", {}, "Denied after ", when(end)) : null) : null,
+  ];
 }
 
 /** Links to the conversation and the run. */

@@ -14,6 +14,7 @@ from service.errors import fault
 from service.ids import new_id
 from service.store.approvals import Decision
 from service.store.database import Row, Transaction
+from service.tools.base import Risk, Tool
 from service.types import Caller
 from service.web.admission import check_role, guard
 from service.web.current import current_caller, services
@@ -24,6 +25,7 @@ from service.web.schemas import Body, Page, Shape, json_response, no_nul
 from service.web.validation import located, parse
 
 blueprint = Blueprint("approvals", __name__)
+MAX_DESCRIPTION = 500  # characters of a tool's description
 STATUSES = ("pending", "approved", "denied", "cancelled")
 
 
@@ -38,10 +40,11 @@ def _representable(value: Any) -> Any:
 
 
 class DecisionBody(Body):
-    """Decision on a tool call; `arguments` replace the model's."""
+    """Decision on a tool call; `arguments` replace the model's, `digest` is that of the call as it was shown."""
 
     decision: Literal["approve", "deny"]
     comment: Annotated[str, Field(max_length=1_000), AfterValidator(no_nul)] | None = None
+    digest: Annotated[str, Field(pattern="^sha256:[0-9a-f]{64}$")] | None = None
     arguments: Annotated[dict[str, Any], AfterValidator(_representable)] | None = None
 
     @model_validator(mode="after")
@@ -51,10 +54,20 @@ class DecisionBody(Body):
         return self
 
 
+class ToolView(Shape):
+    """Tool of a call, as it is now. `idempotent`: a call may be repeated without a further effect."""
+
+    description: str
+    risk: Risk
+    idempotent: bool
+
+
 class ApprovalView(Shape):
     """Approval of a tool call. `input` is the question of the run, cut at 200 characters.
 
-    `reason`: `policy` if the agent requires approval of this tool, `unknown` if the call may have been made already.
+    `reason`: `policy` if agent or tool require approval, `unknown` if the call may have been made already.
+    `explanation`: the model's words before the call. `tool`: null if the agent has it no more. `digest` stands for name
+    and arguments. After `expires_at` the call is denied.
     """
 
     id: str
@@ -65,14 +78,18 @@ class ApprovalView(Shape):
     session_id: str | None
     session_title: str | None
     input: str | None
+    explanation: str | None
     call_id: str
     name: str
     arguments: dict[str, Any]
+    digest: str
+    tool: ToolView | None
     reason: Literal["policy", "unknown"]
     status: Literal["pending", "approved", "denied", "cancelled"]
     comment: str | None
     decided_by: str | None
     created_at: str
+    expires_at: str | None
     decided_at: str | None
     truncated: list[str] | None = None
 
@@ -94,7 +111,7 @@ def list_approvals() -> Response:
     found = approvals.page(
         services().infra.db, current_caller(), limit=limit + 1, before=before, status=status
     )
-    return json_response(page([approvals.public(row) for row in found], limit))
+    return json_response(page(list(map(_shown, found)), limit))
 
 
 @blueprint.post("/v1/approvals/<approval_id>")
@@ -105,7 +122,9 @@ def list_approvals() -> Response:
     errors=[
         errors.NotFound,
         errors.Forbidden,
+        errors.OwnApproval,
         errors.AlreadyDecided,
+        errors.DigestMismatch,
         errors.ToolGone,
         errors.Invalid,
         errors.IdempotencyMismatch,
@@ -121,28 +140,45 @@ def decide(approval_id: str) -> Response:
     check_role()
     if row["status"] == "pending" and body.decision == "approve":
         _check_call(row, row["arguments"] if body.arguments is None else body.arguments)
-    decision = Decision(body.decision, body.comment, body.arguments, new_id("dec"))
+    decision = Decision(body.decision, body.comment, body.arguments, new_id("dec"), body.digest)
     return once(partial(_decide, caller=caller, approval_id=approval_id, decision=decision), 200)
 
 
 def _decide(tx: Transaction, caller: Caller, approval_id: str, decision: Decision) -> dict[str, Any]:
-    row, resumes = approvals.decide(tx, caller, approval_id, decision)
+    by_others = services().settings.approval_by_others
+    row, resumes = approvals.decide(tx, caller, approval_id, decision, by_others=by_others)
     if resumes:
         tx.after_commit(partial(services().runs.execution.take_up_in_background, row["run_id"]))
-    return approvals.public(row)
+    return _shown(row)
+
+
+def _shown(row: Row) -> dict[str, Any]:
+    agent = services().agents.agents.get(row["agent"])
+    tool = None if agent is None else agent.tools.get(row["name"])
+    return {**approvals.public(row), "tool": None if tool is None else _about(tool)}
+
+
+def _about(tool: Tool) -> dict[str, Any]:
+    return {
+        "description": tool.description[:MAX_DESCRIPTION],
+        "risk": tool.risk,
+        "idempotent": tool.idempotent,
+    }
 
 
 def _check_call(row: Row, arguments: dict[str, Any]) -> None:
     """Check that the call can be made, before the decision is stored.
 
-    Raises `ToolGone`, and `Invalid` for arguments that do not fit the tool: changed ones, or those of an older version.
+    Raises `ToolGone`, and `Invalid` for arguments that do not fit the tool or are beyond its policy: changed ones, or
+    those of an older version.
     """
     services().agents.refresh()  # as the worker that resumes the run does
     agent = services().agents.agents.get(row["agent"])
     tool = None if agent is None else agent.tools.get(row["name"])
-    if tool is None:
+    if agent is None or tool is None:
         name = f"The agent {row['agent']} has no tool {row['name']}"
         raise errors.ToolGone(f"{name} any more: deny the call, or cancel its run.")
-    if wrong := tool.faults(arguments):
+    policy = agent.policies.get(tool.name)
+    if wrong := tool.faults(arguments) or (policy.faults(arguments) if policy is not None else []):
         detail = f"The arguments do not fit the tool {tool.name}; see `errors`. Change them, or deny."
         raise errors.Invalid(detail, errors=located(wrong, arguments, "/arguments"))

@@ -1,0 +1,117 @@
+"""Tool calls that a model's reply proposes, with what earlier attempts and decisions say about each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from service.agents.definitions import AgentDefinition
+from service.llm.client import ModelReply
+from service.runs.journal_codec import decode_result
+from service.store.database import Row
+from service.tools import Tool
+from service.tools.base import listed
+from service.tools.policy import Approval, ProposedCall, policy
+from service.types import Block
+
+
+class Call:
+    """Tool call of a reply, with an earlier attempt's claim and the latest approval about it.
+
+    `arguments` are those of the approval, where they may have been changed. `former`, `result`: claim and result of an
+    earlier attempt. `explanation`: the model's words before the call.
+    """
+
+    def __init__(
+        self, use: Block, agent: AgentDefinition, readable: bool, claim: Row | None, question: Row | None
+    ) -> None:
+        self.id: str = use["id"]
+        self.name: str = use["name"]
+        self.explanation = ""
+        self.former = claim
+        self.is_asked = question is not None and question["status"] == "pending"
+        decision = question if question is not None and is_decided(question) else None
+        self.allowed_by: str | None = decision["id"] if decision is not None else None
+        self.arguments: dict[str, Any] = dict(decision["arguments"] if decision is not None else use["input"])
+        finished = claim is not None and claim["status"] in ("done", "failed")
+        self.result = decode_result(claim["result"]) if claim is not None and finished else None
+        self.tool = agent.tools.get(self.name)
+        self.verdict = policy(
+            ProposedCall(
+                name=self.name,
+                tool=self.tool,
+                readable=readable,
+                fault=_fault(agent, self.tool, self.arguments),
+                needs_approval=self.name in agent.approvals,
+                made="no" if claim is None else "yes" if finished else "unknown",
+                approval=_approval(decision, claim) if decision is not None else None,
+            )
+        )
+        self.is_due = self.verdict.action == "allow" and self.result is None
+        self.told = {"call": self.id, "tool": self.name, "agent": agent.id, "allowed_by": self.allowed_by}
+
+    @property
+    def to_claim(self) -> bool:
+        """Return whether the call must not be repeated unnoticed."""
+        return self.is_due and self.tool is not None and not self.tool.idempotent
+
+    @property
+    def audited(self) -> bool:
+        """Return whether the call changes something; not every one that must not be repeated does."""
+        return self.is_due and self.tool is not None and self.tool.changes
+
+    @property
+    def can_overlap(self) -> bool:
+        """Return whether the call may run beside others: it only reads, and may be repeated."""
+        return self.is_due and self.tool is not None and self.tool.idempotent and not self.tool.changes
+
+
+def proposed(
+    reply: ModelReply, agent: AgentDefinition, claims: dict[str, Row], questions: Sequence[Row]
+) -> list[Call]:
+    """Return the calls of a reply; `claims` by call id and `questions`, oldest first, are those of its run."""
+    latest = {(row["call_id"], row["name"]): row for row in questions}
+    calls, said = [], ""
+    for block in reply.content if reply.tool_uses else ():
+        if block.get("type") == "text":
+            said += block["text"]
+        elif block.get("type") == "tool_use":
+            question = latest.get((block["id"], block["name"]))
+            readable = block["id"] not in reply.unreadable
+            call = Call(block, agent, readable, claims.get(block["id"]), question)
+            call.explanation = said.strip()
+            calls.append(call)
+    return calls
+
+
+def side_by_side(calls: Sequence[Call], most: int) -> list[list[Call]]:
+    """Group calls that may overlap with their neighbours, at most `most`; any other is alone, in its place."""
+    groups: list[list[Call]] = []
+    for call in calls:
+        if groups and call.can_overlap and groups[-1][-1].can_overlap and len(groups[-1]) < most:
+            groups[-1].append(call)
+        else:
+            groups.append([call])
+    return groups
+
+
+def is_decided(question: Row) -> bool:
+    return question["status"] in ("approved", "denied")
+
+
+def _fault(agent: AgentDefinition, tool: Tool | None, arguments: dict[str, Any]) -> str:
+    """Return why the arguments are refused, for the model; empty if they are not."""
+    if tool is None:
+        return ""
+    if invalid := tool.faults(arguments):
+        return f"Invalid arguments. {listed(invalid)}"
+    policy = agent.policies.get(tool.name)
+    beyond = policy.faults(arguments) if policy is not None else []
+    return f"This call is beyond its bounds, so it was not made. {listed(beyond)}" if beyond else ""
+
+
+def _approval(decision: Row, claim: Row | None) -> Approval:
+    # A claim without a result names the approval that allowed it.
+    spent = claim is not None and claim["result"].get("allowed_by") == decision["id"]
+    approved, expired = decision["status"] == "approved", decision["decided_by"] is None
+    return Approval(approved, decision["reason"], decision["comment"], spent, expired)
