@@ -15,7 +15,7 @@ from service.store.visibility import visible_to
 from service.types import Caller, RunStatus, now_ms, public_fields
 
 _SHOWN = (
-    "id run_id user_id username agent session_id session_title input call_id name arguments reason status "
+    "id run_id user_id username agent session_id session_title input call_id name arguments reason untrusted status "
     "comment decided_by created_at decided_at"
 )
 

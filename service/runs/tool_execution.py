@@ -13,11 +13,14 @@ from functools import partial
 from typing import Any
 
 from service.agents.definitions import AgentDefinition
+from service.agents.flows import uncovered
 from service.agents.pattern import Events
 from service.audit.record import Action, Result, record
 from service.errors import AgentStopped, RunCancelled, RunTimeout
+from service.guardrails.taint import Taint
 from service.ids import new_id
 from service.llm.client import ModelReply
+from service.runs.attempt import Attempt
 from service.runs.journal import Journal
 from service.runs.journal_codec import decode_result, encode_result
 from service.runs.slots import HandedOver, Handle
@@ -48,9 +51,7 @@ class ToolExecution:
     def use(
         self,
         agent: AgentDefinition,
-        run: Run,
-        journal: Journal,
-        handle: Handle,
+        attempt: Attempt,
         started: dict[str, Any],
         reply: ModelReply,
     ) -> Events[list[ToolResult]]:
@@ -58,7 +59,8 @@ class ToolExecution:
 
         Raises `WaitsForApproval`, `AgentStopped`, or why the run must stop; the calls left are unclaimed then.
         """
-        calls, questions = self._calls(agent, run, reply)
+        run, journal, handle = attempt.run, attempt.journal, attempt.handle
+        calls, questions = self._calls(agent, run, reply, attempt.taint)
         ids = {call.id for call in calls}
         for row in questions:
             if row["call_id"] in ids and _is_decided(row):
@@ -88,7 +90,9 @@ class ToolExecution:
             )
         return results
 
-    def _calls(self, agent: AgentDefinition, run: Run, reply: ModelReply) -> tuple[list[_Call], list[Row]]:
+    def _calls(
+        self, agent: AgentDefinition, run: Run, reply: ModelReply, taint: Taint
+    ) -> tuple[list[_Call], list[Row]]:
         """Return the reply's calls, and every approval of this run, oldest first."""
         claims: dict[str, Row] = {}
         questions: list[Row] = []
@@ -98,7 +102,14 @@ class ToolExecution:
             )
         latest = {row["call_id"]: row for row in questions}
         calls = [
-            _Call(use, agent, use["id"] not in reply.unreadable, claims.get(use["id"]), latest.get(use["id"]))
+            _Call(
+                use,
+                agent,
+                use["id"] not in reply.unreadable,
+                claims.get(use["id"]),
+                latest.get(use["id"]),
+                taint,
+            )
             for use in reply.tool_uses
         ]
         return calls, questions
@@ -148,7 +159,13 @@ class _Call:
     """
 
     def __init__(
-        self, use: Block, agent: AgentDefinition, readable: bool, claim: Row | None, question: Row | None
+        self,
+        use: Block,
+        agent: AgentDefinition,
+        readable: bool,
+        claim: Row | None,
+        question: Row | None,
+        taint: Taint,
     ) -> None:
         self.id: str = use["id"]
         self.name: str = use["name"]
@@ -160,12 +177,14 @@ class _Call:
         finished = claim is not None and claim["status"] in ("done", "failed")
         self.result = decode_result(claim["result"]) if claim is not None and finished else None
         tool = agent.tools.get(self.name)
+        self._taint, self._untrusted = taint, uncovered(agent, tool, taint.sources)
         self.verdict = policy(
             ProposedCall(
                 name=self.name,
                 tool=tool,
                 readable=readable,
                 needs_approval=self.name in agent.approvals,
+                untrusted=bool(self._untrusted),
                 made="no" if claim is None else "yes" if finished else "unknown",
                 approval=_approval(decision, claim) if decision is not None else None,
             )
@@ -184,6 +203,11 @@ class _Call:
             and (tool.changes or self.name in agent.approvals)
         )
         self.told = {"call": self.id, "tool": self.name, "agent": agent.id, "allowed_by": self.allowed_by}
+
+    def marks(self) -> dict[str, list[str]] | None:
+        """Return the sources of untrusted text, and the arguments taken from it; None: the run holds none."""
+        sources = self._untrusted or self._taint.sources
+        return self._taint.marks(self.arguments, sources) if sources else None
 
 
 def _approval(decision: Row, claim: Row | None) -> Approval:
@@ -222,6 +246,7 @@ def _question(run: Run, call: _Call, reason: str) -> dict[str, Any]:
         "name": call.name,
         "arguments": call.arguments,
         "reason": reason,
+        "untrusted": call.marks(),
     }
 
 
@@ -239,7 +264,7 @@ def _ask_first(
 def _suspend(journal: Journal, questions: Sequence[dict[str, Any]], pending: Sequence[str]) -> Events[None]:
     """Request approvals, and suspend the run until all are decided. Raises `WaitsForApproval`."""
     for row in questions:
-        call = {name: row[name] for name in ("name", "arguments", "reason")}
+        call = {name: row[name] for name in ("name", "arguments", "reason", "untrusted")}
         journal.publish_after_commit(Event.APPROVAL_REQUIRED, {"approval_id": row["id"], **call})
     yield from journal.suspend(lambda tx: approvals.ask(tx, questions))
     raise WaitsForApproval([*pending, *(row["id"] for row in questions)])

@@ -10,7 +10,7 @@ from service.tools.base import Tool
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """Decision of a person about a call. `reason`: why it was requested, `policy` or `unknown`.
+    """Decision of a person about a call. `reason`: why it was requested, `policy`, `untrusted` or `unknown`.
 
     A decision allows one attempt. `spent`: that attempt was made and its outcome is unknown.
     """
@@ -26,19 +26,21 @@ class ProposedCall:
     """Call that the model requests, and its known state.
 
     `tool`: None if the agent has none of that name. `readable`: the arguments are a JSON object. `needs_approval`: the
-    agent's `approvals` list the tool. `made`: by an earlier attempt, which may have ended before it was reported.
+    agent's `approvals` list the tool. `untrusted`: the run holds text that the agent's `flows` do not let the tool
+    follow. `made`: by an earlier attempt, which may have ended before it was reported.
     """
 
     name: str
     tool: Tool | None
     readable: bool = True
     needs_approval: bool = False
+    untrusted: bool = False
     made: Literal["no", "unknown", "yes"] = "no"
     approval: Approval | None = None
 
 
 class Verdict(NamedTuple):
-    """Decision about a call. `reason`: for `ask`, `policy` or `unknown`; for `deny`, text for the model."""
+    """Decision about a call. `reason`: for `ask`, that of an `Approval`; for `deny`, text for the model."""
 
     action: Literal["allow", "ask", "deny"]
     reason: str = ""
@@ -61,7 +63,11 @@ def _question(call: ProposedCall) -> str:
     """Return the reason why a person has to decide first; empty if none."""
     if call.made == "unknown":
         return "unknown" if call.approval is None or call.approval.spent else ""
-    return "policy" if call.made == "no" and call.needs_approval and call.approval is None else ""
+    if call.made != "no" or call.approval is not None:
+        return ""
+    if call.needs_approval:
+        return "policy"
+    return "untrusted" if call.untrusted and call.tool is not None and call.tool.changes else ""
 
 
 def _denial(approval: Approval) -> str:

@@ -13,7 +13,9 @@ import sqlalchemy as sa
 from service import approvals
 from service.audit.record import Action
 from service.errors import RunCancelled, RunTimeout
+from service.guardrails.taint import Taint
 from service.llm.client import ModelReply
+from service.runs.attempt import Attempt
 from service.runs.journal import Journal
 from service.runs.slots import HandedOver, Handle, Reason
 from service.runs.tool_execution import ToolExecution, WaitsForApproval
@@ -39,6 +41,7 @@ class Desk:
         self.made: list[str] = []
         self.while_called: Callable[[], object] = lambda: None
         self.rate = ""
+        self.taint = Taint()
         tools = {one.name: one for one in self._tools(seconds)}
         self.agent = replace(wired.runs.start.new_runs.agent("probe"), tools=tools, **agent)
         self.run_id = wired.runs.start.queue(inside.ADA, inside.request("Do it."), None, "req").run.id
@@ -81,7 +84,9 @@ class Desk:
         execution = ToolExecution(self.wired.infra.db, ToolRunner(), rate)
         reply = ModelReply("m", list(uses), "tool_use", Usage(), unreadable=unreadable)
         self.handle = Handle(self.run_id, 60, self.run.attempt)
-        using = execution.use(self.agent, self.run, self.journal, self.handle, {"step": 1}, reply)
+        attempt = Attempt(self.run, self.journal, self.handle)
+        attempt.taint = self.taint
+        using = execution.use(self.agent, attempt, {"step": 1}, reply)
         while True:
             try:
                 next(using)

@@ -51,10 +51,21 @@ class DecisionBody(Body):
         return self
 
 
+class UntrustedView(Shape):
+    """Untrusted text in the run. `sources`: tools that returned it, `context`, `messages` or `session`.
+
+    `pointers`: JSON pointers of the arguments that are taken from it.
+    """
+
+    sources: list[str]
+    pointers: list[str]
+
+
 class ApprovalView(Shape):
     """Approval of a tool call. `input` is the question of the run, cut at 200 characters.
 
-    `reason`: `policy` if the agent requires approval of this tool, `unknown` if the call may have been made already.
+    `reason`: `policy` if the agent requires approval of this tool, `unknown` if the call may have been made already,
+    `untrusted` if the call follows untrusted text.
     """
 
     id: str
@@ -68,7 +79,8 @@ class ApprovalView(Shape):
     call_id: str
     name: str
     arguments: dict[str, Any]
-    reason: Literal["policy", "unknown"]
+    reason: Literal["policy", "untrusted", "unknown"]
+    untrusted: UntrustedView | None
     status: Literal["pending", "approved", "denied", "cancelled"]
     comment: str | None
     decided_by: str | None
