@@ -57,7 +57,10 @@ def find_links(word: str, view: View, inside: Inside) -> Links:
         least = bisect_left(view.at, cut)
         start = _start(text, match, state, least, run.start() if run is not None else len(text))
         if start is not None:
-            begin, end = _span(word, view.at[start], view.at[match.end() - 1] + 1)
+            begin = view.at[start]
+            if match[0][0] == ".":  # a sentence may end before a domain, in a script without spaces
+                begin = max(begin, word.rfind("\u3002", 0, view.at[match.start()]) + 1)
+            begin, end = _span(word, begin, view.at[match.end() - 1] + 1)
             state = before if begin < opened else state
             spans.append((max(begin, cut), end))
             cut = end
@@ -98,8 +101,7 @@ def _start(text: str, match: re.Match[str], inside: Inside, least: int, run: int
     if match[0].startswith("//"):
         return _double_slash(text, at, inside)
     if match[0] == "www.":
-        before = text[at - 1 : at]
-        return at if text[end : end + 1].isalnum() and not (before.isascii() and before.isalnum()) else None
+        return at if text[end : end + 1].isalnum() else None
     begin = max(run, least, at - LONGEST_HOST)
     return None if begin >= at else _domain(text, match, inside, begin)
 
