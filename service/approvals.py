@@ -19,8 +19,8 @@ from service.store.visibility import visible_to
 from service.types import Caller, RunStatus, now_ms, public_fields
 
 _SHOWN = (
-    "id run_id user_id username agent session_id session_title input explanation call_id name arguments reason status "
-    "comment decided_by created_at expires_at decided_at"
+    "id run_id user_id username agent session_id session_title input explanation call_id name arguments reason "
+    "untrusted status comment decided_by created_at expires_at decided_at"
 )
 EXPIRED = "Nobody decided in time."
 EXPIRED_BATCH = 100  # approvals that one sweep lets expire

@@ -72,7 +72,13 @@ def turn_rows(run: Run, now: int) -> list[dict[str, Any]]:
     messages = list(run.request.messages)
     if (output := result.get("output", "")).strip():
         messages.append({"role": "assistant", "content": output})
-    ended = {"status": run.status, "error_code": (run.error or {}).get("code"), "created_at": now}
+    untrusted = None if run.untrusted is None else list(run.untrusted)
+    ended = {
+        "untrusted": untrusted,
+        "status": run.status,
+        "error_code": (run.error or {}).get("code"),
+        "created_at": now,
+    }
     rows = [
         {
             "role": message["role"],
@@ -117,6 +123,7 @@ class History(NamedTuple):
     summary: str = ""
     older: tuple[MessageRow, ...] = ()
     recent: tuple[MessageRow, ...] = ()
+    untrusted: tuple[str, ...] | None = ()  # sources of untrusted text in `summary`; None: not known
 
     def conversation(self, turn: Sequence[Message]) -> tuple[Message, ...]:
         """Build the Messages API's `messages`: summary, recent turns, this turn; user first, roles alternating."""

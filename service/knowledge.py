@@ -12,9 +12,11 @@ import sqlite3
 import stat
 import threading
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
+from service.guardrails.hosts import hosts_in
 from service.text import search_words
 from service.text.search_words import Term
 
@@ -61,6 +63,11 @@ class Knowledge:
         self.passages = tuple(passages)
         self.categories = frozenset(passage.category for passage in self.passages if passage.category)
         self._index: _Index | None = None
+
+    @cached_property
+    def hosts(self) -> frozenset[str]:
+        """Hosts in the documents, to which answers may link."""
+        return frozenset().union(*(hosts_in(passage.text) for passage in self.passages))
 
     @classmethod
     def load(cls, folder: Path) -> Knowledge:

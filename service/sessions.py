@@ -181,9 +181,10 @@ class Sessions:
             history = plan(summary, included, tokens).truncated()
             content = {link["seq"]: link["content"] for link in past.links if link["content"] is not None}
             seqs = {link["seq"] for link in (*history.older, *history.recent)}
-            return history.with_content(
+            whole = history.with_content(
                 content | messages.content(tx, session_id, sorted(seqs - content.keys()))
             )
+            return whole._replace(untrusted=past.untrusted if summary else ())
 
         return self._db.query(read, patience=30)
 
@@ -202,6 +203,7 @@ class Sessions:
         changes: dict[str, Any] = {"updated_at": now, "expires_at": now + self._ttl_ms}
         if summary is not None:
             changes["summary_upto"], changes["summary"] = summary
+            changes["summary_untrusted"] = None if run.untrusted is None else list(run.untrusted)
         held = rows.release(tx, run, changes, title_of(run.request.question))
         # A run that ends while it is queued has never held its session.
         if held or rows.lacks_turn(tx, session_id, run.id):

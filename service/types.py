@@ -119,6 +119,7 @@ class Event(StrEnum):
     APPROVAL_DECIDED = "approval.decided"
     RUN_RESUMED = "run.resumed"
     USAGE = "usage"
+    GUARDRAIL = "guardrail"
     GAP = "gap"
     RECONNECT = "reconnect"
     RUN_COMPLETED = "run.completed"
@@ -247,6 +248,7 @@ class Run:
     cache: str = "bypass"
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
+    untrusted: tuple[str, ...] | None = None  # sources of untrusted text; None: not known here
     created_at: int = field(default_factory=now_ms)
     started_at: int | None = None
     finished_at: int | None = None

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from service.agents.definitions import AgentDefinition, Finding
 from service.agents.files import is_leftover, links_out
+from service.agents.flows import flow_findings
 from service.agents.marked_yaml import FieldPath
 from service.agents.pattern import PatternModule
 from service.agents.spec import AgentSpec, EvalCase, PatternOptions
@@ -30,6 +31,7 @@ def spec_findings(
         yield Finding(("pattern",), detail)
     yield from _tool_findings(spec, available)
     yield from _policy_findings(spec, available)
+    yield from flow_findings(spec, available)
     own = pattern.Options.model_fields if pattern is not None else {}
     for name, field in type(spec).model_fields.items():
         foreign = name not in AgentSpec.model_fields and name not in own

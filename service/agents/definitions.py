@@ -34,6 +34,8 @@ class AgentDefinition:
     history_tokens: int | None
     tools: Mapping[str, Tool]  # callable tools; any other name is refused
     approvals: tuple[str, ...]
+    flows: Mapping[str, tuple[str, ...]]  # sources of untrusted text that a tool may follow
+    links: tuple[str, ...]  # patterns of hosts that answers may link to
     limits: LimitSpec
     cache: CacheSpec
     options: PatternOptions  # fields of the agent's pattern

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
+from service.guardrails.hosts import PATTERN as HOST_PATTERN
 from service.llm.routing import TIERS
 from service.tools.bounds import ToolPolicy
 from service.types import Effort, Tier
@@ -24,6 +25,7 @@ def _rate(text: str) -> str:
 
 
 Rate = Annotated[str, AfterValidator(_rate)]
+HostPattern = Annotated[str, Field(max_length=253, pattern=HOST_PATTERN)]
 
 
 class Spec(BaseModel):
@@ -97,6 +99,12 @@ class AgentSpec(Spec):
     tools: tuple[str, ...] = Field((), description="Tools the agent may call, built in or of its `tools.py`")
     approvals: tuple[str, ...] = Field((), description="Tools whose calls need a person's approval")
     policies: dict[str, ToolPolicy] = Field({}, description="Bounds of some tools, by name")
+    flows: dict[str, tuple[str, ...]] = Field(
+        {}, description="Sources of untrusted text that a tool may follow without a person: `tool: [source]`"
+    )
+    links: tuple[HostPattern, ...] = Field(
+        (), description="Hosts that answers may link to: `example.org`, or `*.example.org` for its subdomains"
+    )
     limits: LimitSpec = LimitSpec()
     cache: CacheSpec = CacheSpec()
 

@@ -24,7 +24,7 @@ class ApprovalRequests:
         self._seconds = seconds
 
     def about(self, run: Run, call: Call, reason: str) -> dict[str, Any]:
-        """Build the row of a new approval; `reason`: `policy` or `unknown`."""
+        """Build the row of a new approval; `reason`: `policy`, `untrusted` or `unknown`."""
         return {
             "id": new_id("apr"),
             "run_id": run.id,
@@ -36,6 +36,7 @@ class ApprovalRequests:
             "arguments": call.arguments,
             "explanation": call.explanation[:MAX_EXPLANATION] or None,
             "reason": reason,
+            "untrusted": call.marks(),
             "expires_at": now_ms() + self._seconds * 1000 if self._seconds else None,
         }
 
@@ -49,7 +50,7 @@ def required(row: dict[str, Any]) -> dict[str, Any]:
     """Build the data of the `approval.required` event."""
     return {
         "approval_id": row["id"],
-        **{name: row[name] for name in ("name", "arguments", "reason")},
+        **{name: row[name] for name in ("name", "arguments", "reason", "untrusted")},
         "digest": digest(row["name"], row["arguments"]),
         "expires_at": rfc3339(row["expires_at"]),
     }

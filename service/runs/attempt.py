@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from service.guardrails.taint import Taint
 from service.runs.journal import Journal
 from service.runs.slots import Handle
 from service.runs.text_output import TextOutput
+from service.runs.untrusted import taint_of
 from service.types import Run, ToolUse
 
 StaleAnswer = dict[str, Any] | None  # from the cache, for use when the model is unavailable
@@ -26,6 +28,8 @@ class Attempt:
     model_seconds: float = 0.0  # spent waiting for the model
     clamped: int | None = None  # token limit of the most shortened answer, set by a spending cap
     text: TextOutput = field(init=False)
+    taint: Taint = field(init=False)  # untrusted text in the run so far
 
     def __post_init__(self) -> None:
         self.text = TextOutput(self.journal)
+        self.taint = taint_of(self.run.request)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from service.agents.definitions import AgentDefinition
+from service.agents.flows import uncovered
+from service.guardrails.taint import Taint
 from service.llm.client import ModelReply
 from service.runs.journal_codec import decode_result
 from service.store.database import Row
@@ -23,7 +25,13 @@ class Call:
     """
 
     def __init__(
-        self, use: Block, agent: AgentDefinition, readable: bool, claim: Row | None, question: Row | None
+        self,
+        use: Block,
+        agent: AgentDefinition,
+        readable: bool,
+        claim: Row | None,
+        question: Row | None,
+        taint: Taint,
     ) -> None:
         self.id: str = use["id"]
         self.name: str = use["name"]
@@ -36,6 +44,7 @@ class Call:
         finished = claim is not None and claim["status"] in ("done", "failed")
         self.result = decode_result(claim["result"]) if claim is not None and finished else None
         self.tool = agent.tools.get(self.name)
+        self._taint, self._untrusted = taint, uncovered(agent, self.tool, taint.sources)
         self.verdict = policy(
             ProposedCall(
                 name=self.name,
@@ -43,12 +52,18 @@ class Call:
                 readable=readable,
                 fault=_fault(agent, self.tool, self.arguments),
                 needs_approval=self.name in agent.approvals,
+                untrusted=bool(self._untrusted),
                 made="no" if claim is None else "yes" if finished else "unknown",
                 approval=_approval(decision, claim) if decision is not None else None,
             )
         )
         self.is_due = self.verdict.action == "allow" and self.result is None
         self.told = {"call": self.id, "tool": self.name, "agent": agent.id, "allowed_by": self.allowed_by}
+
+    def marks(self) -> dict[str, list[str]] | None:
+        """Return the sources of untrusted text, and the arguments taken from it; None: the run holds none."""
+        sources = self._untrusted or self._taint.sources
+        return self._taint.marks(self.arguments, sources) if sources else None
 
     @property
     def to_claim(self) -> bool:
@@ -67,7 +82,11 @@ class Call:
 
 
 def proposed(
-    reply: ModelReply, agent: AgentDefinition, claims: dict[str, Row], questions: Sequence[Row]
+    reply: ModelReply,
+    agent: AgentDefinition,
+    claims: dict[str, Row],
+    questions: Sequence[Row],
+    taint: Taint,
 ) -> list[Call]:
     """Return the calls of a reply; `claims` by call id and `questions`, oldest first, are those of its run."""
     latest = {(row["call_id"], row["name"]): row for row in questions}
@@ -78,7 +97,7 @@ def proposed(
         elif block.get("type") == "tool_use":
             question = latest.get((block["id"], block["name"]))
             readable = block["id"] not in reply.unreadable
-            call = Call(block, agent, readable, claims.get(block["id"]), question)
+            call = Call(block, agent, readable, claims.get(block["id"]), question, taint)
             call.explanation = said.strip()
             calls.append(call)
     return calls

@@ -29,6 +29,7 @@ from service.runs.result import Progress, problem_of, result_of, started_of
 from service.runs.slots import HandedOver, LeaseLost
 from service.runs.steps import RunSteps, StepDependencies
 from service.runs.tool_execution import WaitsForApproval
+from service.runs.untrusted import add_history, answer_without_links
 from service.sessions import Sessions
 from service.store.database import Transaction
 from service.text import exact_json
@@ -82,6 +83,7 @@ class Runner:
             messages = yield from self._conversation(agent, attempt, steps)
             context = Context(agent, run.request, messages, agent.prompt, steps)
             answer = yield from self.patterns[agent.pattern].run(context)
+            answer = answer_without_links(answer, attempt.taint, agent)
             yield from self._end(attempt, RunStatus.SUCCEEDED, answer=answer)
         except (WaitsForApproval, WaitsForBatch, AgentStopped) as reason:
             yield from self._leave_waiting(attempt, reason)
@@ -160,6 +162,7 @@ class Runner:
         if run.request.session_id is None:
             return turn
         past = self.sessions.history(run, agent.history_tokens)
+        add_history(attempt.taint, past)
         if past.older:
             prompt = Prompt(
                 system=SUMMARISE,
@@ -211,6 +214,7 @@ class Runner:
             self.sessions.end(tx, run, attempt.summary)
             self.webhooks.schedule(tx, run)
 
+        run.untrusted = attempt.taint.sources
         if answer is None:
             journal.make_storable()  # the failure may be due to text that cannot be stored
         yield from journal.finish(status, last, write)

@@ -23,6 +23,7 @@ from service.runs.event_log import NewEvent
 from service.runs.journal_codec import decode_reply, decode_result, encode_reply, encode_result
 from service.runs.replies import call_ids, going_on, joined, well_formed
 from service.runs.tool_execution import ToolExecution
+from service.runs.untrusted import add_results, hosts_of
 from service.store.batches import SENT, WAITING
 from service.tools import ToolResult
 from service.types import Event, Tier, ToolUse, Usage, less_sure
@@ -113,13 +114,12 @@ class RunSteps:
         else:
             self._attempt.handle.check()
             started = {"step": self._journal.steps + 1, "name": name, "kind": "tools"}
-            results = yield from self._deps.tool_execution.use(
-                self._agent, self._run, self._journal, self._attempt.handle, started, reply
-            )
+            results = yield from self._deps.tool_execution.use(self._agent, self._attempt, started, reply)
             self._journal.add_step("tools", name, {"results": [encode_result(result) for result in results]})
             self._deps.observer.step(self._run, "tools", name)
         for use, result in zip(reply.tool_uses, results, strict=True):
             self._attempt.tools_used.append(ToolUse(use["name"], result.ok, round(result.ms)))
+        add_results(self._attempt.taint, self._agent, reply, results)
         return results
 
     def _count(self) -> None:
@@ -175,6 +175,7 @@ class RunSteps:
         """Record the parts of a reply that later steps need; `requested` is the model's name in the request."""
         self._signatures |= signatures(reply, requested)
         self._call_ids |= call_ids(reply)
+        self._attempt.taint.add_reply(reply.content)
         self._run.usage_source = less_sure(self._run.usage_source, reply.usage_source)
         return reply
 
@@ -196,6 +197,7 @@ class RunSteps:
 
     def _call(self, name: str, request: ModelRequest, publish: bool) -> Events[ModelReply]:
         """Call a model: its hold is written with the start of the step, its settlement with the reply."""
+        self._attempt.text.begin(hosts_of(self._attempt.taint, self._agent, request) if publish else None)
         if can_wait(self._run, request):
             reply = yield from self._batched(name, request)
             if reply is not None:
@@ -204,8 +206,9 @@ class RunSteps:
         granted, events = billing.reserve(request, then=[self._started(name, request)])
         yield from events
         reply = yield from self._receive(granted, billing)
+        yield from self._attempt.text.end()
         reply, cost = billing.settle(granted, reply)
-        reply = well_formed(reply, self._call_ids)
+        reply = self._attempt.text.cleaned(well_formed(reply, self._call_ids), self._journal.steps + 1)
         stored = {**encode_reply(reply), "asked": request.model}
         if granted.max_tokens < request.max_tokens:
             stored["clamped"] = self._note_clamped(granted.max_tokens)
@@ -239,9 +242,10 @@ class RunSteps:
             batch_steps.give_up(row, self._journal)
             return None
         reply, cost = batch_steps.take(row, self._journal)
-        reply = well_formed(reply, self._call_ids)
+        reply = self._attempt.text.cleaned(well_formed(reply, self._call_ids), step)
         yield from self._journal.publish(*self._started(name, request))
         yield from self._attempt.text.write(reply.text)
+        yield from self._attempt.text.end()
         self._store(name, reply, {**encode_reply(reply), "asked": request.model}, cost)
         return self._noted(reply, request.model)
 

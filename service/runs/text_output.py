@@ -1,10 +1,15 @@
-"""Text output of a run: every `text.delta` passes here on its way to clients. Output guardrails go here.
+"""Text output of a run: every `text.delta` passes here on its way to clients, without links that may not be sent.
 
 Cached answers, served without a run (`service.runs.cached`), do not: their text passed here when it was made.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from service.guardrails.hosts import Hosts
+from service.guardrails.links import LinkFilter
+from service.llm.client import ModelReply
 from service.runs.journal import Journal
 from service.text.sanitise import storable
 from service.types import Event, RunEvent
@@ -19,16 +24,45 @@ class TextOutput:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
+        self._hosts: Hosts | None = None
+        self._links = LinkFilter(None)
         self.deltas = 0  # written in this attempt, including those clients have from an earlier one
 
+    def begin(self, hosts: Hosts | None) -> None:
+        """Begin a reply that may link to `hosts`; None: to any. What was held back of an interrupted one is lost."""
+        self._hosts, self._links = hosts, LinkFilter(hosts)
+
     def write(self, text: str) -> list[RunEvent]:
-        """Publish a delta now; return the resulting events."""
+        """Publish a delta now, without what may become a link; return the resulting events."""
         self.deltas += 1
-        return self._journal.publish(Event.TEXT_DELTA, _delta(text))
+        return self._publish(self._links.feed(storable(text)))
+
+    def end(self) -> list[RunEvent]:
+        """Publish what was held back of a reply that is complete."""
+        return self._publish(self._links.close())
+
+    def cleaned(self, reply: ModelReply, step: int) -> ModelReply:
+        """Return the reply of a step without the links that its stream leaves out; tell their number to clients."""
+        links, content = LinkFilter(self._hosts), []
+        for block in reply.content:
+            if block["type"] == "text":
+                block = {**block, "text": links.feed(block["text"])}
+            content.append(block)
+        rest = links.close()
+        if not links.removed:
+            return reply
+        last = max(number for number, block in enumerate(content) if block["type"] == "text")
+        content[last]["text"] += rest
+        acted = {"where": "output", "kind": "links", "action": "removed", "count": links.removed}
+        self._journal.publish_after_commit(Event.GUARDRAIL, {"step": step, **acted})
+        return replace(reply, content=content)
 
     def write_after_commit(self, text: str) -> None:
         """Publish a complete text with the next transaction, which stores its step."""
         self._journal.publish_after_commit(Event.TEXT_DELTA, _delta(text))
+
+    def _publish(self, text: str) -> list[RunEvent]:
+        return self._journal.publish(Event.TEXT_DELTA, _delta(text)) if text else []
 
 
 def _delta(text: str) -> dict[str, str]:

@@ -17,8 +17,10 @@ from service.agents.definitions import AgentDefinition
 from service.agents.pattern import Events
 from service.audit.record import Action, Result, record
 from service.errors import AgentStopped, RunCancelled, RunTimeout
+from service.guardrails.taint import Taint
 from service.llm.client import ModelReply
 from service.runs.approval_requests import ApprovalRequests, required
+from service.runs.attempt import Attempt
 from service.runs.journal import PATIENCE, Journal
 from service.runs.journal_codec import encode_result
 from service.runs.proposed_calls import Call, is_decided, proposed, side_by_side
@@ -71,9 +73,7 @@ class ToolExecution:
     def use(
         self,
         agent: AgentDefinition,
-        run: Run,
-        journal: Journal,
-        handle: Handle,
+        attempt: Attempt,
         started: dict[str, Any],
         reply: ModelReply,
     ) -> Events[list[ToolResult]]:
@@ -81,7 +81,8 @@ class ToolExecution:
 
         Raises `WaitsForApproval`, `AgentStopped`, or why the run must stop; the calls left are unclaimed then.
         """
-        calls, questions = self._calls(agent, run, reply)
+        run, journal, handle = attempt.run, attempt.journal, attempt.handle
+        calls, questions = self._calls(agent, run, reply, attempt.taint)
         ids = {call.id for call in calls}
         for row in questions:
             if row["call_id"] in ids and is_decided(row):
@@ -113,7 +114,9 @@ class ToolExecution:
                 journal.publish_after_commit(Event.TOOL_FINISHED, {"call_id": call.id, **finished})
         return results
 
-    def _calls(self, agent: AgentDefinition, run: Run, reply: ModelReply) -> tuple[list[Call], list[Row]]:
+    def _calls(
+        self, agent: AgentDefinition, run: Run, reply: ModelReply, taint: Taint
+    ) -> tuple[list[Call], list[Row]]:
         """Return the reply's calls, and every approval of this run, oldest first."""
         claims: dict[str, Row] = {}
         questions: list[Row] = []
@@ -121,7 +124,7 @@ class ToolExecution:
             claims, questions = self._db.query(
                 lambda tx: (tool_calls.of_run(tx, run.id), approvals.of_run(tx, run.id))
             )
-        return proposed(reply, agent, claims, questions), questions
+        return proposed(reply, agent, claims, questions, taint), questions
 
     def _results(
         self, agent: AgentDefinition, run: Run, journal: Journal, handle: Handle, group: Sequence[Call]

@@ -18,7 +18,9 @@ from service.types import Run
 
 BATCH = 1_000  # messages read by one statement: databases bound the number of values
 # Columns of the tree, without the content, which may be large.
-_LINKS = [messages.c[name] for name in ("seq", "parent_seq", "run_id", "role", "tokens", "error_code")]
+_LINKS = [
+    messages.c[name] for name in ("seq", "parent_seq", "run_id", "role", "tokens", "error_code", "untrusted")
+]
 _SESSION: sa.BindParameter[str] = sa.bindparam("session")
 _RUN: sa.BindParameter[str] = sa.bindparam("run")
 _PARENT = sa.bindparam("parent", type_=sa.Integer())
@@ -72,10 +74,12 @@ def append(tx: Transaction, run: Run, turn: Sequence[dict[str, Any]], parent: in
 class Past(NamedTuple):
     """Messages before a run's turn, of all branches: `links` are those after the first `upto`, up to the `last`.
 
-    `summary` replaces the others. The newest links have their content; that of the rest is None.
+    `summary` replaces the others; `untrusted` are its sources of untrusted text, None:
+    not known. The newest links have their content; that of the rest is None.
     """
 
     summary: str
+    untrusted: tuple[str, ...] | None
     upto: int
     last: int
     links: list[Row]
@@ -87,6 +91,7 @@ _TOKENS = sa.func.sum(messages.c.tokens).over(order_by=messages.c.seq.desc())
 _PAST = Statement(
     sa.select(
         sa.case((_IS_FIRST, sessions.c.summary)).label("summary"),
+        sa.case((_IS_FIRST, sessions.c.summary_untrusted)).label("summary_untrusted"),
         sessions.c.summary_upto.label("upto"),
         _UNTIL.label("last"),
         *_LINKS,
@@ -113,7 +118,9 @@ def past(tx: Transaction, session_id: str, run_id: str, tokens: int) -> Past | N
     if not rows:
         return None
     first, links = rows[0], [row for row in rows if row["seq"] is not None]
-    return Past(first["summary"] or "", first["upto"], first["last"], links)
+    marked = first["summary_untrusted"]
+    untrusted = None if marked is None else tuple(marked)
+    return Past(first["summary"] or "", untrusted, first["upto"], first["last"], links)
 
 
 def links(tx: Transaction, session_id: str, last: int) -> list[Row]:

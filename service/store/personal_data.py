@@ -116,8 +116,13 @@ NOT_SEALED = {
         "limit_runs": "a rate",
         "limit_runs_after": "a rate",
     },
-    "sessions": {"agent": "a name of the author's"},
-    "messages": {"role": "one of our words", "status": "one of our words", "error_code": "one of our words"},
+    "sessions": {"agent": "a name of the author's", "summary_untrusted": "names of tools"},
+    "messages": {
+        "untrusted": "names of tools",
+        "role": "one of our words",
+        "status": "one of our words",
+        "error_code": "one of our words",
+    },
     "runs": {
         "agent": "a name of the author's",
         "agent_version": "a digest",

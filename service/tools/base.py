@@ -90,7 +90,8 @@ class Tool:
     """Function a model may call. `run` raises `ToolFailed` for wrong arguments and `BadResult` for a wrong result.
 
     `idempotent`: a call that may have happened can be repeated. An answer that used a tool whose `risk` is not `read`
-    is never cached. `timeout` is in seconds. `faults` validates arguments without a call; its
+    is never cached. `timeout` is in seconds. `trusted`: its results hold no text from
+    outside. `faults` validates arguments without a call; its
     messages never repeat them, and it never raises.
     """
 
@@ -101,6 +102,7 @@ class Tool:
     idempotent: bool = False
     risk: Risk = "write"
     timeout: float = DEFAULT_TIMEOUT
+    trusted: bool = False
     faults: Callable[[Mapping[str, Any]], list[ErrorDetails]] = lambda arguments: []
 
     def __post_init__(self) -> None:
@@ -129,6 +131,7 @@ def tool(
     idempotent: bool = False,
     risk: Risk = "write",
     timeout: float = DEFAULT_TIMEOUT,
+    trusted: bool = False,
 ) -> Callable[[Callable[..., Any]], Tool]:
     """Make a `Tool` from a function: the model sees its name, its docstring and its typed parameters.
 
@@ -161,6 +164,7 @@ def tool(
             idempotent=idempotent,
             risk=risk,
             timeout=timeout,
+            trusted=trusted,
             faults=partial(_faults, arguments_model),
         )
 

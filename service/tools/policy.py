@@ -10,7 +10,7 @@ from service.tools.base import Tool
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """Decision about a call. `reason`: why it was requested, `policy` or `unknown`.
+    """Decision about a call. `reason`: why it was requested, `policy`, `untrusted` or `unknown`.
 
     A decision allows one attempt. `spent`: that attempt was made and its outcome is unknown. `expired`: denied, as no
     person decided in time.
@@ -29,7 +29,8 @@ class ProposedCall:
 
     `tool`: None if the agent has none of that name, or the run's user may not use it. `readable`: the arguments are a
     JSON object. `fault`: why the arguments are refused, for the model. `needs_approval`: the agent's `approvals` list
-    the tool. `made`: by an earlier attempt, which may have ended before it was reported.
+    the tool. `untrusted`: the run holds text that the agent's `flows` do not let the tool follow. `made`: by an earlier
+    attempt, which may have ended before it was reported.
     """
 
     name: str
@@ -37,12 +38,13 @@ class ProposedCall:
     readable: bool = True
     fault: str = ""
     needs_approval: bool = False
+    untrusted: bool = False
     made: Literal["no", "unknown", "yes"] = "no"
     approval: Approval | None = None
 
 
 class Verdict(NamedTuple):
-    """Decision about a call. `reason`: for `ask`, `policy` or `unknown`; for `deny`, text for the model."""
+    """Decision about a call. `reason`: for `ask`, that of an `Approval`; for `deny`, text for the model."""
 
     action: Literal["allow", "ask", "deny"]
     reason: str = ""
@@ -69,7 +71,9 @@ def _question(call: ProposedCall) -> str:
         return "unknown" if call.approval is None or call.approval.spent else ""
     if call.made == "yes" or call.approval is not None or call.tool is None or call.fault:
         return ""  # a call that will be refused is no question for a person
-    return "policy" if call.needs_approval or call.tool.risk == "danger" else ""
+    if call.needs_approval or call.tool.risk == "danger":
+        return "policy"
+    return "untrusted" if call.untrusted and call.tool.changes else ""
 
 
 def _denial(approval: Approval) -> str:

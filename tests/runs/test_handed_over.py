@@ -12,6 +12,7 @@ import pytest
 
 from service.errors import Overloaded
 from service.llm.client import ModelReply
+from service.runs.attempt import Attempt
 from service.runs.events.event_stream import stream_key
 from service.runs.journal import Journal
 from service.runs.replay import JUMP
@@ -163,7 +164,8 @@ def test_a_run_that_is_anothers_calls_no_tool_more(
             wired.runs.execution.runner.steps.tool_execution,
             wired.runs.start.new_runs.agent("probe"),
         )
-        using = tool_execution.use(agent, run, journal, Handle(run.id, 60, 1), {"step": 1}, reply)
+        attempt = Attempt(run, journal, Handle(run.id, 60, 1))
+        using = tool_execution.use(agent, attempt, {"step": 1}, reply)
         with pytest.raises(LeaseLost):
             list(using)
     assert (tmp_path / "notes").read_text() == "one\n"

@@ -13,8 +13,10 @@ import sqlalchemy as sa
 from service import approvals
 from service.audit.record import Action
 from service.errors import RunCancelled, RunTimeout
+from service.guardrails.taint import Taint
 from service.llm.client import ModelReply
 from service.runs.approval_requests import ApprovalRequests
+from service.runs.attempt import Attempt
 from service.runs.journal import Journal
 from service.runs.slots import HandedOver, Handle, Reason
 from service.runs.tool_execution import ToolExecution, WaitsForApproval
@@ -42,6 +44,7 @@ class Desk:
         self.while_called: Callable[[], object] = lambda: None
         self.rate = ""
         self.runner = ToolRunner()
+        self.taint = Taint()
         tools = {one.name: one for one in self._tools(seconds)}
         self.agent = replace(wired.runs.start.new_runs.agent("probe"), tools=tools, **agent)
         self.run_id = wired.runs.start.queue(inside.ADA, inside.request("Do it."), None, "req").run.id
@@ -85,7 +88,9 @@ class Desk:
         execution = ToolExecution(self.wired.infra.db, self.runner, rate, requests)
         reply = ModelReply("m", list(uses), "tool_use", Usage(), unreadable=unreadable)
         self.handle = Handle(self.run_id, 60, self.run.attempt)
-        using = execution.use(self.agent, self.run, self.journal, self.handle, {"step": 1}, reply)
+        attempt = Attempt(self.run, self.journal, self.handle)
+        attempt.taint = self.taint
+        using = execution.use(self.agent, attempt, {"step": 1}, reply)
         while True:
             try:
                 next(using)

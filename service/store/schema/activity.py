@@ -34,6 +34,7 @@ sessions = sa.Table(
         "summary", SealedText("sessions.summary")
     ),  # summary of the turns up to `summary_upto`, which no longer fit a prompt
     Column("summary_upto", Integer, nullable=False, default=0),
+    Column("summary_untrusted", Json),  # as `messages.untrusted`, of the summary
     Column("busy_run_id", String(32)),  # run of the current turn; only this run may add messages
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
@@ -59,6 +60,7 @@ messages = sa.Table(
     Column("error_code", String(64)),
     Column("sources", SealedJson("messages.sources")),
     Column("tools", SealedJson("messages.tools")),
+    Column("untrusted", Json),  # sources of untrusted text in its run, names; NULL: not known
     Column("created_at", BigInteger, nullable=False),
 )
 
@@ -206,7 +208,10 @@ approvals = sa.Table(
     Column("name", String(128), nullable=False),
     Column("arguments", SealedJson("approvals.arguments", {}), nullable=False),
     Column("explanation", SealedText("approvals.explanation")),  # the model's words before the call, cut
-    Column("reason", String(16), nullable=False),  # policy | unknown
+    Column("reason", String(16), nullable=False),  # policy | unknown | untrusted
+    Column(
+        "untrusted", SealedJson("approvals.untrusted")
+    ),  # sources of untrusted text, pointers of arguments
     Column("status", String(16), nullable=False),  # pending | approved | denied | cancelled
     Column("comment", SealedText("approvals.comment")),
     Column("decided_by", String(32)),

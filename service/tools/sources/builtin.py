@@ -13,7 +13,7 @@ from service.tools.base import Tool, ToolContext, ToolFailed, ToolOutput, tool
 from service.tools.calculator import MAX_LENGTH, CalculationError, calculate
 
 
-@tool(idempotent=True, risk="read", timeout=5)
+@tool(idempotent=True, risk="read", timeout=5, trusted=True)
 def calculator(expression: Annotated[str, Field(min_length=1, max_length=MAX_LENGTH)]) -> str:
     """Work out an arithmetic expression exactly. Use it for every calculation, however small.
 
@@ -29,7 +29,7 @@ def calculator(expression: Annotated[str, Field(min_length=1, max_length=MAX_LEN
         raise ToolFailed(f"Cannot calculate that: {error}") from None
 
 
-@tool(idempotent=True, risk="read", timeout=5)
+@tool(idempotent=True, risk="read", timeout=5, trusted=True)
 def search_knowledge(
     query: Annotated[str, Field(min_length=1, max_length=1000)],
     context: ToolContext,

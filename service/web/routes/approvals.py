@@ -62,12 +62,22 @@ class ToolView(Shape):
     idempotent: bool
 
 
+class UntrustedView(Shape):
+    """Untrusted text in the run. `sources`: tools that returned it, `context`, `messages` or `session`.
+
+    `pointers`: JSON pointers of the arguments that are taken from it.
+    """
+
+    sources: list[str]
+    pointers: list[str]
+
+
 class ApprovalView(Shape):
     """Approval of a tool call. `input` is the question of the run, cut at 200 characters.
 
-    `reason`: `policy` if agent or tool require approval, `unknown` if the call may have been made already.
-    `explanation`: the model's words before the call. `tool`: null if the agent has it no more. `digest` stands for name
-    and arguments. After `expires_at` the call is denied.
+    `reason`: `policy` if agent or tool require approval, `untrusted` if the call follows untrusted text, `unknown` if
+    it may have been made already. `explanation`: the model's words before the call. `tool`: null if the agent has it no
+    more. `digest` stands for name and arguments. After `expires_at` the call is denied.
     """
 
     id: str
@@ -84,7 +94,8 @@ class ApprovalView(Shape):
     arguments: dict[str, Any]
     digest: str
     tool: ToolView | None
-    reason: Literal["policy", "unknown"]
+    reason: Literal["policy", "untrusted", "unknown"]
+    untrusted: UntrustedView | None
     status: Literal["pending", "approved", "denied", "cancelled"]
     comment: str | None
     decided_by: str | None

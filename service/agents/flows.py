@@ -1,0 +1,46 @@
+"""Flows of an agent: untrusted text that a tool may follow without a person, and its links."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from service.agents.definitions import AgentDefinition, Finding
+from service.agents.spec import AgentSpec
+from service.guardrails import taint
+from service.guardrails.hosts import Hosts, hosts_in
+from service.guardrails.taint import Taint
+from service.text.suggest import did_you_mean
+from service.tools import Tool
+
+PROVIDER_TOOLS = ("web_search", "web_fetch", "code_execution")  # run by the model's provider
+
+
+def uncovered(agent: AgentDefinition, tool: Tool | None, sources: Sequence[str]) -> tuple[str, ...]:
+    """Return the sources of untrusted text that no flow lets the tool follow. A `danger` tool follows none."""
+    if tool is None:
+        return ()
+    allowed = agent.flows.get(tool.name, ()) if tool.risk != "danger" else ()
+    return tuple(source for source in sources if source not in allowed)
+
+
+def link_hosts(agent: AgentDefinition, run_taint: Taint) -> Hosts:
+    """Return the hosts that answers may link to: listed, in the user's words, in the agent's prompt and documents."""
+    documents = agent.knowledge.hosts if agent.knowledge is not None else frozenset[str]()
+    return Hosts.of(agent.links).plus(run_taint.hosts, hosts_in(agent.prompt), documents)
+
+
+def flow_findings(spec: AgentSpec, available: Mapping[str, Tool]) -> Iterator[Finding]:
+    """Find flows of unknown tools and sources; warn of those without effect."""
+    for name, sources in spec.flows.items():
+        if name not in spec.tools:
+            hint = did_you_mean(name, spec.tools)
+            yield Finding(("flows", name), f"{name!r} is not one of this agent's tools{hint}")
+        elif name in available and available[name].risk == "danger":
+            yield Finding(("flows", name), "has no effect: a person decides about each call", "warning")
+        elif name in available and not available[name].changes:
+            yield Finding(("flows", name), "has no effect: the tool only reads", "warning")
+        known = (*spec.tools, *taint.SOURCES, *PROVIDER_TOOLS)
+        for number, source in enumerate(sources):
+            if source not in known:
+                detail = f"there is no source {source!r}{did_you_mean(source, known)}"
+                yield Finding(("flows", name, number), detail)
