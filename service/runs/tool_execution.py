@@ -8,7 +8,7 @@ person decides whether it is made again.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -87,6 +87,11 @@ class ToolExecution:
                 {"call_id": call.id, "ok": result.ok, "ms": round(result.ms), "preview": result.preview},
             )
         return results
+
+    def claimed(self, run: Run) -> Mapping[str, int]:
+        """Return the step of every call that an attempt at the run has claimed, by call id."""
+        claims = self._db.query(lambda tx: tool_calls.of_run(tx, run.id))
+        return {call_id: row["step"] for call_id, row in claims.items()}
 
     def _calls(self, agent: AgentDefinition, run: Run, reply: ModelReply) -> tuple[list[_Call], list[Row]]:
         """Return the reply's calls, and every approval of this run, oldest first."""
