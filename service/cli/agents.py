@@ -38,13 +38,21 @@ agents = Commands("agents", help="The agents that can be run, and whether they a
 @agents.command("list")
 @as_json
 def list_agents(as_json: bool) -> None:
-    """List the agents that can be run, and why which of them are stopped."""
+    """List the agents that can be run, why which of them are stopped, and what comes from packages."""
+    catalog = services().agents
     reasons = {stop["agent"]: stop["reason"] for stop in services().runs.stops.every()}
     shown = [
-        {**agent.public(), "stopped": reasons.get(agent.id)} for agent in services().agents.agents.values()
+        {**agent.public(), "origin": catalog.origin(agent.id), "stopped": reasons.get(agent.id)}
+        for agent in catalog.agents.values()
     ]
-    columns = "id pattern version tools description" + (" stopped" if reasons else "")
+    columns = "id pattern version tools description"
+    columns += " origin" if any(row["origin"] for row in shown) else ""
+    columns += " stopped" if reasons else ""
     print_rows(shown, columns, "There are no agents.", as_json=as_json)
+    tools = [{"tool": name, "origin": origin} for name, origin in catalog.packaged.tool_origins.items()]
+    if tools and not as_json:
+        click.echo()
+        print_rows(tools, "tool origin", "")
 
 
 @agents.command()
