@@ -29,6 +29,11 @@ class Settings(Identity):
     # addresses and folders
     slipway_home: Path = Field(Path("var"), description="State folder: embedded Redis, SQLite, sockets")
     agents_dir: Path = Field(Path("agents"), description="Folder with one sub-folder per agent")
+    agent_packages: str = Field(
+        "",
+        description="Installed packages whose agents and tools may be used, names separated by commas, such as "
+        "`acme-agents`: their code runs in this service; empty: none",
+    )
     database_url: str = Field(
         "",
         repr=False,

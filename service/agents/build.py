@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 from service.agents.catalog import AgentCatalog
 from service.agents.last_good import LastGood
 from service.agents.loader import Available
+from service.agents.packages import packaged_agents
 from service.agents.patterns import PATTERNS
 from service.infra.backends import Infra
 from service.infra.redis import RedisStore
 from service.tools.sources import SOURCES
+from service.tools.sources.packages import Packages, PackageTools
 from service.types import Tier
 from service.usage.prices import PriceTable
 
@@ -28,14 +30,17 @@ def build(settings: Settings, infra: Infra, prices: PriceTable) -> AgentCatalog:
         "medium": settings.model_medium,
         "complex": settings.model_complex,
     }
-    available = Available(PATTERNS, SOURCES, models, prices)
+    packages = Packages(settings.agent_packages)
+    tools = PackageTools(packages)
+    packaged = packaged_agents(packages, tools)
+    available = Available(PATTERNS, (tools, *SOURCES), models, prices)
     if not settings.reload:
-        return AgentCatalog(settings.agents_dir, available)
+        return AgentCatalog(settings.agents_dir, available, packaged)
     with suppress(OSError):  # reported by the first write into it that fails
         settings.slipway_home.mkdir(mode=0o700, parents=True, exist_ok=True)
     last_good = LastGood(settings.slipway_home / "agents-last-good")
     first = partial(_first_to_log, infra.redis_store)
-    return AgentCatalog(settings.agents_dir, available, last_good=last_good, first=first)
+    return AgentCatalog(settings.agents_dir, available, packaged, last_good=last_good, first=first)
 
 
 def _first_to_log(redis_store: RedisStore, text: str, seconds: int) -> bool:

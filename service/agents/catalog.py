@@ -21,6 +21,7 @@ from service.agents.definitions import AgentDefinition, FolderFault
 from service.agents.files import Stamp, folders_of, stamp_of, version_of
 from service.agents.last_good import LastGood
 from service.agents.loader import Available, Loaded, load_folder
+from service.agents.packages import PackagedAgents
 
 log = logging.getLogger("slipway.agents")
 KEPT_VERSIONS = 16  # earlier versions kept for runs that began with them
@@ -53,12 +54,14 @@ class AgentCatalog:
         self,
         agents_dir: Path,
         available: Available,
+        packaged: PackagedAgents = PackagedAgents(),  # noqa: B008 (frozen)
         *,
         last_good: LastGood | None = None,
         first: First = lambda text, seconds: True,
     ) -> None:
         self._dir = agents_dir
         self._available = available
+        self.packaged = packaged
         self._last_good = last_good
         self._first = first
         self._lock = threading.Lock()
@@ -75,7 +78,8 @@ class AgentCatalog:
         """Faults that prevent folders, in their current state, from being served."""
         if not self._dir.is_dir():
             return (FolderFault("", str(self._dir), 0, "", "there is no such folder"),)
-        return tuple(fault for entry in self._now.entries.values() for fault in entry.loaded.faults)
+        packages = self.packaged.faults_beside(folders_of(self._dir))
+        return (*packages, *(fault for entry in self._now.entries.values() for fault in entry.loaded.faults))
 
     @property
     def warnings(self) -> tuple[FolderFault, ...]:
@@ -90,6 +94,10 @@ class AgentCatalog:
             return current
         earlier = (past for past in reversed(now.past) if (past.id, past.version) == (name, version))
         return next(earlier, current)
+
+    def origin(self, name: str) -> str | None:
+        """Return package and version that an agent comes from; None for a folder of `AGENTS_DIR`."""
+        return None if (self._dir / name).is_dir() else self.packaged.origins.get(name)
 
     def has(self, name: str) -> bool:
         return name in self.agents
@@ -130,7 +138,9 @@ class AgentCatalog:
     def _read(self, before: Snapshot) -> Snapshot:
         """Read the folders; return `before` itself if nothing has changed."""
         old = before.entries
-        entries = {folder.name: self._entry(folder, old.get(folder.name)) for folder in folders_of(self._dir)}
+        own = folders_of(self._dir)
+        folders = [*own, *self.packaged.beside(own)]
+        entries = {folder.name: self._entry(folder, old.get(folder.name)) for folder in folders}
         if entries.keys() == old.keys() and all(entries[name] is old[name] for name in entries):
             return before
         agents = {name: entry.agent for name, entry in entries.items() if entry.agent is not None}

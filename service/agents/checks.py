@@ -8,6 +8,7 @@ from service.agents.definitions import AgentDefinition, Finding
 from service.agents.files import is_leftover, links_out
 from service.agents.flows import flow_findings
 from service.agents.marked_yaml import FieldPath
+from service.agents.own_code import CODE, FILE
 from service.agents.pattern import PatternModule
 from service.agents.spec import AgentSpec, EvalCase, PatternOptions
 from service.errors import PriceUnknown
@@ -90,6 +91,8 @@ def eval_findings(cases: Sequence[EvalCase], spec: AgentSpec, options: PatternOp
 def folder_warnings(agent: AgentDefinition, spec: AgentSpec, prices: PriceTable) -> Iterator[Finding]:
     """Warn of models without a price, of unread files, and of links out of the folder."""
     yield from _models_unpriced(agent, spec, prices)
+    if agent.pattern != CODE and (agent.folder / FILE).exists():
+        yield Finding((), f"pattern {agent.pattern} does not read it: use {CODE}", "warning", FILE)
     for path, why in excluded_files(agent.folder / "knowledge"):
         where = path.relative_to(agent.folder)
         if not any(map(is_leftover, where.parts)):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from service.agents.marked_yaml import FieldPath
+from service.agents.own_code import Program
 from service.agents.spec import CacheSpec, EvalCase, LimitSpec, PatternOptions, TierSpec
 from service.knowledge import Knowledge
 from service.llm.routing import Bounds, ModelRouter
@@ -42,6 +43,7 @@ class AgentDefinition:
     policies: Mapping[str, ToolPolicy] = field(default_factory=dict)  # of some tools, by name
     knowledge: Knowledge | None = None
     evals: tuple[EvalCase, ...] = field(default=(), repr=False)
+    program: Program | None = None  # its `agent.py`, for pattern `code`
 
     @property
     def bounds(self) -> Bounds:

@@ -16,6 +16,7 @@ from service.agents.checks import eval_findings, folder_warnings, spec_findings
 from service.agents.definitions import AgentDefinition, Finding, FolderFault
 from service.agents.files import version_of
 from service.agents.marked_yaml import MarkedYaml, YamlFault, YamlFaults
+from service.agents.own_code import CODE, Program, load_program
 from service.agents.pattern import PatternModule
 from service.agents.spec import AgentSpec, EvalCase, PatternOptions, agent_schema
 from service.knowledge import Knowledge, KnowledgeFault
@@ -27,7 +28,7 @@ from service.types import Tier
 from service.usage.prices import PriceTable
 
 TRIES = 3  # attempts at a folder that changes during the read
-_FOLDER = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+FOLDER = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _RESOLVED = ("tools", "models")  # spec fields that the definition holds in resolved form
 _EVALS = TypeAdapter(tuple[EvalCase, ...])
 
@@ -87,8 +88,8 @@ class _Folder:
         self._available = available
 
     def load(self, version: str) -> Loaded:
-        if not _FOLDER.fullmatch(self._folder.name):
-            raise self._broken("", f"a folder's name must match {_FOLDER.pattern}")
+        if not FOLDER.fullmatch(self._folder.name):
+            raise self._broken("", f"a folder's name must match {FOLDER.pattern}")
         document = self._yaml("agent.yaml")
         try:
             spec = document.read(self._available.schema)
@@ -111,6 +112,7 @@ class _Folder:
             options=options,
             knowledge=knowledge,
             evals=self._evals(spec, options),
+            program=self._program(spec),
             **given,
         )
         found += folder_warnings(agent, spec, self._available.prices)
@@ -152,6 +154,14 @@ class _Folder:
     def _tools(self) -> dict[str, Tool]:
         try:
             return tools_of(self._available.sources, self._folder)
+        except SourceFault as fault:
+            raise self._broken(fault.file, fault.detail, fault.line) from None
+
+    def _program(self, spec: AgentSpec) -> Program | None:
+        if spec.pattern != CODE:
+            return None
+        try:
+            return load_program(self._folder)
         except SourceFault as fault:
             raise self._broken(fault.file, fault.detail, fault.line) from None
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from flask import Flask
 
-from service.cli import agents, audit, keyring, keys, money, runs, users, workspaces
+from service.cli import agents, audit, chat, keyring, keys, money, new_agent, runs, users, workspaces
 
 
 def install(app: Flask) -> None:
@@ -16,3 +16,5 @@ def install(app: Flask) -> None:
     accounts = (users.users, workspaces.workspaces, keys.keys)
     for group in (runs.runs, *accounts, agents.agents, *money_groups, audit.audit, keyring.keyring):
         app.cli.add_command(group)
+    for command in (new_agent.new, chat.chat):
+        agents.agents.add_command(command)

@@ -38,13 +38,21 @@ agents = Commands("agents", help="The agents that can be run, and whether they a
 @agents.command("list")
 @as_json
 def list_agents(as_json: bool) -> None:
-    """List the agents that can be run, and why which of them are stopped."""
+    """List the agents that can be run, why which of them are stopped, and what comes from packages."""
+    catalog = services().agents
     reasons = {stop["agent"]: stop["reason"] for stop in services().runs.stops.every()}
     shown = [
-        {**agent.public(), "stopped": reasons.get(agent.id)} for agent in services().agents.agents.values()
+        {**agent.public(), "origin": catalog.origin(agent.id), "stopped": reasons.get(agent.id)}
+        for agent in catalog.agents.values()
     ]
-    columns = "id pattern version tools description" + (" stopped" if reasons else "")
+    columns = "id pattern version tools description"
+    columns += " origin" if any(row["origin"] for row in shown) else ""
+    columns += " stopped" if reasons else ""
     print_rows(shown, columns, "There are no agents.", as_json=as_json)
+    tools = [{"tool": name, "origin": origin} for name, origin in catalog.packaged.tool_origins.items()]
+    if tools and not as_json:
+        click.echo()
+        print_rows(tools, "tool origin", "")
 
 
 @agents.command()
@@ -66,21 +74,28 @@ def release(name: str) -> None:
 
 
 @agents.command()
+@click.argument("name", required=False)
 @as_json
-def check(as_json: bool) -> None:
-    """List faults of the agents' folders, with file, line and field; exit code 1 if there are any.
+def check(name: str | None, as_json: bool) -> None:
+    """List faults of the agents' folders, or of one, with file, line and field; exit code 1 if there are any.
 
     An agent with an error is not served; a warning names a part without effect, or with an unintended one.
     """
     catalog = services().agents
-    found = [*catalog.faults, *catalog.warnings]
+    found = [fault for fault in (*catalog.faults, *catalog.warnings) if name in (None, fault.agent)]
+    if name is not None and not found:
+        named(services(), name)
     if as_json:
         print_json([fault._asdict() for fault in found])
     else:
         for fault in found:
             click.echo(str(fault))
-        click.echo(_counted(catalog))
+        click.echo(_counted(catalog) if name is None else f"{name} {_verdict(catalog, name)}.")
     sys.exit(1 if found else 0)
+
+
+def _verdict(catalog: AgentCatalog, name: str) -> str:
+    return "cannot be run" if any(fault.agent == name for fault in catalog.faults) else "can be run"
 
 
 def _counted(catalog: AgentCatalog) -> str:
@@ -101,12 +116,11 @@ def evaluate(names: tuple[str, ...], username: str | None, workspace: str, as_js
     offline model, questions that only a real one can answer are named and not asked.
     """
     with worker_lease() as leased:
-        agents = [_named(leased, name) for name in names] or list(leased.agents.agents.values())
+        agents = [named(leased, name) for name in names] or list(leased.agents.agents.values())
         for agent in agents:
             if names and not agent.evals:
                 raise click.ClickException(f"{agent.id} has no evals.yaml.")
-        user = user_named(username, workspace) if username else _first_admin(leased, workspace)
-        caller = Caller(user.id, user.username, user.role, workspace_id=user.workspace_id)
+        caller = caller_of(leased, username, workspace)
         cases = [(agent, case) for agent in agents for case in agent.evals]
         results = [_judge(leased, caller, agent, case, quiet=as_json) for agent, case in cases]
     if as_json:
@@ -116,7 +130,14 @@ def evaluate(names: tuple[str, ...], username: str | None, workspace: str, as_js
     sys.exit(1 if any(result["missing"] for result in results) else 0)
 
 
-def _named(leased: Services, name: str) -> AgentDefinition:
+def caller_of(leased: Services, username: str | None, workspace: str) -> Caller:
+    """Return the user of the options `--user` and `--workspace` as a caller; by default the first admin."""
+    user = user_named(username, workspace) if username else _first_admin(leased, workspace)
+    return Caller(user.id, user.username, user.role, workspace_id=user.workspace_id)
+
+
+def named(leased: Services, name: str) -> AgentDefinition:
+    """Find an agent, or end the command with an error."""
     agent = leased.agents.agents.get(name)
     if agent is None:
         raise click.ClickException(f"There is no agent {name}{unknown(name, leased.agents.agents)}")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 in_workspace = click.option(
     "--workspace", metavar="NAME", default=DEFAULT_NAME, show_default=True, help="Workspace of the user."
 )
+LAYOUT = "\n\t"  # control characters of users' text that are printed
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 

@@ -11,6 +11,7 @@ import click
 import orjson
 
 from service.cli.common import (
+    LAYOUT,
     Commands,
     RealNumber,
     as_json,
@@ -35,7 +36,6 @@ from service.types import Event, RunEvent, RunStatus, now_ms, public_fields, usd
 
 runs = Commands("runs", help="Runs: look at them, stop them, send them off again.")
 _COLUMNS = "run_id status agent door attempt cost_usd created_at"
-LAYOUT = "\n\t"  # control characters of users' text that are printed
 _MAX_PAUSE = 5.0  # seconds a replay waits at most between two events
 
 

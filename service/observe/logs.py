@@ -42,7 +42,11 @@ _SECRET_VALUES = re.compile(
     r"\bslp_[A-Za-z0-9_-]{8,}|\bsk-[A-Za-z0-9_-]{8,}|\beyJ[A-Za-z0-9_-]{5,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"
 )
 _RESERVED = frozenset(RESERVED_ATTRS) | {"color_message"}
-OWN = ("slipway", "agent_tools")  # prefixes of Slipway's loggers, and of those in agents' tool modules
+OWN = (
+    "slipway",
+    "agent_tools",
+    "agent_code",
+)  # prefixes of Slipway's loggers, and of those in agents' modules
 _QUIETER = {
     "anthropic": "WARNING",  # with ANTHROPIC_LOG it would write bodies with its own handler
     "gunicorn.access": "CRITICAL",  # replaced by the `request` line

@@ -73,6 +73,11 @@ class Journal:
         """Return whether writes wait for the next transaction."""
         return bool(self._writes)
 
+    def is_stored(self, kind: str, name: str) -> bool:
+        """Return whether an earlier attempt has stored the next step, as this one."""
+        step = self._stored[self.steps] if self.steps < len(self._stored) else None
+        return step is not None and (step["kind"], step["name"]) == (kind, name)
+
     @property
     def known_steps(self) -> int:
         """Number of steps done, including those this attempt has not replayed yet."""
@@ -91,14 +96,11 @@ class Journal:
 
     def replay(self, kind: str, name: str) -> dict[str, Any] | None:
         """Return the stored reply of the next step; None when the step has yet to be made."""
-        if self.steps >= len(self._stored):
-            return None
-        step = self._stored[self.steps]
-        if (step["kind"], step["name"]) != (kind, name):  # the agent was changed while the run waited
+        if not self.is_stored(kind, name):  # if another step is, the agent was changed while the run waited
             self._stored = self._stored[: self.steps]
             return None
         self.steps += 1
-        return dict(step["reply"])
+        return dict(self._stored[self.steps - 1]["reply"])
 
     def publish(self, name: Event, data: Mapping[str, Any]) -> list[RunEvent]:
         """Number and publish an event. Empty: clients got it before a crash."""

@@ -217,6 +217,8 @@ class Runner:
         run.untrusted = attempt.taint.sources
         if answer is None:
             journal.make_storable()  # the failure may be due to text that cannot be stored
+        elif not journal.opened:  # an answer without a step
+            yield from journal.commit()
         yield from journal.finish(status, last, write)
         self.observer.run(run, "ended")
 

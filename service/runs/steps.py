@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from service.observe.observer import Observer
 from service.runs.attempt import Attempt
 from service.runs.batch.steps import BatchSteps, WaitsForBatch, can_wait
 from service.runs.billing import CallBilling, book_later
+from service.runs.direct_call import direct_call
 from service.runs.event_log import NewEvent
 from service.runs.journal_codec import decode_reply, decode_result, encode_reply, encode_result
 from service.runs.replies import call_ids, going_on, joined, well_formed
@@ -121,6 +122,19 @@ class RunSteps:
             self._attempt.tools_used.append(ToolUse(use["name"], result.ok, round(result.ms)))
         add_results(self._attempt.taint, self._agent, reply, results)
         return results
+
+    def call_tool(self, name: str, tool: str, arguments: Mapping[str, Any]) -> Events[ToolResult]:
+        """Call one tool by name, as a step. Raises `AgentFault` where another call may have been made in its place."""
+        reply = direct_call(self._attempt, self._deps.tool_execution, name, tool, arguments)
+        self._call_ids |= call_ids(reply)
+        return (yield from self.tools(name, reply))[0]
+
+    def say(self, text: str) -> None:
+        self._attempt.text.write_after_commit(text)
+
+    def seconds_left(self) -> float:
+        self._attempt.handle.check()
+        return self._attempt.handle.deadline - time.monotonic()
 
     def _count(self) -> None:
         self._calls += 1

@@ -8,7 +8,7 @@ person decides whether it is made again.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -113,6 +113,11 @@ class ToolExecution:
                 finished = {"ok": result.ok, "ms": round(result.ms), "preview": result.preview}
                 journal.publish_after_commit(Event.TOOL_FINISHED, {"call_id": call.id, **finished})
         return results
+
+    def claimed(self, run: Run) -> Mapping[str, int]:
+        """Return the step of every call that an attempt at the run has claimed, by call id."""
+        claims = self._db.query(lambda tx: tool_calls.of_run(tx, run.id))
+        return {call_id: row["step"] for call_id, row in claims.items()}
 
     def _calls(
         self, agent: AgentDefinition, run: Run, reply: ModelReply, taint: Taint

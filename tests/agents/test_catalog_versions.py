@@ -12,7 +12,7 @@ import pytest
 from service.agents import catalog
 from service.agents.catalog import AgentCatalog
 from service.agents.files import Stamp, version_of
-from service.tools.sources import author
+from service.tools.sources import fresh_module
 from tests.agents.house import GOOD, TOOLS, load, write
 from tests.agents.live import live, said, told
 
@@ -36,7 +36,7 @@ def test_modules_of_old_versions_are_forgotten(live: AgentCatalog, tmp_path: Pat
         write(tmp_path, tools_py=f"{TOOLS}\nNUMBER = {number}\n")
         live.refresh()
     names = [name for name in sys.modules if name.startswith("agent_tools.probe.")]
-    assert len(names) == author.KEPT_MODULES
+    assert len(names) == fresh_module.KEPT_MODULES
 
 
 def test_prompt_and_version_always_belong_together(tmp_path: Path, restless: None) -> None:

@@ -52,6 +52,21 @@ def append_line(text: str, context: ToolContext) -> str:
     time.sleep(0.02)
     return "appended"
 '''
+# The same by code of its own: a reply's calls, a call by name, and the answer.
+CODE = """\
+from service.agents import Answer, Context, Events, Prompt, answer_of, assistant_turn, tool_turn
+
+
+def run(context: Context) -> Events[Answer]:
+    messages = list(context.messages)
+    plan = Prompt(context.system, messages, tools=True)
+    reply = yield from context.steps.model("plan", plan)
+    results = yield from context.steps.tools("act", reply)
+    yield from context.steps.call_tool("mark", "append_line", {"text": "by name"})
+    messages += [assistant_turn(reply), tool_turn(reply.tool_uses, results)]
+    answer = Prompt(context.system, messages, tools=True, may_call_tools=False)
+    return answer_of((yield from context.steps.model("answer", answer)))
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -71,6 +86,10 @@ def agents_dir(scratch: Path) -> Path:
     (scribe / "agent.yaml").write_text(AGENT)
     (scribe / "prompt.md").write_text("You append lines with your tool, as often as you are asked to.")
     (scribe / "tools.py").write_text(TOOLS)
+    coded = folder / "coded"
+    shutil.copytree(scribe, coded)
+    (coded / "agent.yaml").write_text(AGENT.replace("react", "code"))
+    (coded / "agent.py").write_text(CODE)
     return folder
 
 

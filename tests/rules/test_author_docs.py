@@ -61,6 +61,20 @@ def test_commands_print_the_output_on_the_page(app: Flask) -> None:
     assert printed == textwrap.dedent(shown)
 
 
+def test_first_answer_comes_as_the_page_shows(
+    app: Flask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [new, chat] = re.findall(
+        r"^\$ \.venv/bin/flask (agents (?:new|chat) .*)\n((?:(?!\$|```).*\n)+)", PAGE, re.M
+    )
+    monkeypatch.chdir(tmp_path)
+    assert app.test_cli_runner().invoke(args=new[0].split()).output == new[1]
+    [question] = re.findall(r"^> (.*)$", chat[1], re.M)
+    said = app.test_cli_runner().invoke(args=chat[0].split(), input=f"{question}\n").output
+    varies = r"run_\w+|\d+ ms|0\.\d{6}"
+    assert re.sub(varies, "…", f"> {question}\n{said}") == re.sub(varies, "…", chat[1])
+
+
 def put(name: str, old: str, new: str) -> Edit:
     """Replace a text in a file of the folder."""
 
