@@ -29,6 +29,7 @@ from service.runs.result import Progress, problem_of, result_of, started_of
 from service.runs.slots import HandedOver, LeaseLost
 from service.runs.steps import RunSteps, StepDependencies
 from service.runs.tool_execution import WaitsForApproval
+from service.runs.tree_steps import TreeSteps
 from service.sessions import Sessions
 from service.store.database import Transaction
 from service.text import exact_json
@@ -77,7 +78,7 @@ class Runner:
             if run.losses >= MAX_LOSSES:
                 raise WorkerLost(f"{run.losses} workers ended while they executed this run.")
             attempt.handle.check()
-            steps = RunSteps(self.steps, agent, attempt)
+            steps = TreeSteps(self.steps, agent, attempt, self.catalog, self.patterns)
             messages = yield from self._conversation(agent, attempt, steps)
             context = Context(agent, run.request, messages, agent.prompt, steps)
             answer = yield from self.patterns[agent.pattern].run(context)
@@ -219,7 +220,7 @@ class Runner:
 def _result(attempt: Attempt, answer: Answer | None) -> dict[str, Any]:
     run, journal, clamped = attempt.run, attempt.journal, attempt.clamped
     if answer is not None:
-        return result_of(run, answer, Progress(journal.steps, attempt.tools_used, clamped=clamped))
+        return result_of(run, answer, Progress(journal.all_steps, attempt.tools_used, clamped=clamped))
     progress = Progress.of_events(journal.events.for_result, journal.known_steps, clamped)
     stored: dict[str, Any] = storable_json(result_of(run, None, progress))
     return stored

@@ -169,6 +169,9 @@ class RunSteps:
             return self._noted(decode_reply(stored), requested)
         return (yield from self._call_with_fallback(name, marked(request), models, publish))
 
+    def _well_formed(self, reply: ModelReply) -> ModelReply:
+        return well_formed(reply, self._call_ids)
+
     def _noted(self, reply: ModelReply, requested: str) -> ModelReply:
         """Record the parts of a reply that later steps need; `requested` is the model's name in the request."""
         self._signatures |= signatures(reply, requested)
@@ -203,7 +206,7 @@ class RunSteps:
         yield from events
         reply = yield from self._receive(granted, billing)
         reply, cost = billing.settle(granted, reply)
-        reply = well_formed(reply, self._call_ids)
+        reply = self._well_formed(reply)
         stored = {**encode_reply(reply), "asked": request.model}
         if granted.max_tokens < request.max_tokens:
             stored["clamped"] = self._note_clamped(granted.max_tokens)
@@ -237,7 +240,7 @@ class RunSteps:
             batch_steps.give_up(row, self._journal)
             return None
         reply, cost = batch_steps.take(row, self._journal)
-        reply = well_formed(reply, self._call_ids)
+        reply = self._well_formed(reply)
         yield from self._journal.publish(*self._started(name, request))
         yield from self._attempt.text.write(reply.text)
         self._store(name, reply, {**encode_reply(reply), "asked": request.model}, cost)
@@ -273,6 +276,7 @@ class RunSteps:
             raise handle.why() from None
         finally:
             answer.close()
+            handle.over(call)
             self._attempt.model_seconds += time.monotonic() - began
 
     def _settle_lost_calls(self) -> Events[None]:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from service.agents.pattern import PatternModule
-from service.agents.patterns import react, router, single
+from service.agents.patterns import orchestrator, react, router, single
 
-PATTERNS: Mapping[str, PatternModule] = {"react": react, "router": router, "single": single}
+PATTERNS: Mapping[str, PatternModule] = {
+    "orchestrator": orchestrator,
+    "react": react,
+    "router": router,
+    "single": single,
+}
