@@ -6,7 +6,7 @@ import re
 
 import orjson
 
-from offline_model import arithmetic, calls, conversation, extract
+from offline_model import arithmetic, calls, conversation, extract, planning
 from offline_model.conversation import Conversation, Result
 from offline_model.extract import Quote
 from offline_model.schema import Filler
@@ -35,7 +35,8 @@ def blocks(body: Json, seed: str) -> list[Json]:
     if form:
         filler = Filler(form["schema"], parsed, lambda asked: plain_answer(parsed, asked))
         return [_text(orjson.dumps(filler.fill()).decode())]
-    return answer(parsed)
+    joined = planning.results(conversation.last_user_text(body))
+    return [_text(planning.join(joined))] if joined else answer(parsed)
 
 
 def answer(parsed: Conversation) -> list[Json]:

@@ -22,6 +22,7 @@ from service.agents.files import Stamp, folders_of, stamp_of, version_of
 from service.agents.last_good import LastGood
 from service.agents.loader import Available, Loaded, load_folder
 from service.agents.packages import PackagedAgents
+from service.agents.sub_agents import sub_agent_faults
 
 log = logging.getLogger("slipway.agents")
 KEPT_VERSIONS = 16  # earlier versions kept for runs that began with them
@@ -45,6 +46,7 @@ class Snapshot(NamedTuple):
     entries: Mapping[str, _Entry] = MappingProxyType({})
     agents: Mapping[str, AgentDefinition] = MappingProxyType({})
     past: tuple[AgentDefinition, ...] = ()  # versions served before, latest last
+    of_trees: tuple[FolderFault, ...] = ()  # of agents whose sub-agents do not fit
 
 
 class AgentCatalog:
@@ -79,7 +81,9 @@ class AgentCatalog:
         if not self._dir.is_dir():
             return (FolderFault("", str(self._dir), 0, "", "there is no such folder"),)
         packages = self.packaged.faults_beside(folders_of(self._dir))
-        return (*packages, *(fault for entry in self._now.entries.values() for fault in entry.loaded.faults))
+        now = self._now
+        loaded = (fault for entry in now.entries.values() for fault in entry.loaded.faults)
+        return (*packages, *loaded, *now.of_trees)
 
     @property
     def warnings(self) -> tuple[FolderFault, ...]:
@@ -144,10 +148,13 @@ class AgentCatalog:
         if entries.keys() == old.keys() and all(entries[name] is old[name] for name in entries):
             return before
         agents = {name: entry.agent for name, entry in entries.items() if entry.agent is not None}
+        of_trees = tuple(sub_agent_faults(agents))
+        agents = {name: agent for name, agent in agents.items() if name not in {at.agent for at in of_trees}}
         replaced = [agent for name, agent in before.agents.items() if agents.get(name) is not agent]
         if self._last_good is not None:
             self._last_good.forget_but(set(entries))
-        return Snapshot(entries, MappingProxyType(agents), (*before.past, *replaced)[-KEPT_VERSIONS:])
+        past = (*before.past, *replaced)[-KEPT_VERSIONS:]
+        return Snapshot(entries, MappingProxyType(agents), past, of_trees)
 
     def _entry(self, folder: Path, old: _Entry | None) -> _Entry:
         stamp = stamp_of(folder)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from service.agents.definitions import AgentDefinition, Finding
 from service.agents.spec import AgentSpec, PatternOptions
@@ -38,6 +38,39 @@ class Prompt:
     publish: bool = True  # False hides the reply's text from the client: a classification, a plan
 
 
+class AgentTask(NamedTuple):
+    """Task for a sub-agent: `text` is its user's turn."""
+
+    agent: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgentResult:
+    """Result of a sub-agent. `output` of one that failed: what its lead may know of the reason."""
+
+    agent: str
+    ok: bool
+    output: str
+    stop_reason: str = ""
+    model: str = ""
+    sources: tuple[dict[str, str], ...] = ()
+
+
+class TreeLimits(NamedTuple):
+    """Bounds of a tree of sub-agents: how many work at once, and the most that all may cost, in nano-dollars."""
+
+    at_once: int
+    cost_nano: int
+
+
+class Join(NamedTuple):
+    """Sub-agent that joins the results of the others: `text` makes its task of them."""
+
+    agent: str
+    text: Callable[[Sequence[AgentResult]], str]
+
+
 class Steps(Protocol):
     """Journalled steps of a run.
 
@@ -53,6 +86,16 @@ class Steps(Protocol):
 
     def call_tool(self, name: str, tool: str, arguments: Mapping[str, Any]) -> Events[ToolResult]:
         """Call one of the agent's tools as if the model had asked for it: policy, approval and claim are the same."""
+
+    def agents(
+        self, tasks: Sequence[AgentTask], limits: TreeLimits, join: Join | None = None
+    ) -> Events[list[AgentResult]]:
+        """Run agents of the catalog side by side; return their results in the order of the tasks, then that of `join`.
+
+        The output of `join` is the run's answer, published as text; without it, the lead has a model call left to
+        join them by itself. Raises `RunLimit` where the model calls that they may make are more than the run has left,
+        `BudgetExceeded` where the most that they may cost does not fit.
+        """
 
     def say(self, text: str) -> None:
         """Tell clients the rest of the answer, which no step told; only after the last step."""

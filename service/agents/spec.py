@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
@@ -88,7 +88,7 @@ class AgentSpec(Spec):
     description: str = Field(
         min_length=1, max_length=500, description="Purpose of the agent, in one sentence"
     )
-    pattern: str = Field(description="`single`, `router`, `react` or `code`")
+    pattern: str = Field(description="`single`, `router`, `react`, `orchestrator` or `code`")
     tier: TierSpec = TierSpec()
     models: dict[Tier, str] = Field({}, description="Models of its own for some tiers: `simple: model-id`")
     max_tokens: int = Field(1024, ge=1, le=128_000, description="Most tokens of one model answer")
@@ -121,6 +121,15 @@ class PatternOptions(Spec):
     def labels(self) -> Collection[str]:
         """Categories that a question can be put in, for evals."""
         return ()
+
+    @property
+    def sub_agents(self) -> Collection[str]:
+        """Agents of the catalog that its runs may call."""
+        return ()
+
+    def most_steps_of(self, steps: Mapping[str, int]) -> int:
+        """Return the most model calls of a run with sub-agents; `steps`: the most of each of these."""
+        return 0
 
     def parse_label(self, step: str, text: str) -> str | None:
         """Return the category that a step's answer names; None for a step that names none."""

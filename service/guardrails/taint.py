@@ -42,6 +42,13 @@ class Taint:
         """Hosts in the user's own words."""
         return frozenset().union(*map(hosts_in, self._words))
 
+    def copy(self) -> Taint:
+        """Return the same texts and words, to which others are added."""
+        copied = Taint()
+        copied._texts = {source: list(texts) for source, texts in self._texts.items()}
+        copied._words = list(self._words)
+        return copied
+
     def trust(self, text: str) -> None:
         """Add words of the user."""
         self._words.append(text)

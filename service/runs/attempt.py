@@ -10,6 +10,7 @@ from service.runs.journal import Journal
 from service.runs.slots import Handle
 from service.runs.text_output import TextOutput
 from service.runs.untrusted import taint_of
+from service.store.holds import Hold
 from service.types import Run, ToolUse
 
 StaleAnswer = dict[str, Any] | None  # from the cache, for use when the model is unavailable
@@ -26,6 +27,7 @@ class Attempt:
     summary: tuple[int, str] | None = None  # (number, text): summary of the session up to that message
     tools_used: list[ToolUse] = field(default_factory=list)
     model_seconds: float = 0.0  # spent waiting for the model
+    tree: Hold | None = None  # of a sub-agent: the hold from which those of its calls are taken
     clamped: int | None = None  # token limit of the most shortened answer, set by a spending cap
     text: TextOutput = field(init=False)
     taint: Taint = field(init=False)  # untrusted text in the run so far

@@ -36,6 +36,7 @@ class CallBilling:
         self._run = attempt.run
         self._journal = attempt.journal
         self._handle = attempt.handle
+        self._tree = attempt.tree
         self._count = count
         self._price = price
         self._reserved: Reserved | None = None
@@ -113,7 +114,8 @@ class CallBilling:
             fewest=fewest,
             input_tokens=_prompt_bound(request),
             count=lambda: self._counted(request),
-            most=self._spending.remaining_budget(self._run),
+            most=self._spending.remaining_budget(self._run) if self._tree is None else None,
+            tree=self._tree,
         )
 
         def before_retry() -> None:

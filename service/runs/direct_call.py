@@ -26,10 +26,10 @@ def direct_call(
     """
     step = attempt.journal.steps + 1
     call = orjson.dumps([name, tool, dict(arguments)], option=orjson.OPT_SORT_KEYS)
-    call_id = f"call_{step}_{hashlib.sha256(call).hexdigest()[:16]}"
+    call_id = f"{attempt.journal.call_prefix}{step}_{hashlib.sha256(call).hexdigest()[:16]}"
     if attempt.run.attempt > 1 and not attempt.journal.is_stored("tools", name):
-        claims = execution.claimed(attempt.run)
-        if any(number >= step and other != call_id for other, number in claims.items()):
+        claims, owns = execution.claimed(attempt.run), attempt.journal.owns_call
+        if any(number >= step and other != call_id and owns(other) for other, number in claims.items()):
             raise AgentFault("The code of this agent took other steps than before it was interrupted.")
     use = {
         "type": "tool_use",

@@ -6,10 +6,13 @@ A finished step is written in the transaction that begins the next one (or ends 
 
 from __future__ import annotations
 
+import itertools
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from service.errors import AgentStopped
+from service.runs.branch_rows import BranchRows, branch_of
 from service.runs.event_log import EventLog, NewEvent
 from service.runs.replay import Replay
 from service.runs.slots import LeaseLost
@@ -55,13 +58,16 @@ class Journal:
         self._run = run
         self._publish = publish
         self._opening = opening
-        self._stored = [row for row in stored if row["kind"] != NOTE]
-        self._rows = len(stored)
+        self._stored = [row for row in stored if row["kind"] != NOTE and branch_of(row) is None]
+        self.branch_rows = BranchRows(stored)
+        self._numbers = itertools.count(1 + max((row["n"] for row in stored), default=0))
+        self._lock = threading.RLock()  # sub-agents write side by side: events are published in their order
         self.events = EventLog(run, stored, replay)
         self._step: dict[str, Any] | None = None
         self._writes: list[WriteInTransaction] = []
         self._began = now_ms()
         self.steps = 0  # steps done so far, including replayed ones
+        self.branch_steps = 0  # … by sub-agents that have ended
 
     @property
     def opened(self) -> bool:
@@ -79,9 +85,23 @@ class Journal:
         return step is not None and (step["kind"], step["name"]) == (kind, name)
 
     @property
+    def all_steps(self) -> int:
+        """Number of steps done, with those of sub-agents that have ended."""
+        return self.steps + self.branch_steps
+
+    @property
     def known_steps(self) -> int:
         """Number of steps done, including those this attempt has not replayed yet."""
-        return max(self.steps, len(self._stored))
+        return max(self.all_steps, len(self._stored) + self.branch_rows.steps)
+
+    @property
+    def call_prefix(self) -> str:
+        """Beginning of the ids of calls that no model asked for."""
+        return "call_"
+
+    def owns_call(self, call_id: str) -> bool:
+        """Return whether a tool call is of these steps, and not of a sub-agent's."""
+        return not call_id.startswith("branch_") and call_id not in self.branch_rows.call_ids
 
     def stored_call_ids(self) -> set[str]:
         """Return the ids of all tool calls in the stored replies of models."""
@@ -98,16 +118,18 @@ class Journal:
         """Return the stored reply of the next step; None when the step has yet to be made."""
         if not self.is_stored(kind, name):  # if another step is, the agent was changed while the run waited
             self._stored = self._stored[: self.steps]
+            self.branch_rows.forget()
             return None
         self.steps += 1
         return dict(self._stored[self.steps - 1]["reply"])
 
     def publish(self, name: Event, data: Mapping[str, Any]) -> list[RunEvent]:
         """Number and publish an event. Empty: clients got it before a crash."""
-        events = self.events.add(name, data)
-        if events:
-            self._publish(events)
-        return events
+        with self._lock:
+            events = self.events.add(name, data)
+            if events:
+                self._publish(events)
+            return events
 
     def publish_after_commit(self, name: Event, data: Mapping[str, Any]) -> None:
         """Publish an event once the next transaction has succeeded."""
@@ -134,9 +156,10 @@ class Journal:
 
     def spent(self, usage: Usage, cost_nano: int, source: UsageSource) -> None:
         """Add usage to the run, whether its step is stored or not."""
-        self._run.usage_source = less_sure(self._run.usage_source, source)
-        self._run.usage = self._run.usage.plus(usage)
-        self._run.cost_nano += cost_nano
+        with self._lock:
+            self._run.usage_source = less_sure(self._run.usage_source, source)
+            self._run.usage = self._run.usage.plus(usage)
+            self._run.cost_nano += cost_nano
 
     def commit(
         self,
@@ -151,17 +174,22 @@ class Journal:
         after. `then`: events of what the commit begins, published together with those, but numbered only now: a
         transaction that is given up has told nothing of it.
         """
-        after = self.events.number_waiting()
-        step = self._finished_step()
+        with self._lock:
+            after = self.events.number_waiting()
+            step = self._finished_step()
 
-        def work(tx: Transaction) -> None:
-            if not self._write(tx, step) and not rows.progress(tx, self._run, self._run.attempt):
-                raise LeaseLost
-            for write in (*works, first, *self._writes, last):
-                write(tx)
+            def work(tx: Transaction) -> None:
+                if not self._write(tx, step) and not rows.progress(tx, self._run, self._run.attempt):
+                    raise LeaseLost
+                for write in (*works, first, *self._writes, last):
+                    write(tx)
 
-        self._db.transact(work, patience=PATIENCE if self.opened else None)
-        return self._committed(after, then)
+            self._db.transact(work, patience=PATIENCE if self.opened else None)
+            return self._committed(after, then)
+
+    def commit_finished(self) -> list[RunEvent]:
+        """Commit a finished step and pending writes, where there are any."""
+        return self.commit() if self._step is not None or self._writes else []
 
     def finish(self, status: RunStatus, last: FinalEvent, *works: WriteInTransaction) -> list[RunEvent]:
         """Write the run's last transaction, then publish its last event; `last` builds it once the usage is final."""
@@ -260,10 +288,9 @@ class Journal:
         return {**step, "events": listed, "first_seq": first, "last_seq": self._run.last_seq}
 
     def _row(self, kind: str, name: str, reply: dict[str, Any], cost_nano: int) -> dict[str, Any]:
-        self._rows += 1
         return {
             "run_id": self._run.id,
-            "n": self._rows,
+            "n": next(self._numbers),
             "kind": kind,
             "name": name,
             "attempt": self._run.attempt,

@@ -7,7 +7,7 @@ published before that event, is void.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from service.types import Event, RunEvent
@@ -33,7 +33,7 @@ class Replay:
         self.last_seq = known + JUMP * attempts * lost
         self.resumes_after = stored_seq if lost else self.last_seq
         self._stored_seq = stored_seq
-        self._marks = {_mark(event.name, event.data) for event in events}
+        self._marks = {_mark(event.name, event.data) for event in events if "branch" not in event.data}
         self._text = "" if lost else valid_text(events)
         self._at = 0  # characters of the text that have been repeated
 
@@ -71,6 +71,16 @@ class Replay:
 
 def _delta(text: str) -> RunEvent:
     return RunEvent(Event.TEXT_DELTA, {"text": text})
+
+
+def told_by_branches(events: Iterable[RunEvent]) -> set[tuple[object, ...]]:
+    """Return the identities of events that sub-agents told, whether their steps are stored or not."""
+    return {branch_mark(event.name, event.data) for event in events if "branch" in event.data}
+
+
+def branch_mark(name: Event, data: Mapping[str, Any]) -> tuple[object, ...]:
+    """Return the identity of a repeated event of a sub-agent: its steps are stored beside those of others."""
+    return data["branch"], *_mark(name, data)
 
 
 def _mark(name: Event, data: Mapping[str, Any]) -> tuple[str, object]:

@@ -29,6 +29,7 @@ from service.runs.result import Progress, problem_of, result_of, started_of
 from service.runs.slots import HandedOver, LeaseLost
 from service.runs.steps import RunSteps, StepDependencies
 from service.runs.tool_execution import WaitsForApproval
+from service.runs.tree_steps import TreeSteps
 from service.runs.untrusted import add_history, answer_without_links
 from service.sessions import Sessions
 from service.store.database import Transaction
@@ -79,7 +80,7 @@ class Runner:
                 raise WorkerLost(f"{run.losses} workers ended while they executed this run.")
             attempt.handle.check()
             agent = self.steps.tool_execution.permitted(agent, run)
-            steps = RunSteps(self.steps, agent, attempt)
+            steps = TreeSteps(self.steps, agent, attempt, self.catalog, self.patterns)
             messages = yield from self._conversation(agent, attempt, steps)
             context = Context(agent, run.request, messages, agent.prompt, steps)
             answer = yield from self.patterns[agent.pattern].run(context)
@@ -226,7 +227,7 @@ class Runner:
 def _result(attempt: Attempt, answer: Answer | None) -> dict[str, Any]:
     run, journal, clamped = attempt.run, attempt.journal, attempt.clamped
     if answer is not None:
-        return result_of(run, answer, Progress(journal.steps, attempt.tools_used, clamped=clamped))
+        return result_of(run, answer, Progress(journal.all_steps, attempt.tools_used, clamped=clamped))
     progress = Progress.of_events(journal.events.for_result, journal.known_steps, clamped)
     stored: dict[str, Any] = storable_json(result_of(run, None, progress))
     return stored

@@ -33,7 +33,7 @@ class Handle:
         self._silence: float | None = None  # seconds of model silence allowed; None: the service's default
         self._lock = threading.Lock()
         self._reason: Reason | None = None
-        self._call: ModelCall | None = None
+        self._calls: set[ModelCall] = set()  # under way: several where sub-agents work side by side
 
     @property
     def reason(self) -> Reason | None:
@@ -45,24 +45,29 @@ class Handle:
         self._silence = silence
 
     def stop(self, reason: Reason) -> None:
-        """Stop the run: the first reason wins. A model call under way is aborted."""
+        """Stop the run: the first reason wins. Model calls under way are aborted."""
         with self._lock:
             self._reason = self._reason or reason
-            call = self._call
-        if call is not None:
+            calls = list(self._calls)
+        for call in calls:
             call.abort()
 
     def call(
         self, on_text: Callable[[str], object], before_retry: Callable[[CallProgress], object]
     ) -> ModelCall:
-        """Create the next model call, which `stop` aborts."""
+        """Create the next model call, which `stop` aborts until it is `over`."""
         call = ModelCall(self.deadline, self._silence, on_text=on_text, before_retry=before_retry)
         with self._lock:
-            self._call = call
+            self._calls.add(call)
             stopped = self._reason is not None
         if stopped:
             call.abort()
         return call
+
+    def over(self, call: ModelCall) -> None:
+        """Forget a model call that has ended."""
+        with self._lock:
+            self._calls.discard(call)
 
     def check(self) -> None:
         """Raise the stop reason, if the run must stop."""

@@ -24,7 +24,7 @@ from service.runs.event_log import NewEvent
 from service.runs.journal_codec import decode_reply, decode_result, encode_reply, encode_result
 from service.runs.replies import call_ids, going_on, joined, well_formed
 from service.runs.tool_execution import ToolExecution
-from service.runs.untrusted import add_results, hosts_of
+from service.runs.untrusted import add_results, clean, hosts_of
 from service.store.batches import SENT, WAITING
 from service.tools import ToolResult
 from service.types import Event, Tier, ToolUse, Usage, less_sure
@@ -130,7 +130,7 @@ class RunSteps:
         return (yield from self.tools(name, reply))[0]
 
     def say(self, text: str) -> None:
-        self._attempt.text.write_after_commit(text)
+        self._attempt.text.write_after_commit(clean(text, self._attempt.taint, self._agent))
 
     def seconds_left(self) -> float:
         self._attempt.handle.check()
@@ -185,6 +185,9 @@ class RunSteps:
             return self._noted(decode_reply(stored), requested)
         return (yield from self._call_with_fallback(name, marked(request), models, publish))
 
+    def _well_formed(self, reply: ModelReply) -> ModelReply:
+        return well_formed(reply, self._call_ids)
+
     def _noted(self, reply: ModelReply, requested: str) -> ModelReply:
         """Record the parts of a reply that later steps need; `requested` is the model's name in the request."""
         self._signatures |= signatures(reply, requested)
@@ -222,7 +225,7 @@ class RunSteps:
         reply = yield from self._receive(granted, billing)
         yield from self._attempt.text.end()
         reply, cost = billing.settle(granted, reply)
-        reply = self._attempt.text.cleaned(well_formed(reply, self._call_ids), self._journal.steps + 1)
+        reply = self._attempt.text.cleaned(self._well_formed(reply), self._journal.steps + 1)
         stored = {**encode_reply(reply), "asked": request.model}
         if granted.max_tokens < request.max_tokens:
             stored["clamped"] = self._note_clamped(granted.max_tokens)
@@ -256,7 +259,7 @@ class RunSteps:
             batch_steps.give_up(row, self._journal)
             return None
         reply, cost = batch_steps.take(row, self._journal)
-        reply = self._attempt.text.cleaned(well_formed(reply, self._call_ids), step)
+        reply = self._attempt.text.cleaned(self._well_formed(reply), step)
         yield from self._journal.publish(*self._started(name, request))
         yield from self._attempt.text.write(reply.text)
         yield from self._attempt.text.end()
@@ -293,6 +296,7 @@ class RunSteps:
             raise handle.why() from None
         finally:
             answer.close()
+            handle.over(call)
             self._attempt.model_seconds += time.monotonic() - began
 
     def _settle_lost_calls(self) -> Events[None]:

@@ -65,6 +65,16 @@ def hosts_of(found: Taint, agent: AgentDefinition, request: ModelRequest) -> Hos
     return link_hosts(agent, found)
 
 
+def answer_hosts(found: Taint, agent: AgentDefinition) -> Hosts | None:
+    """Return the hosts that an answer may link to; None: any, as the run holds no untrusted text."""
+    return link_hosts(agent, found) if found else None
+
+
+def clean(text: str, found: Taint, agent: AgentDefinition) -> str:
+    """Take links out of a text that no model wrote."""
+    return without_links(text, link_hosts(agent, found)) if found else text
+
+
 def answer_without_links(answer: Answer, found: Taint, agent: AgentDefinition) -> Answer:
     """Take links out of an answer and its sources, as far as they are not from replies without any."""
     if not found:

@@ -20,6 +20,8 @@ from service.store.pipeline import ONE_OR_FAILS
 from service.store.schema import ledger as entries
 from service.store.statement import Statement, listed
 
+Changed = Callable[[list[Row]], object]
+
 
 def hold(tx: Transaction, held: Hold) -> bool:
     """Hold money against each of the hold's counters, and append its entry. False: some have no room for it."""
@@ -39,22 +41,44 @@ def hold(tx: Transaction, held: Hold) -> bool:
     return True
 
 
-def settle(tx: Transaction, held: Hold, call: SettledCall, changed: Callable[[list[Row]], object]) -> None:
+def take_from_tree(tx: Transaction, held: Hold) -> None:
+    """Append the entry of a hold that was taken from its tree's: the counters hold it already."""
+    other, main = ledger.rows_of_hold(held)
+    tx.send(ledger.INSERT, other, {**main, "counters": []})
+
+
+def settle(
+    tx: Transaction, held: Hold, call: SettledCall, changed: Changed, *, to_tree: bool = False
+) -> None:
     """Replace what a closed hold holds by the call's cost, and append the entry.
 
-    `changed` receives the counters' rows, with `warned`, once the commit has succeeded.
+    `changed` receives the counters' rows, with `warned`, once the commit has succeeded. `to_tree`: the rest stays held,
+    for the tree.
     """
-    *others, main = ledger.rows_of_settlement(held, call)
+    rows = ledger.rows_of_settlement(held, call, to_tree)
+    _replace(tx, held, rows, call.cost if to_tree else held.amount_nano, call.cost, changed)
+
+
+def release(tx: Transaction, tree: Hold, changed: Changed) -> None:
+    """Release what is left of a tree's closed hold, and append the entry."""
+    _replace(tx, tree, ledger.rows_of_release(tree), tree.amount_nano, 0, changed)
+
+
+def _replace(
+    tx: Transaction, held: Hold, entry: list[dict[str, Any]], amount: int, cost: int, changed: Changed
+) -> None:
+    """Replace a held amount by its cost on a hold's counters, and append the entry."""
+    *others, main = entry
     tx.locked_counters.update(held.counters)
     if not tx.pipelined:
-        rows = budgets.settle(tx, held.counters, held.amount_nano, call.cost)
+        rows = budgets.settle(tx, held.counters, amount, cost)
         states = ledger.states([budgets.entry_of(row) for row in rows])
         tx.send(ledger.INSERT, *others, {**main, "counters": states})
         tx.after_commit(lambda: changed(rows))
         return
     tx.send(ledger.INSERT, *others)
     if held.counters:
-        amounts = {"amount": held.amount_nano, "cost": call.cost}
+        amounts = {"amount": amount, "cost": cost}
         tx.rows_after_commit(_settled(len(held.counters)), _values(held, main) | amounts, changed)
     else:
         tx.send(ledger.INSERT, {**main, "counters": []})

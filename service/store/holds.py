@@ -1,4 +1,4 @@
-"""Open holds: model calls in flight, with the most that each may cost."""
+"""Open holds: model calls in flight and trees of sub-agents, with the most that each may cost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from service.types import RunStatus
 
 
 class Hold(NamedTuple):
-    """Money reserved for one model call. `called_at` (ms) selects its budget windows."""
+    """Money reserved for one model call, or for a tree of sub-agents. `called_at` (ms) selects its budget windows.
+
+    The hold of a tree has its own id as `tree_id`, and as `amount_nano` what no call has taken. The hold of a call in
+    the tree was taken from it, so it is held against the same counters already.
+    """
 
     id: str
     run_id: str
@@ -33,6 +37,16 @@ class Hold(NamedTuple):
     called_at: int
     counters: tuple[str, ...] = ()
     end_user: str | None = None
+    tree_id: str | None = None
+
+    @property
+    def is_tree(self) -> bool:
+        return self.tree_id == self.id
+
+    @property
+    def in_tree(self) -> bool:
+        """Return whether it was taken from the hold of a tree."""
+        return self.tree_id is not None and not self.is_tree
 
     @property
     def scopes(self) -> list[str]:
@@ -62,6 +76,14 @@ _ADOPT = (
     .where(holds.c.run_id == sa.bindparam("of_run"), holds.c.id == sa.bindparam("of"))
     .values(counters=sa.bindparam("listed"))
 )
+_OF_TREE = (holds.c.run_id == sa.bindparam("of_run"), holds.c.id == sa.bindparam("of_tree"))
+_PART = sa.bindparam("part", type_=sa.BigInteger())
+_TAKE_FROM = Statement(
+    sa.update(holds)
+    .where(*_OF_TREE, holds.c.amount_nano >= _PART)
+    .values(amount_nano=holds.c.amount_nano - _PART)
+)
+_GIVE_BACK = Statement(sa.update(holds).where(*_OF_TREE).values(amount_nano=holds.c.amount_nano + _PART))
 
 ORPHANED_AFTER_MS = 60_000  # whoever takes the run up had better settle them, and know what the run has cost
 _IN_BATCH = sa.exists().where(batch_items.c.run_id == holds.c.run_id, batch_items.c.step == holds.c.step)
@@ -88,6 +110,27 @@ def close(tx: Transaction, hold: Hold) -> Hold | None:
     usual = {**hold._asdict(), "counters": list(hold.counters)}
     row = tx.row(_CLOSE, {"run_id": hold.run_id, "id": hold.id}, expect=usual)
     return None if row is None else _hold(row)
+
+
+def take_from_tree(tx: Transaction, hold: Hold) -> bool:
+    """Take a new hold out of its tree's. False: not so much is left, or the tree has ended."""
+    part = {"of_run": hold.run_id, "of_tree": hold.tree_id, "part": hold.amount_nano}
+    return tx.execute(_TAKE_FROM, part, expect=1) == 1
+
+
+def give_back(tx: Transaction, hold: Hold, part: int) -> bool:
+    """Return a part (nano-dollars) of a hold to its tree's. False: the tree has ended.
+
+    It comes before `close`: rows are locked in the order of ids, and a tree's is smaller than those of its calls.
+    """
+    given = {"of_run": hold.run_id, "of_tree": hold.tree_id, "part": part}
+    return tx.execute(_GIVE_BACK, given, expect=1) == 1
+
+
+def of_tree(tx: Transaction, tree: Hold) -> list[Hold]:
+    """List the hold of a tree, if it is open, and those of its calls in flight."""
+    query = sa.select(holds).where(holds.c.run_id == tree.run_id, holds.c.tree_id == tree.id)
+    return [_hold(row) for row in tx.rows(query.order_by(holds.c.id))]
 
 
 def of_run(tx: Transaction, run_id: str) -> list[Hold]:

@@ -2,6 +2,15 @@
 
 hold     user:…  −most             held +most
 settle   held    −most             upstream +cost        user:…  +(most − cost)
+
+The hold of a tree of sub-agents moves money to an account of the tree, which pays for the calls in it, and gets back
+what they do not cost. A call that is settled after its tree has ended gives it back to the user:
+
+hold     user:…  −most             tree:…   +most        of the tree
+hold     tree:…  −most             held     +most        of a call in it
+settle   held    −most             upstream +cost        tree:…  +(most − cost)
+release  tree:…  −left             user:…   +left        of the tree
+
 open, cap, share   a cap's window is opened, changed, or rebalanced over its stripes: no money moves
 
 Caller, run, model and price of a call are in one row of its entry: the `held` row of a hold, the `upstream` row of a
@@ -23,7 +32,7 @@ from service.store.schema import ledger
 from service.store.statement import Statement
 from service.types import Usage, now_ms
 
-HELD, UPSTREAM = "held", "upstream"
+HELD, UPSTREAM, TREE = "held", "upstream", "tree"
 TOKENS = (  # in the order of `Usage`
     "input_tokens",
     "output_tokens",
@@ -50,21 +59,39 @@ class SettledCall(NamedTuple):
 def rows_of_hold(hold: Hold) -> list[dict[str, Any]]:
     """Return the rows of a hold's entry; the last one is to record the counters."""
     entry = {**_EMPTY, **_key(hold, "hold")}
+    payer = _tree(hold) if hold.in_tree else f"user:{hold.user_id}"
+    account = _tree(hold) if hold.is_tree else HELD
     return [
-        {**entry, "account": f"user:{hold.user_id}", "amount_nano": -hold.amount_nano},
-        {**entry, **_about(hold), "account": HELD, "amount_nano": hold.amount_nano},
+        {**entry, "account": payer, "amount_nano": -hold.amount_nano},
+        {**entry, **_about(hold), "account": account, "amount_nano": hold.amount_nano},
     ]
 
 
-def rows_of_settlement(hold: Hold, call: SettledCall) -> list[dict[str, Any]]:
-    """Return the rows of a settlement's entry; the last one is to record the counters."""
+def rows_of_settlement(hold: Hold, call: SettledCall, to_tree: bool) -> list[dict[str, Any]]:
+    """Return the rows of a settlement's entry; the last one is to record the counters.
+
+    `to_tree`: the tree that the hold was taken from gets the rest.
+    """
     cost = call.cost
     entry = {**_EMPTY, **_key(hold, "settle"), "basis": call.basis}
     tokens = {**dict(zip(TOKENS, call.usage, strict=True)), "saved_nano": call.saved}
     return [
         {**entry, **_about(hold), **tokens, "account": UPSTREAM, "amount_nano": cost},
-        {**entry, "account": f"user:{hold.user_id}", "amount_nano": hold.amount_nano - cost},
+        {
+            **entry,
+            "account": _tree(hold) if to_tree else f"user:{hold.user_id}",
+            "amount_nano": hold.amount_nano - cost,
+        },
         {**entry, "account": HELD, "amount_nano": -hold.amount_nano},
+    ]
+
+
+def rows_of_release(tree: Hold) -> list[dict[str, Any]]:
+    """Return the rows of the entry that ends a tree; the last one is to record the counters."""
+    entry = {**_EMPTY, **_key(tree, "release")}
+    return [
+        {**entry, "account": f"user:{tree.user_id}", "amount_nano": tree.amount_nano},
+        {**entry, **_about(tree), "account": _tree(tree), "amount_nano": -tree.amount_nano},
     ]
 
 
@@ -95,6 +122,10 @@ def count(tx: Transaction, since: int, until: int) -> int:
 def states(counters: Sequence[CounterEntry]) -> list[list[Any]]:
     """Return states of counters as an entry records them."""
     return [list(entry) for entry in counters]
+
+
+def _tree(hold: Hold) -> str:
+    return f"{TREE}:{hold.tree_id}"
 
 
 def _key(hold: Hold, kind: str) -> dict[str, Any]:

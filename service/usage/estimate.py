@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import date
 from types import MappingProxyType
 from typing import NamedTuple
 
 from service.errors import ModelError
+from service.ids import new_id
 from service.store.holds import Hold
 from service.store.transaction import WriteInTransaction
 from service.types import Run, Usage, UsageSource
 from service.usage.bounds import counted_bound
-from service.usage.prices import Price
+from service.usage.prices import Price, Tariff
 
 FEWEST_TOKENS = 64  # a shorter answer is useless
+_NO_PRICE = Price("", date.min, (Tariff(0, 0, 0, 0, 0, 0),), 0, 0, "")  # of a tree, whose calls have theirs
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class CallEstimate:
 
     `input_tokens` is a safe bound, None if it takes counting; `count` asks the provider for the prompt's tokens, which
     is free, and is None afterwards. `max_tokens` may be reduced to `fewest`. `most` is the run's remaining budget, in
-    nano-dollars.
+    nano-dollars. `tree`: the hold that this one is taken from, instead of the caps.
     """
 
     run: Run
@@ -35,6 +38,7 @@ class CallEstimate:
     input_tokens: int | None
     count: Callable[[], int] | None
     most: int | None = None
+    tree: Hold | None = None
 
     def counted(self) -> CallEstimate:
         """Return the estimate with the provider's count of the prompt, if that is the closer bound.
@@ -61,6 +65,47 @@ class CallEstimate:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if self.worst(middle) <= room else (low, middle - 1)
         return low if self.worst(low) <= room else -1
+
+    def hold(self, tokens: int, at: int) -> Hold:
+        """Make the hold, at a time in ms, for an answer of so many tokens."""
+        run, tree = self.run, self.tree
+        return Hold(
+            id=new_id("hld"),
+            run_id=run.id,
+            attempt=run.attempt,
+            step=self.step,
+            workspace_id=run.workspace_id,
+            user_id=run.user_id,
+            key_id=run.key_id,
+            agent=run.agent,
+            session_id=run.request.session_id,
+            model=self.model,
+            price_id=self.price.id,
+            amount_nano=self.worst(tokens),
+            # A call counts where its hold does: a tree's windows are those of its beginning.
+            called_at=at if tree is None else tree.called_at,
+            counters=() if tree is None else tree.counters,
+            end_user=run.request.end_user,
+            tree_id=None if tree is None else tree.id,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TreeEstimate(CallEstimate):
+    """Most that a tree of sub-agents may cost: `amount` nano-dollars, held whole or not at all."""
+
+    amount: int = 0
+
+    @classmethod
+    def of(cls, run: Run, step: int, amount: int, most: int | None) -> TreeEstimate:
+        return cls(run, step, _NO_PRICE, "", 1, 1, 0, None, most, amount=amount)
+
+    def worst(self, tokens: int) -> int:
+        return self.amount
+
+    def hold(self, tokens: int, at: int) -> Hold:
+        hold = CallEstimate.hold(self, tokens, at)
+        return hold._replace(price_id="", tree_id=hold.id)
 
 
 class HoldAttempt(NamedTuple):

@@ -19,13 +19,13 @@ from service.store import cap_scopes, holds, ledger, ledger_entries, users
 from service.store.budgets import MASK, CounterEntry
 from service.store.closed_windows import Closed
 from service.store.database import Database, Row, Transaction
-from service.store.ledger import HELD, UPSTREAM
+from service.store.ledger import HELD, TREE, UPSTREAM
 from service.types import Usage
 from service.usage.chains import BLOCK, CAP_KINDS, CapHistory, ChainReader, ChainWalk, EntryBlock, Link, Sums
 from service.usage.counter_snapshot import CounterSnapshot, Span, moved_back, span_of
 from service.usage.prices import PriceTable
+from service.usage.tree_sums import ACCOUNTS, TreeSums, holds_as_much, payers
 
-ACCOUNTS = {"hold": {"user", HELD}, "settle": {"user", HELD, UPSTREAM}}
 MAX_FAULTS = 1_000  # faults listed; the rest is only counted
 MAX_PLACES = 200  # blocks and windows that are verified link by link
 _call = itemgetter(*ledger_entries.CALL)  # `called_at` last
@@ -64,6 +64,7 @@ def check(db: Database, prices: PriceTable, progress: ReportProgress = _ignore) 
     sums = Sums(snapshot, lambda state: span_of(state.counter))
     books = _Books(prices, sums, _workspaces(db))
     books.read(ledger_entries.every(db, read=progress))
+    books.compare_trees()
     books.compare_holds(db)
     for span, rest in snapshot.sums.items():
         sums.sums[span] = (sums.sums[span] - rest) & MASK
@@ -128,6 +129,7 @@ class _Books:
         self.faults: list[Fault] = []
         self.more = 0
         self.totals = {HELD: 0, UPSTREAM: 0}
+        self._trees = TreeSums()
         self.open: dict[str, Row] = {}  # by hold id: the held row of each hold that is not settled
         self._reader = reader
         self._caps = CapHistory()
@@ -146,7 +148,7 @@ class _Books:
             self._cap_entry(rows[0])
         by_account = {row["account"].partition(":")[0]: row for row in rows}
         if kind not in CAP_KINDS and (
-            len(rows) != len(by_account) or by_account.keys() != ACCOUNTS.get(kind)
+            len(rows) != len(by_account) or by_account.keys() not in ACCOUNTS.get(kind, ())
         ):
             self.fault(name, "a row of this entry is missing, or one too many")
             return
@@ -154,22 +156,31 @@ class _Books:
             self.fault(name, "its rows do not balance")
         for account in self.totals.keys() & by_account.keys():
             self.totals[account] += by_account[account]["amount_nano"]
-        if kind == "hold":
-            self.open[rows[0]["entry_id"]] = by_account[HELD]
-            self._one_call(rows, by_account["user"], by_account[HELD])
-            self._link(by_account[HELD], held=by_account[HELD]["amount_nano"])
-        elif kind == "settle":
+        if TREE in by_account:
+            self.totals[HELD] += by_account[TREE]["amount_nano"]
+            self._trees.add(by_account[TREE])
+        payer = by_account.get("user") or by_account.get(TREE)
+        if kind == "hold" and payer:
+            held = by_account.get(HELD) or by_account[TREE]
+            self.open[rows[0]["entry_id"]] = held
+            self._one_call(rows, payer, held)
+            self._link(held, held=held["amount_nano"])
+        elif kind == "settle" and payer:
             hold = self.open.pop(rows[0]["entry_id"], None)
-            self._one_call([*rows, hold] if hold else rows, by_account["user"], by_account[UPSTREAM])
-            self._settlement(by_account[HELD], by_account[UPSTREAM], hold)
+            self._one_call([*rows, hold] if hold else rows, payer, by_account[UPSTREAM])
+            self._settlement(by_account[HELD], by_account[UPSTREAM], hold, by_account.get(TREE))
+        elif kind == "release" and payer:
+            left, hold = by_account[TREE], self.open.pop(rows[0]["entry_id"], None)
+            self._one_call([*rows, hold] if hold else rows, payer, left)
+            self._link(left, held=left["amount_nano"])
+            self._closes(left, hold)
 
     def _one_call(self, rows: Sequence[Row], user: Row, reference: Row) -> None:
         """Check that the rows of one call agree with `reference` and that its counters belong to its scopes."""
         call = _call(reference)
         silent = (*(None,) * (len(call) - 1), reference["called_at"])  # one row of each entry has all fields
-        if (
-            any(_call(row) not in (call, silent) for row in rows)
-            or user["account"] != f"user:{reference['user_id']}"
+        if any(_call(row) not in (call, silent) for row in rows) or user["account"] not in payers(
+            user, reference
         ):
             self.fault(_name(user), "its rows are of different calls")
         columns = ((kind, column) for kind, column in holds.COLUMN_OF.items() if kind != "workspace")
@@ -184,14 +195,18 @@ class _Books:
             if scope not in scopes:
                 self.fault(_name(user), f"it counts in {counter}, which is not its own")
 
-    def _settlement(self, held: Row, upstream: Row, hold: Row | None) -> None:
-        name, cost = _name(held), upstream["amount_nano"]
-        self._link(held, held=held["amount_nano"], spent=cost)
+    def _closes(self, row: Row, hold: Row | None) -> None:
+        """Check that the entry that ends a hold follows it."""
         if hold is None:
-            self.fault(name, "it settles a hold that is not in the ledger")
-        elif missing := _counters(hold) - _counters(held):
-            self.fault(name, f"it leaves money held in {', '.join(sorted(missing))}")
-        elif hold["amount_nano"] != -held["amount_nano"]:
+            self.fault(_name(row), "it settles a hold that is not in the ledger")
+        elif missing := _counters(hold) - _counters(row):
+            self.fault(_name(row), f"it leaves money held in {', '.join(sorted(missing))}")
+
+    def _settlement(self, held: Row, upstream: Row, hold: Row | None, tree: Row | None) -> None:
+        name, cost = _name(held), upstream["amount_nano"]
+        self._link(held, held=held["amount_nano"] + (tree["amount_nano"] if tree else 0), spent=cost)
+        self._closes(held, hold)
+        if hold is not None and hold["amount_nano"] != -held["amount_nano"]:
             self.fault(name, f"it settles {-held['amount_nano']}, but {hold['amount_nano']} was held")
         if (expected := self._expected_cost(upstream, -held["amount_nano"])) != cost:
             self.fault(name, f"it books {cost} for what costs {expected}")
@@ -224,6 +239,11 @@ class _Books:
             for state in _states(row):
                 self._reader.link(Link(state, row["kind"], _name(row), spent, held), None)
 
+    def compare_trees(self) -> None:
+        """Find trees that have ended and whose money is not all accounted for."""
+        for account, left in self._trees.left_over():
+            self.fault(account, f"{left} nano-dollars are left in it after its end")
+
     def compare_holds(self, db: Database) -> None:
         """Compare the open holds with the ledger's open entries of the same moment."""
 
@@ -239,7 +259,7 @@ class _Books:
             entry = still_open.pop(hold.id, None)
             if entry is None:
                 self.fault(f"holds {hold.id}", "no open entry of the ledger stands for it")
-            elif entry["amount_nano"] != hold.amount_nano:
+            elif not holds_as_much(entry, hold):
                 held = entry["amount_nano"]
                 self.fault(f"holds {hold.id}", f"it holds {hold.amount_nano}, the ledger {held}")
             elif _call(entry) != _call(hold._asdict()) or not _counters(entry) <= {*hold.counters}:

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from functools import partial
 
 from service.errors import AgentStopped, BudgetExceeded
-from service.ids import new_id
 from service.observe.observer import Observer, Settled
 from service.store import agent_stops, bookings, holds, ledger, scope_locks
 from service.store import budgets as counters
@@ -28,15 +27,13 @@ from service.usage.budgets import Budgets
 from service.usage.caps import Standing
 from service.usage.estimate import CallEstimate, HoldAttempt, Placed, Reserved, Settlement
 from service.usage.prices import Price
+from service.usage.tree import HoldRefused as HoldRefused
+from service.usage.tree import TreeReservation
 
 log = logging.getLogger("slipway.money")
 PATIENCE = 3.0  # seconds a call waits for calls under way to release money
 FIRST_PAUSE, MAX_PAUSE = 0.02, 0.25
 LATEST_HOLD = 60_000  # ms from creating a hold to writing it; an older one is created anew
-
-
-class HoldRefused(Exception):
-    """Raised when a hold does not fit the counters as they are, or not now: the transaction is rolled back."""
 
 
 class Spending:
@@ -61,6 +58,7 @@ class Spending:
         self._run_most = run_most
         self._patience = patience
         self._used = used or (lambda user_id, usage: None)
+        self._trees = TreeReservation(db, observer, patience)
 
     def remaining_budget(self, run: Run) -> int | None:
         """Return a run's remaining budget in nano-dollars; None: limited by the caps only."""
@@ -85,11 +83,13 @@ class Spending:
         """
         if estimate.input_tokens is None:
             estimate = estimate.counted()
+        if estimate.tree is not None:
+            return self._trees.reserve(estimate, estimate.tree, write, before_retry)
         end = time.monotonic() + self._patience
         pause = FIRST_PAUSE
         attempt = HoldAttempt(estimate, estimate.max_tokens)
         for number in itertools.count():
-            hold = self._hold(attempt)
+            hold = attempt.estimate.hold(attempt.tokens, now_ms())
             placed = Placed(hold, attempt.counters)
             if estimate.most is None or hold.amount_nano <= estimate.most:
                 try:
@@ -115,40 +115,30 @@ class Spending:
         return Settlement(usage, cost, source, lambda tx: self._settle(tx, hold, usage, cost, saved, basis))
 
     def settle_unused(self, hold: Hold) -> Settlement:
-        """Settle to zero a call for which the provider did no work."""
+        """Settle to zero a call for which the provider did no work; release what is left of a tree's hold."""
         return Settlement(Usage(), 0, "reported", lambda tx: self._settle(tx, hold, Usage(), 0, 0, "nothing"))
 
     def settle_worst(self, hold: Hold) -> Settlement:
-        """Settle to the full hold a call whose charge by the provider cannot be known."""
+        """Settle to the full hold a call whose charge by the provider cannot be known.
+
+        The hold of a tree is released: its calls have their own.
+        """
+        if hold.is_tree:
+            return self.settle_unused(hold)
         cost = hold.amount_nano
         return Settlement(
             Usage(), cost, "worst", lambda tx: self._settle(tx, hold, Usage(), cost, 0, "worst")
         )
 
+    def end_tree(self, tree: Hold) -> Settlement:
+        """Release what is left of a tree's hold, once its calls are settled."""
+        found = self._db.query(lambda tx: holds.of_tree(tx, tree))
+        return self.settle_unused(next((hold for hold in found if hold.is_tree), tree))
+
     def settle_lost(self, run: Run) -> list[Settlement]:
-        """Settle, at their worst, holds of earlier attempts at this run, whose workers died."""
+        """Settle, at their worst, calls of earlier attempts at this run, whose workers died, and end their trees."""
         found = self._db.query(lambda tx: holds.of_run(tx, run.id))
         return [self.settle_worst(hold) for hold in found if hold.attempt < run.attempt]
-
-    def _hold(self, attempt: HoldAttempt) -> Hold:
-        estimate = attempt.estimate
-        run = estimate.run
-        return Hold(
-            id=new_id("hld"),
-            run_id=run.id,
-            attempt=run.attempt,
-            step=estimate.step,
-            workspace_id=run.workspace_id,
-            user_id=run.user_id,
-            key_id=run.key_id,
-            agent=run.agent,
-            session_id=run.request.session_id,
-            model=estimate.model,
-            price_id=estimate.price.id,
-            amount_nano=estimate.worst(attempt.tokens),
-            called_at=now_ms(),
-            end_user=run.request.end_user,
-        )
 
     def _take(self, tx: Transaction, placed: Placed) -> None:
         """Hold against every cap, all or none. Raises `HoldRefused`."""
@@ -168,11 +158,18 @@ class Spending:
             raise HoldRefused
 
     def _settle(self, tx: Transaction, held: Hold, usage: Usage, cost: int, saved: int, basis: str) -> None:
+        rest = held.amount_nano - cost
+        to_tree = held.in_tree and holds.give_back(tx, held, rest)
         hold = holds.close(tx, held)
-        if hold is None:
-            return  # settled already: by this same write, another worker, or the sweep
+        if hold is None:  # settled already: by this same write, another worker, or the sweep
+            if to_tree:
+                holds.give_back(tx, held, -rest)
+            return
+        if hold.is_tree:
+            bookings.release(tx, hold, self._budgets.warnings.watch)
+            return
         call = ledger.SettledCall(usage, cost, saved, basis)
-        bookings.settle(tx, hold, call, self._budgets.warnings.watch)
+        bookings.settle(tx, hold, call, self._budgets.warnings.watch, to_tree=to_tree)
         settled = Settled(hold.id, hold.agent, hold.model, usage, cost, hold.amount_nano)
         tx.after_commit(lambda: self._observer.settlement(settled))
         tx.after_commit(lambda: self._used(hold.user_id, usage))

@@ -20,7 +20,7 @@ from service.store.schema import caps, counters, metadata
 from service.store.transaction import WriteInTransaction
 from service.types import NANO, Run, RunRequest, Usage
 from service.usage.budgets import Budgets
-from service.usage.estimate import CallEstimate, Reserved, Settlement
+from service.usage.estimate import CallEstimate, Reserved, Settlement, TreeEstimate
 from service.usage.ledger import Checked, check
 from service.usage.prices import PriceTable
 from service.usage.reservation import Spending
@@ -52,6 +52,10 @@ class House:
 
     def reserve(self, run: Run | None = None, **wishes: Any) -> Reserved:
         return self.spending.reserve(wish(run or a_run(), **wishes), self.write, lambda: None)
+
+    def plant(self, run: Run, amount: int) -> Hold:
+        """Hold the most that a tree may cost."""
+        return self.spending.reserve(TreeEstimate.of(run, 1, amount, None), self.write, lambda: None).hold
 
     def settle(self, reserved: Reserved, usage: Usage) -> int:
         settlement = self.spending.settle(reserved.hold, SONNET, usage)
@@ -98,9 +102,10 @@ def wish(
     input_tokens: int | None = 500,
     count: Callable[[], int] | None = None,
     most: int | None = None,
+    tree: Hold | None = None,
 ) -> CallEstimate:
     """500 tokens at 4 dollars a million (the dearest a prompt can be) and 800 at 10 are a cent."""
-    return CallEstimate(run, 1, SONNET, SONNET.model, max_tokens, fewest, input_tokens, count, most)
+    return CallEstimate(run, 1, SONNET, SONNET.model, max_tokens, fewest, input_tokens, count, most, tree)
 
 
 def end_overrides(house: House) -> None:

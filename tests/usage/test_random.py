@@ -16,12 +16,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from service.errors import BudgetExceeded
 from service.store import holds
-from service.types import Usage, now_ms
+from service.store.holds import Hold
+from service.types import Run, Usage, now_ms
 from service.usage import budget_windows
 from service.usage.caps import DAY
 from service.usage.estimate import Reserved
 from service.usage.reservation import sweep_holds
-from tests.usage.house import ASKED, SONNET, House, a_run, end_overrides
+from tests.usage import whole_check
+from tests.usage.house import ASKED, SONNET, TABLE, House, a_run, end_overrides
 
 EXAMPLES = int(os.environ.get("MONEY_EXAMPLES", "100"))  # 10,000 for the whole proof
 AMOUNTS = st.integers(0, 60_000_000)
@@ -54,6 +56,7 @@ class Money(RuleBasedStateMachine):
         self.house = House(f"sqlite:///{file}", patience=0, create=False, **caps)
         self.patch = pytest.MonkeyPatch()
         self.under_way: list[Reserved] = []
+        self.trees: list[tuple[Run, Hold]] = []  # that their workers have not ended
         self.billed = self.runs = 0
         self.before: dict[tuple[str, str], int | None] = {}  # caps that come back, by scope and period
 
@@ -79,6 +82,37 @@ class Money(RuleBasedStateMachine):
         with contextlib.suppress(BudgetExceeded):
             self.under_way.append(self.house.reserve(run, max_tokens=tokens, fewest=min(64, tokens)))
 
+    @rule(user=st.integers(0, 1), key=st.booleans(), end_user=END_USERS, amount=st.integers(1, 40_000_000))
+    def plant(self, user: int, key: bool, end_user: str | None, amount: int) -> None:
+        self.runs += 1
+        run = a_run(
+            f"usr_{user}",
+            id=f"run_{self.runs}",
+            end_user=end_user,
+            key="key_1" if key else None,
+            session="ses_1",
+        )
+        with contextlib.suppress(BudgetExceeded):
+            self.trees.append((run, self.house.plant(run, amount)))
+
+    @rule(data=st.data(), tokens=st.integers(1, ASKED))
+    def hold_in_tree(self, data: st.DataObject, tokens: int) -> None:
+        if self.trees:
+            run, tree = data.draw(st.sampled_from(self.trees))
+            with contextlib.suppress(BudgetExceeded):
+                self.under_way.append(
+                    self.house.reserve(run, max_tokens=tokens, fewest=min(64, tokens), tree=tree)
+                )
+
+    @rule(data=st.data(), crash=st.booleans())
+    def end_tree(self, data: st.DataObject, crash: bool) -> None:
+        """A tree ends, or its worker dies: its calls may be settled later in either case."""
+        if self.trees:
+            _, tree = self.trees.pop(data.draw(st.integers(0, len(self.trees) - 1)))
+            if not crash:
+                self.house.finish(self.house.spending.end_tree(tree))
+                self.house.finish(self.house.spending.end_tree(tree))
+
     @rule(data=st.data(), prompt=st.integers(0, 500), share=st.floats(0, 1))
     def settle(self, data: st.DataObject, prompt: int, share: float) -> None:
         if self.under_way:
@@ -98,7 +132,7 @@ class Money(RuleBasedStateMachine):
     @rule()
     def sweep(self) -> None:
         """Everything left behind; what is under way belongs to nobody the sweep knows, so it waits."""
-        if not self.under_way:
+        if not self.under_way and not self.trees:
             sweep_holds(self.house.db, self.house.spending, older_than=-1)
             assert self.house.db.query(holds.every) == []
 
@@ -128,9 +162,10 @@ class Money(RuleBasedStateMachine):
         """The books tell of every moment, so they are looked at in the end."""
         self.patch.undo()
         checked = self.house.check()
+        whole = whole_check.check(self.house.db, TABLE)
         self.house.db.close()
         self.folder.cleanup()
-        assert checked.faults == []
+        assert checked.faults == whole.faults == []
         assert self.billed <= checked.spent + checked.held
 
 

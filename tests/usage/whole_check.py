@@ -14,14 +14,14 @@ from service.store import holds, ledger
 from service.store.budgets import CounterEntry
 from service.store.database import Database, Row, Transaction
 from service.store.holds import Hold
-from service.store.ledger import HELD, UPSTREAM
+from service.store.ledger import HELD, TREE, UPSTREAM
 from service.store.schema import counters as counter_rows
 from service.store.schema import ledger as ledger_rows
 from service.types import Usage
 from service.usage.ledger import Checked, Fault
 from service.usage.prices import PriceTable
 
-ACCOUNTS = {"hold": 2, "settle": 3}
+ACCOUNTS = {"hold": 2, "settle": 3, "release": 2}
 DEALS = ("open", "cap", "share")
 
 
@@ -48,6 +48,7 @@ class _Check:
         self._chains: dict[str, list[_Link]] = defaultdict(list)
         self._deals: dict[str, list[tuple[int, Row]]] = defaultdict(list)
         self._open: dict[str, Row] = {}  # the held row of each hold that is not settled
+        self._trees: dict[str, int] = defaultdict(int)  # what each tree has left
         self._totals = {HELD: 0, UPSTREAM: 0}
         self.faults: list[Fault] = []
 
@@ -69,22 +70,34 @@ class _Check:
         if kind in DEALS:
             self._deal(rows[0])
         by_account = {row["account"].partition(":")[0]: row for row in rows}
-        if kind not in DEALS and (len(rows) != ACCOUNTS.get(kind) or HELD not in by_account):
+        if kind not in DEALS and (len(rows) != ACCOUNTS.get(kind) or not {HELD, TREE} & by_account.keys()):
             self._fault(name, "a row of this entry is missing, or one too many")
             return
         if sum(row["amount_nano"] for row in rows) != 0:
             self._fault(name, "its rows do not balance")
         for account in self._totals.keys() & by_account.keys():
             self._totals[account] += by_account[account]["amount_nano"]
+        tree = by_account.get(TREE)
+        if tree is not None:
+            self._trees[tree["account"]] += tree["amount_nano"]
+            self._totals[HELD] += tree["amount_nano"]
         if kind == "hold":
-            self._open[rows[0]["entry_id"]] = by_account[HELD]
-            self._link(by_account[HELD], held=by_account[HELD]["amount_nano"])
+            held = by_account[HELD] if tree is None or HELD in by_account else tree
+            self._open[rows[0]["entry_id"]] = held
+            self._link(held, held=held["amount_nano"])
         elif kind == "settle":
-            self._settlement(by_account[HELD], by_account[UPSTREAM])
+            self._settlement(
+                by_account[HELD], by_account[UPSTREAM], 0 if tree is None else tree["amount_nano"]
+            )
+        elif kind == "release" and tree is not None:
+            self._link(tree, held=tree["amount_nano"])
+            if self._open.pop(tree["entry_id"], None) is None:
+                self._fault(_name(tree), "it settles a hold that is not in the ledger")
 
-    def _settlement(self, held: Row, upstream: Row) -> None:
+    def _settlement(self, held: Row, upstream: Row, back: int) -> None:
+        """Settle a hold; `back`: what its tree gets back, which stays held."""
         name, cost = _name(held), upstream["amount_nano"]
-        self._link(held, held=held["amount_nano"], spent=cost)
+        self._link(held, held=held["amount_nano"] + back, spent=cost)
         hold = self._open.pop(held["entry_id"], None)
         if hold is None:
             self._fault(name, "it settles a hold that is not in the ledger")
@@ -117,12 +130,17 @@ class _Check:
             entry = self._open.pop(hold.id, None)
             if entry is None:
                 self._fault(f"holds {hold.id}", "no open entry of the ledger stands for it")
-            elif entry["amount_nano"] != hold.amount_nano:
+            elif hold.amount_nano != (
+                self._trees.pop(f"tree:{hold.id}", 0) if hold.is_tree else entry["amount_nano"]
+            ):
                 self._fault(
                     f"holds {hold.id}", f"it holds {hold.amount_nano}, the ledger {entry['amount_nano']}"
                 )
         for entry in self._open.values():
             self._fault(_name(entry), "it is neither settled nor open")
+        for account, left in self._trees.items():
+            if left:
+                self._fault(account, f"{left} nano-dollars are left in it after its end")
 
     def _chain(self, counter: str, links: Sequence[_Link], row: Row | None) -> None:
         """Follow one counter from its opening to what it says now."""

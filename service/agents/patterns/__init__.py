@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from service.agents.pattern import PatternModule
-from service.agents.patterns import code, react, router, single
+from service.agents.patterns import code, orchestrator, react, router, single
 
 PATTERNS: Mapping[str, PatternModule] = {
     "code": code,
+    "orchestrator": orchestrator,
     "react": react,
     "router": router,
     "single": single,

@@ -63,7 +63,8 @@ closed_windows = sa.Table(
     Column("digest", BigInteger, nullable=False),  # the sum of their last states' fingerprints, in 63 bits
 )
 
-# Money reserved for a model call in flight. Settling deletes the row, so a call is settled exactly once.
+# Money reserved for a model call in flight, or for a tree of sub-agents. Settling deletes the row, so a call is settled
+# exactly once.
 holds = sa.Table(
     "holds",
     metadata,
@@ -82,6 +83,9 @@ holds = sa.Table(
     Column("counters", Json, nullable=False),  # ids of the counters it is held against
     Column("called_at", BigInteger, nullable=False),
     Column("end_user", String(64)),
+    Column(
+        "tree_id", String(32)
+    ),  # hold of the tree of sub-agents it was taken from; its own id: it is that hold
     sqlite_with_rowid=False,  # clustered by key: one page less to write per row
 )
 
@@ -90,8 +94,10 @@ ledger = sa.Table(
     "ledger",
     metadata,
     Column("entry_id", String(32), primary_key=True),  # the hold's; `open`, `cap` and `share` have their own
-    Column("kind", String(8), primary_key=True),  # hold | settle | open | cap | share
-    Column("account", String(144), primary_key=True),  # user:… | held | upstream; a cap has its window
+    Column("kind", String(8), primary_key=True),  # hold | settle | release | open | cap | share
+    Column(
+        "account", String(144), primary_key=True
+    ),  # user:… | tree:… | held | upstream; a cap has its window
     Column("amount_nano", BigInteger, nullable=False),
     Column("at", BigInteger, nullable=False),
     Column("called_at", BigInteger, nullable=False),  # of the hold: a settlement belongs to that moment
