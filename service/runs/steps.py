@@ -10,7 +10,7 @@ from typing import Any
 
 from service.agents.definitions import AgentDefinition
 from service.agents.pattern import Events, Prompt, most_steps
-from service.errors import ModelError, ModelUnavailable, RunLimit
+from service.errors import ModelError, ModelUnavailable, PromptTooLong, RunLimit
 from service.llm.client import ModelClient, ModelReply, ModelRequest
 from service.llm.prompt_cache import marked
 from service.llm.routing import CLASSIFY, CLASSIFY_TOKENS, TIER_SCHEMA, Route, excerpt, parse_tier
@@ -19,6 +19,7 @@ from service.observe.observer import Observer
 from service.runs.attempt import Attempt
 from service.runs.batch.steps import BatchSteps, WaitsForBatch, can_wait
 from service.runs.billing import CallBilling, book_later
+from service.runs.context_window import TOO_LONG, ContextWindow
 from service.runs.event_log import NewEvent
 from service.runs.journal_codec import decode_reply, decode_result, encode_reply, encode_result
 from service.runs.replies import call_ids, going_on, joined, well_formed
@@ -57,6 +58,7 @@ class RunSteps:
         self._lost_calls_settled = False
         self._calls = 0  # model calls that count as steps
         self._route: Route | None = None
+        self._window = ContextWindow(agent.context_tokens, self.model)
         self._call_ids: set[str] = set()  # of every tool call requested by the model
         self._signatures: dict[str, str] = {}  # by a thinking block's signature: the model that wrote it
 
@@ -92,7 +94,8 @@ class RunSteps:
         self, name: str, request: ModelRequest, models: Sequence[str], publish: bool
     ) -> Events[ModelReply]:
         """Call again while the model pauses its turn, and join the parts. Raises `RunLimit` after `MAX_PARTS`."""
-        reply = yield from self._replayed_or_called(name, request, models, publish)
+        call = partial(self._replayed_or_called, name, models=models, publish=publish)
+        request, reply = yield from self._window.ask(request, call)
         for part in range(2, MAX_PARTS + 1):
             if reply.stop_reason != "pause_turn":
                 return reply
@@ -165,9 +168,15 @@ class RunSteps:
         if stored is not None:
             if "clamped" in stored:
                 self._note_clamped(stored.pop("clamped"))
+            if stored["stop_reason"] == TOO_LONG:
+                raise PromptTooLong
             requested = stored.pop("asked", stored["model"])
             return self._noted(decode_reply(stored), requested)
-        return (yield from self._call_with_fallback(name, marked(request), models, publish))
+        try:
+            return (yield from self._call_with_fallback(name, marked(request), models, publish))
+        except PromptTooLong:  # kept: every attempt has to compact at the same place
+            self._journal.add_step("model", name, encode_reply(ModelReply("", [], TOO_LONG, Usage())))
+            raise
 
     def _noted(self, reply: ModelReply, requested: str) -> ModelReply:
         """Record the parts of a reply that later steps need; `requested` is the model's name in the request."""
