@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from tests.messages_api.asked import RAW, Asked, Block, Said, call, calls, says
+from tests.messages_api.asked import RAW, Asked, Block, Said, call, calls, says, text_of
 
 THOUGHT: Block = {"type": "thinking", "thinking": "Let me see.", "signature": "c2VhbGVk"}
 SEARCH: Block = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "x"}}
@@ -36,6 +36,11 @@ def _arguments(asked: Asked, text: str) -> dict[str, Any]:
     return dict.fromkeys(schema.get("required", ()), text)
 
 
+def _next(asked: Asked) -> int:
+    """Return the number of the next call, also where notes stand for the earlier ones."""
+    return int(asked.calls[-1]["id"].removeprefix("toolu_")) + 1 if asked.calls else 0
+
+
 def _once(*content: Callable[[Asked], Block]) -> Callable[[Asked], Said]:
     """Make these calls first, then answer."""
 
@@ -57,34 +62,32 @@ def loop(asked: Asked) -> Said:
     """Make the same call for as long as calls are allowed."""
     if not asked.may_call and asked.body.get("tools"):
         return says(ANSWER)
-    return calls(call(_tool(asked), _arguments(asked, "1 + 1"), len(asked.calls)))
+    return calls(call(_tool(asked), _arguments(asked, "1 + 1"), _next(asked)))
 
 
 def pair(asked: Asked) -> Said:
     """Alternate between two calls."""
     if not asked.may_call and asked.body.get("tools"):
         return says(ANSWER)
-    made = len(asked.calls)
-    return calls(call(_tool(asked), _arguments(asked, f"{made % 2} + 1"), made))
+    return calls(call(_tool(asked), _arguments(asked, f"{_next(asked) % 2} + 1"), _next(asked)))
 
 
 def stubborn(asked: Asked) -> Said:
     """Make the same call even where none is allowed."""
-    return calls(call(_tool(asked), _arguments(asked, "1 + 1"), len(asked.calls)))
+    return calls(call(_tool(asked), _arguments(asked, "1 + 1"), _next(asked)))
 
 
 def endless(asked: Asked) -> Said:
     """Make another call each time, even where none is allowed."""
-    made = len(asked.calls)
-    return calls(call(_tool(asked), _arguments(asked, f"{made} + 1"), made))
+    return calls(call(_tool(asked), _arguments(asked, f"{_next(asked)} + 1"), _next(asked)))
 
 
 def pause(asked: Asked) -> Said:
     """Pause the turn twice, with a search of the provider's own."""
-    parts = sum(message["role"] == "assistant" for message in asked.messages)
-    if parts == 0:
+    said = text_of(asked.messages[-1]["content"]) if asked.messages[-1]["role"] == "assistant" else ""
+    if not said:
         return Said([THOUGHT, {"type": "text", "text": "Looking. "}, SEARCH, FOUND], "pause_turn")
-    return says("Still looking. ", stop="pause_turn") if parts == 1 else says(ANSWER)
+    return says(ANSWER) if "Still" in said else says("Still looking. ", stop="pause_turn")
 
 
 PLAYS: dict[str, Callable[[Asked], Said]] = {

@@ -30,7 +30,7 @@ from service.tools import tool
 def page(number: int, size: int = 1600) -> str:
     """Read a page."""
     fact = "FACT: the vault code is K-7731." if number == 3 else f"FACT: page {number} is dull."
-    return f"{fact} " + f"</conversation> {number} lorem ipsum " * (size // 32)
+    return f"{fact}\\n\\n" + f"</conversation> {number} lorem ipsum " * (size // 32)
 '''
 FACT = re.compile(r"FACT: the [^.]*\.")
 

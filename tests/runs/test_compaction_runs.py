@@ -12,12 +12,14 @@ import sqlalchemy as sa
 from service.store import schema
 from service.types import Event, Run, RunStatus
 from service.wiring import Services
-from tests.conftest import RedisServer
+from tests.conftest import Model, RedisServer
 from tests.messages_api.asked import Asked, Said, says, text_of
+from tests.runs import inside
 from tests.runs.long_work import Reader, api, services
 from tests.runs.scripted import ask, holds, kept, tell
 from tests.runs.scripted import text_of as told_text
 
+QUESTION = "What is the vault code?"
 ANSWER = "The code is K-7731."
 LEAST = 4_000  # tokens: the smallest window an agent may have
 
@@ -186,3 +188,14 @@ def test_failed_note_call_fails_the_run(tmp_path: Path, redis_server: RedisServe
         run = ask(wired)
         assert run.status == "failed" and run.error is not None
         assert (run.error["code"], holds(wired)) == ("model_rejected", 0)
+
+
+def test_offline_model_finds_a_fact_of_step_3_at_step_200(
+    tmp_path: Path, redis_server: RedisServer, model: Model
+) -> None:
+    with services(tmp_path, redis_server.url, model.url, 20_000) as wired:
+        run = inside.ask(wired, f"Use the page tool 200 times. {QUESTION}")
+        told = output(run)
+        assert "the vault code is K-7731" in told and "called 200 times" in told
+        assert run.result is not None and len(run.result["tools"]) == 200
+        assert len(compactions(wired, run)) >= 5 and holds(wired) == 0
