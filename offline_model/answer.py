@@ -6,7 +6,7 @@ import re
 
 import orjson
 
-from offline_model import arithmetic, calls, conversation, extract, planning
+from offline_model import arithmetic, calls, conversation, extract, notes, planning
 from offline_model.conversation import Conversation, Result
 from offline_model.extract import Quote
 from offline_model.schema import Filler
@@ -41,6 +41,8 @@ def blocks(body: Json, seed: str) -> list[Json]:
 
 def answer(parsed: Conversation) -> list[Json]:
     """Generate text blocks, with citations where the sources enable them."""
+    if notes.asked_for(parsed):
+        return [_text(notes.write(parsed))]
     choices = extract.choices_asked_for(parsed.system)
     if choices:
         return [_text(extract.choose(parsed.question, choices, parsed.system))]
@@ -61,7 +63,8 @@ def plain_answer(parsed: Conversation, asked: str) -> str:
 
 def _without_sum(parsed: Conversation) -> str:
     total = arithmetic.find(parsed.question)
-    return calls.clean(total.rest) if total else parsed.question
+    asked = calls.clean(total.rest) if total else parsed.question
+    return calls.without_calls(asked, parsed.noted)
 
 
 def _sum_sentences(parsed: Conversation) -> list[str]:
@@ -93,8 +96,8 @@ def _tool_sentences(parsed: Conversation) -> list[str]:
         if good[-1].sources or _is_empty_search(good[-1]):
             continue  # its passages are quoted elsewhere, or there are none
         often = (
-            f"The {name} tool was called {len(good)} times. It last answered"
-            if len(good) > 1
+            f"The {name} tool was called {parsed.times_called(name) - len(failed)} times. It last answered"
+            if parsed.times_called(name) - len(failed) > 1
             else f"The {name} tool answered"
         )
         sentences.append(f"{often}: {quote(value_of(good[-1].text) or 'nothing', 300)}.")

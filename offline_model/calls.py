@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +85,7 @@ def _named(parsed: Conversation) -> list[Call]:
         if (place := _place(t["name"], parsed.question)) is not None
     ):
         name = parsed.tools[tool]["name"]
-        done, times = len(parsed.results_of(name)), _times(parsed.question, name)
+        done, times = parsed.times_called(name), _times(parsed.question, name)
         if done < times:
             calls.append(Call(name, fill(parsed.tools[tool], parsed.question, done + 1 if times > 1 else 0)))
     return calls
@@ -112,16 +113,23 @@ def _times(question: str, name: str) -> int:
     return min(MAX_TIMES, int(number) if number.isdigit() else NUMBERS[number])
 
 
+def without_calls(question: str, names: Iterable[str]) -> str:
+    """Return the question without the tools to call and how often: the words that facts can fit."""
+    for name in names:
+        question = re.sub(rf"\b{re.escape(name)}\b(?:\s+tool\b)?", "", question)
+    return _TIMES.sub("", question)
+
+
 def _fitting(parsed: Conversation) -> list[Call]:
     """Choose the calculator for a sum and the search for a question; each once per question."""
     calls = []
     total = arithmetic.find(parsed.question)
     tool = calculator(parsed)
-    if total and tool and not parsed.results_of(tool["name"]):
+    if total and tool and not parsed.times_called(tool["name"]):
         calls.append(Call(tool["name"], fill(tool, parsed.question, 0, total.expression)))
     tool = search_tool(parsed)
     asked = total.rest if total else parsed.question
-    if tool and not parsed.results_of(tool["name"]) and _wants_knowledge(parsed, asked):
+    if tool and not parsed.times_called(tool["name"]) and _wants_knowledge(parsed, asked):
         calls.append(Call(tool["name"], fill(tool, parsed.question, 0, clean(asked))))
     return calls
 

@@ -22,8 +22,9 @@ _LABEL = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _MATERIAL = re.compile(
-    r"<(context|knowledge|documents?|facts|material|transcript|conversation)\b[^<>]*>", re.IGNORECASE
+    r"<(context|knowledge|documents?|facts|material|notes|transcript|conversation)\b[^<>]*>", re.IGNORECASE
 )
+COUNTED = re.compile(r"^Calls of ([\w-]+): (\d{1,6})$", re.MULTILINE)  # a line of this program's own notes
 _ASKED = re.compile(r"<(question|query|user_input|request)\b[^<>]*>", re.IGNORECASE)
 
 
@@ -61,11 +62,24 @@ class Conversation:
     earlier: list[tuple[str, str]] = field(default_factory=list)  # (role, text) before the question
     tools: list[Json] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
+    noted: dict[str, int] = field(default_factory=dict)  # calls that only notes tell of, by tool
     choice: Json = field(default_factory=dict)
     seed: str = ""
 
     def results_of(self, tool: str) -> list[Result]:
         return [result for result in self.results if result.tool == tool]
+
+    def times_called(self, tool: str) -> int:
+        """Return how often a tool was called since the question, with the calls that only notes tell of."""
+        return len(self.results_of(tool)) + self.noted.get(tool, 0)
+
+
+def counts(notes: str) -> dict[str, int]:
+    """Add up the calls of each tool that notes tell of."""
+    found: dict[str, int] = {}
+    for name, count in COUNTED.findall(notes):
+        found[name] = found.get(name, 0) + int(count)
+    return found
 
 
 def last_user_text(body: Json) -> str:
@@ -89,6 +103,7 @@ def read(body: Json, seed: str) -> Conversation:
     parsed.question = question[:MAX_QUESTION]
     if context:
         parsed.sources.append(Source("context", "", context))
+        parsed.noted = counts(context)
     parsed.sources += [
         Source("system", "", parsed.system[a:b]) for _, a, b, _ in _elements(_MATERIAL, parsed.system)
     ]

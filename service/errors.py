@@ -217,6 +217,12 @@ class ModelRejected(ModelError):
     code, title = "model_rejected", "The model refused the request"
 
 
+class PromptTooLong(ModelRejected):
+    """Prompt that does not fit the model's context window, even compacted."""
+
+    status, code, title = 422, "prompt_too_long", "The prompt does not fit the model's context window"
+
+
 class ModelRefused(ModelRejected):
     code, title = "model_refused", "The model declined to answer"
 

@@ -220,6 +220,7 @@ class Answer:
     model: str
     tier: str | None = None
     sources: tuple[dict[str, str], ...] = ()
+    repeated_calls: tuple[str, ...] = ()  # tools of a loop that was stopped before this answer
 
 
 @dataclass(slots=True)

@@ -33,6 +33,7 @@ class AgentDefinition:
     max_tokens: int
     effort: Effort | None
     history_tokens: int | None
+    context_tokens: int | None
     tools: Mapping[str, Tool]  # callable tools; any other name is refused
     approvals: tuple[str, ...]
     flows: Mapping[str, tuple[str, ...]]  # sources of untrusted text that a tool may follow

@@ -56,7 +56,8 @@ class LimitSpec(Spec):
     rate: Rate | None = Field(
         default=None, description="Calls per user, such as `60/minute`; none: only the service's own"
     )
-    steps: int = Field(default=10, ge=1, le=100, description="Most model calls in one run")
+    # 250: long research ends within 200 steps; beyond that a loop is likelier than an answer.
+    steps: int = Field(default=10, ge=1, le=250, description="Most model calls in one run")
     seconds: float = Field(
         default=120, gt=0, le=3600, description="Longest run, in seconds, without waits for a person"
     )
@@ -95,6 +96,12 @@ class AgentSpec(Spec):
     effort: Effort | None = Field(default=None, description="`low` to `max`; none: the model's own")
     history_tokens: int | None = Field(
         default=None, ge=500, description="Token budget of a session's history; none: the service's setting"
+    )
+    context_tokens: int | None = Field(
+        default=None,
+        ge=4_000,
+        le=1_000_000,
+        description="Most tokens of a prompt with its answer; beyond it notes replace older tool calls; none: 200,000",
     )
     tools: tuple[str, ...] = Field((), description="Tools the agent may call, built in or of its `tools.py`")
     approvals: tuple[str, ...] = Field((), description="Tools whose calls need a person's approval")

@@ -136,9 +136,14 @@ def write_outcome(run: Run) -> tuple[bytes, bool]:
 
 
 def is_worth_keeping(run: Run) -> bool:
-    """Return whether the run got a complete answer from the model itself; truncated and refused ones are not kept."""
+    """Return whether the run got a complete answer from the model itself.
+
+    Not kept: truncated and refused ones, and those that the model had to give because it was in a loop.
+    """
     made = run.status is RunStatus.SUCCEEDED and run.cache in ("miss", "bypass")
-    return made and run.result is not None and run.result["stop_reason"] == "end_turn"
+    if not made or run.result is None or "repeated_calls" in run.result:
+        return False
+    return bool(run.result["stop_reason"] == "end_turn")
 
 
 def write_answer(run: Run) -> bytes:

@@ -283,7 +283,8 @@ def _our_errors(call: ModelCall) -> Iterator[None]:
         failed: SlipwayError | None = None
     except anthropic.APIStatusError as error:
         call.progress.billable = False
-        failed = refused(error.status_code, error.type, error.error_code, error.response.headers)
+        headers = error.response.headers
+        failed = refused(error.status_code, error.type, error.error_code, headers, error.body)
     except anthropic.APIConnectionError as error:
         call.progress.billable = call.progress.billable and not isinstance(error.__cause__, NEVER_SENT)
         failed = unreached(error.__cause__)

@@ -19,12 +19,16 @@ from service.errors import (
     ModelTimeout,
     ModelUnavailable,
     Overloaded,
+    PromptTooLong,
     SlipwayError,
 )
 from service.llm.wire import AnswerRefused
 
 MAX_RETRY_AFTER = 3600.0
 _SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,12})?")
+# The API has no error type for this: "prompt is too long: 210000 tokens > 200000 maximum", "input length and
+# `max_tokens` exceed context limit: …", and at other providers "Input is too long for requested model".
+_TOO_LONG = re.compile(r"\b(?:prompt|input) is too long\b|\bexceeds? (?:the )?context (?:limit|window)", re.I)
 SPENT = frozenset(
     {"enforced_spend_limit_reached", "contract_spend_limit_reached"}
 )  # a 429 that waiting does not resolve
@@ -63,12 +67,24 @@ def _until(date: str) -> float:
 
 
 def refused(
-    status: int, kind: str | None = None, code: str | None = None, headers: Mapping[str, str] | None = None
+    status: int,
+    kind: str | None = None,
+    code: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    body: object = None,
 ) -> SlipwayError:
-    """Map an upstream error response: its `status`, the `type` and `error_code` of its body, its headers."""
+    """Map an upstream error response: its `status`, the `type` and `error_code` of its body, its headers, the body."""
     kind = kind if kind in STATUS_OF_TYPE else None
     status = STATUS_OF_TYPE[kind] if kind else status
+    if status == 413 or (status == 400 and _says_too_long(body)):
+        return PromptTooLong()
     return _by_status(status, code, f" ({kind})" if kind else "", retry_after(headers or {}))
+
+
+def _says_too_long(body: object) -> bool:
+    error = body.get("error") if isinstance(body, Mapping) else None
+    message = error.get("message") if isinstance(error, Mapping) else None
+    return isinstance(message, str) and _TOO_LONG.search(message[:1_000]) is not None
 
 
 def _by_status(status: int, code: str | None, named: str, wait: float | None) -> SlipwayError:

@@ -10,7 +10,7 @@ from typing import Any
 
 from service.agents.definitions import AgentDefinition
 from service.agents.pattern import Events, Prompt, most_steps
-from service.errors import ModelError, ModelUnavailable, RunLimit
+from service.errors import ModelError, ModelUnavailable, PromptTooLong, RunLimit
 from service.llm.client import ModelClient, ModelReply, ModelRequest
 from service.llm.prompt_cache import marked
 from service.llm.routing import CLASSIFY, CLASSIFY_TOKENS, TIER_SCHEMA, Route, excerpt, parse_tier
@@ -19,6 +19,7 @@ from service.observe.observer import Observer
 from service.runs.attempt import Attempt
 from service.runs.batch.steps import BatchSteps, WaitsForBatch, can_wait
 from service.runs.billing import CallBilling, book_later
+from service.runs.context_window import TOO_LONG, ContextWindow
 from service.runs.direct_call import direct_call
 from service.runs.event_log import NewEvent
 from service.runs.journal_codec import decode_reply, decode_result, encode_reply, encode_result
@@ -62,6 +63,7 @@ class RunSteps:
         # Of every tool call that a model requested in this run, also in stored steps that are not replayed: claims and
         # approvals are found by them.
         self._call_ids = self._journal.stored_call_ids()
+        self._window = ContextWindow(agent.context_tokens, self.model)
         self._signatures: dict[str, str] = {}  # by a thinking block's signature: the model that wrote it
 
     def model(self, name: str, prompt: Prompt, *, counts: bool = True) -> Events[ModelReply]:
@@ -96,7 +98,8 @@ class RunSteps:
         self, name: str, request: ModelRequest, models: Sequence[str], publish: bool
     ) -> Events[ModelReply]:
         """Call again while the model pauses its turn, and join the parts. Raises `RunLimit` after `MAX_PARTS`."""
-        reply = yield from self._replayed_or_called(name, request, models, publish)
+        call = partial(self._replayed_or_called, name, models=models, publish=publish)
+        request, reply = yield from self._window.ask(request, call)
         for part in range(2, MAX_PARTS + 1):
             if reply.stop_reason != "pause_turn":
                 return reply
@@ -181,9 +184,15 @@ class RunSteps:
         if stored is not None:
             if "clamped" in stored:
                 self._note_clamped(stored.pop("clamped"))
+            if stored["stop_reason"] == TOO_LONG:
+                raise PromptTooLong
             requested = stored.pop("asked", stored["model"])
             return self._noted(decode_reply(stored), requested)
-        return (yield from self._call_with_fallback(name, marked(request), models, publish))
+        try:
+            return (yield from self._call_with_fallback(name, marked(request), models, publish))
+        except PromptTooLong:  # kept: every attempt has to compact at the same place
+            self._journal.add_step("model", name, encode_reply(ModelReply("", [], TOO_LONG, Usage())))
+            raise
 
     def _well_formed(self, reply: ModelReply) -> ModelReply:
         return well_formed(reply, self._call_ids)

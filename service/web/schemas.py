@@ -212,6 +212,7 @@ class RunResult(RunItem):
     steps: int
     tools: list[ToolShape]
     sources: list[SourceShape]
+    repeated_calls: list[str] | None = None
     approvals: list[str] | None = None
     metadata: dict[str, Any] | None = None
 

@@ -40,7 +40,7 @@ SPENT = "enforced_spend_limit_reached"
         (403, "permission_error", {}, errors.ModelKeyRefused),
         (404, "not_found_error", {}, errors.ModelRejected),
         (409, "conflict_error", {}, errors.ModelUnavailable),
-        (413, "request_too_large", {}, errors.ModelRejected),
+        (413, "request_too_large", {}, errors.PromptTooLong),
         (422, "unheard_of", {}, errors.ModelRejected),
         (429, "rate_limit_error", {}, errors.ModelRateLimited),
         (429, "rate_limit_error", {"error_code": SPENT}, errors.ModelRejected),
@@ -227,3 +227,30 @@ def test_a_stream_that_falls_silent(server: WireServer, make_claude: MakeClaude)
 def test_connection_lost_after_the_stop_reason_is_ignored(claude: ClaudeClient, server: WireServer) -> None:
     server.script = [stream([start(), *text_events("all"), *end()], then=close)]
     assert run(claude.create(ask(stream=True), a_call()))[1].text == "all"
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    ("status", "message", "expected"),
+    [
+        (400, "prompt is too long: 210000 tokens > 200000 maximum", errors.PromptTooLong),
+        (400, "input length and `max_tokens` exceed context limit: 19 + 2 > 20", errors.PromptTooLong),
+        (400, "Input is too long for requested model.", errors.PromptTooLong),
+        (400, "messages.0.content: the text is too long", errors.ModelRejected),
+        (400, ["prompt is too long"], errors.ModelRejected),
+        (500, "prompt is too long", errors.ModelUnavailable),
+    ],
+)
+def test_prompt_that_is_too_long_is_known_by_the_apis_words(
+    claude: ClaudeClient,
+    server: WireServer,
+    streaming: bool,
+    status: int,
+    message: Any,
+    expected: type[errors.SlipwayError],
+) -> None:
+    fault = {"type": "invalid_request_error" if status == 400 else "api_error", "message": message}
+    server.script = [whole({"type": "error", "error": fault}, status)]
+    with pytest.raises(errors.SlipwayError) as caught:
+        run(claude.create(ask(stream=streaming), a_call()))
+    assert type(caught.value) is expected and "200000" not in str(caught.value.as_problem())

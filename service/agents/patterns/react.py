@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from service.agents.definitions import Finding
 from service.agents.pattern import Context, Events, Prompt, answer_of, assistant_turn, tool_turn
+from service.agents.repetition import TIMES, LoopDetector, with_notice
 from service.agents.spec import AgentSpec, PatternOptions
 from service.errors import RunLimit
 from service.knowledge import Knowledge
@@ -20,22 +22,29 @@ class Options(PatternOptions):
 def run(context: Context) -> Events[Answer]:
     """Make at most `max_steps` model calls; the last may not call tools, so it has to answer.
 
-    Raises `RunLimit` when it calls tools nevertheless.
+    A loop of equal calls and results ends earlier: the model is told, and has to answer. Raises `RunLimit` when the
+    model calls tools nevertheless.
     """
     messages = list(context.messages)
     sources: list[dict[str, str]] = []
-    steps = context.max_steps
+    repeated: tuple[str, ...] = ()
+    steps, loop = context.max_steps, LoopDetector()
     for turn in range(1, steps + 1):
-        prompt = Prompt(context.system, messages, tools=True, may_call_tools=turn < steps)
+        is_last = turn == steps or bool(repeated)
+        prompt = Prompt(context.system, messages, tools=True, may_call_tools=not is_last)
         reply = yield from context.steps.model(f"think {turn}", prompt)
         if not reply.tool_uses:
-            return answer_of(reply, sources=sources)
-        if turn == steps:
+            return replace(answer_of(reply, sources=sources), repeated_calls=repeated)
+        if is_last:
             break
         results = yield from context.steps.tools(f"act {turn}", reply)
-        messages += [assistant_turn(reply), tool_turn(reply.tool_uses, results)]
+        repeated = loop.add(reply.tool_uses, results)
+        told = tool_turn(reply.tool_uses, results)
+        messages += [assistant_turn(reply), with_notice(told, repeated) if repeated else told]
         for result in results:
             sources += [source for source in result.sources if source not in sources]
+    if repeated:
+        raise RunLimit(f"The model made the same tool calls {TIMES} times in a row, and then gave no answer.")
     raise RunLimit(f"The model still called tools at step {steps}, the last that this run may take.")
 
 
