@@ -51,6 +51,9 @@ class Steps(Protocol):
     def tools(self, name: str, reply: ModelReply) -> Events[list[ToolResult]]:
         """Run the tool calls of a reply, in order; return one result for each."""
 
+    def say(self, text: str) -> None:
+        """Publish the text of a hidden reply after all, with the run's next event."""
+
 
 @dataclass(frozen=True, slots=True)
 class Context:

@@ -78,6 +78,11 @@ class Journal:
         """Number of steps done, including those this attempt has not replayed yet."""
         return max(self.steps, len(self._stored))
 
+    @property
+    def is_repeating(self) -> bool:
+        """Return whether events added here are stored already: with the last step, or before any with the first."""
+        return max(self.steps, 1) <= len(self._stored)
+
     def make_storable(self) -> None:
         """Replace text that cannot be encoded by U+FFFD in all pending writes: the last resort to end a run."""
         self.events.make_storable()

@@ -120,6 +120,11 @@ class RunSteps:
             self._attempt.tools_used.append(ToolUse(use["name"], result.ok, round(result.ms)))
         return results
 
+    def say(self, text: str) -> None:
+        """Publish text with the next transaction, which stores the last step; a replayed one has published it."""
+        if text and not self._journal.is_repeating:
+            self._attempt.text.write_after_commit(text)
+
     def _count(self) -> None:
         self._calls += 1
         most = most_steps(self._agent, self._run.request)

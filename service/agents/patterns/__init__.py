@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from service.agents.pattern import PatternModule
-from service.agents.patterns import react, router, single
+from service.agents.patterns import react, reflection, research, router, single
 
-PATTERNS: Mapping[str, PatternModule] = {"react": react, "router": router, "single": single}
+PATTERNS: Mapping[str, PatternModule] = {
+    "react": react,
+    "reflection": reflection,
+    "research": research,
+    "router": router,
+    "single": single,
+}
