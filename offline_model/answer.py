@@ -6,7 +6,7 @@ import re
 
 import orjson
 
-from offline_model import arithmetic, calls, conversation, extract, notes, planning
+from offline_model import arithmetic, calls, conversation, extract, notes, planning, writing
 from offline_model.conversation import Conversation, Result
 from offline_model.extract import Quote
 from offline_model.schema import Filler
@@ -34,7 +34,8 @@ def blocks(body: Json, seed: str) -> list[Json]:
     form = (body.get("output_config") or {}).get("format")
     if form:
         filler = Filler(form["schema"], parsed, lambda asked: plain_answer(parsed, asked))
-        return [_text(orjson.dumps(filler.fill()).decode())]
+        filled = writing.critique(parsed, form["schema"]) or filler.fill()
+        return [_text(orjson.dumps(filled).decode())]
     joined = planning.results(conversation.last_user_text(body))
     return [_text(planning.join(joined))] if joined else answer(parsed)
 
@@ -46,6 +47,8 @@ def answer(parsed: Conversation) -> list[Json]:
     choices = extract.choices_asked_for(parsed.system)
     if choices:
         return [_text(extract.choose(parsed.question, choices, parsed.system))]
+    if written := writing.draft(parsed) or writing.revision(parsed):
+        return [_text(written)]
     if _SUMMARY.search(parsed.question) or (not parsed.results and _SUMMARY.search(parsed.system[:200])):
         return [_text(_summarise(parsed))]
     sentences = _tool_sentences(parsed) + _sum_sentences(parsed)

@@ -98,7 +98,7 @@ class Steps(Protocol):
         """
 
     def say(self, text: str) -> None:
-        """Tell clients the rest of the answer, which no step told; only after the last step."""
+        """Tell clients the text of a hidden reply after all, or a rest of the answer that no step told."""
 
     def seconds_left(self) -> float:
         """Return the seconds the run may still take. Raises why it must stop: its end, or a cancellation."""

@@ -89,7 +89,9 @@ class AgentSpec(Spec):
     description: str = Field(
         min_length=1, max_length=500, description="Purpose of the agent, in one sentence"
     )
-    pattern: str = Field(description="`single`, `router`, `react`, `orchestrator` or `code`")
+    pattern: str = Field(
+        description="`single`, `router`, `react`, `reflection`, `research`, `orchestrator` or `code`"
+    )
     tier: TierSpec = TierSpec()
     models: dict[Tier, str] = Field({}, description="Models of its own for some tiers: `simple: model-id`")
     max_tokens: int = Field(1024, ge=1, le=128_000, description="Most tokens of one model answer")

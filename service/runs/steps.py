@@ -133,7 +133,9 @@ class RunSteps:
         return (yield from self.tools(name, reply))[0]
 
     def say(self, text: str) -> None:
-        self._attempt.text.write_after_commit(clean(text, self._attempt.taint, self._agent))
+        """Publish text with the next transaction, which stores the last step; a replayed one has published it."""
+        if text and not self._journal.is_repeating:
+            self._attempt.text.write_after_commit(clean(text, self._attempt.taint, self._agent))
 
     def seconds_left(self) -> float:
         self._attempt.handle.check()

@@ -92,7 +92,9 @@ def test_real_model_evals_are_skipped_offline(whole: Flask) -> None:
 def test_bundled_evals_pass_with_the_offline_model(whole: Flask) -> None:
     done = whole.test_cli_runner().invoke(args=["agents", "eval"])
     assert done.exit_code == 0, done.stdout
-    assert all(f"pass  {name}: " in done.stdout for name in ("analyst", "assistant", "support"))
+    assert all(
+        f"pass  {name}: " in done.stdout for name in ("analyst", "assistant", "research", "support", "writer")
+    )
 
 
 def test_evals_check_the_category(whole: Flask) -> None:

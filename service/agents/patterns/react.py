@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from service.agents.definitions import Finding
 from service.agents.pattern import Context, Events, Prompt, answer_of, assistant_turn, tool_turn
+from service.agents.pattern_checks import search_mismatch
 from service.agents.repetition import TIMES, LoopDetector, with_notice
 from service.agents.spec import AgentSpec, PatternOptions
 from service.errors import RunLimit
 from service.knowledge import Knowledge
-from service.tools.sources.builtin import calculator, search_knowledge
 from service.types import Answer
 
 
@@ -53,10 +53,4 @@ def check(spec: AgentSpec, options: Options, knowledge: Knowledge | None) -> Ite
     if not spec.tools:
         detail = "react without tools: list some under `tools`, or use single"
         yield Finding(("pattern",), detail, "warning")
-    if knowledge is None or not knowledge.passages:
-        if search_knowledge.name in spec.tools:
-            detail = f"{search_knowledge.name} has nothing to search: write knowledge/*.md"
-            yield Finding(("tools", spec.tools.index(search_knowledge.name)), detail, "warning")
-    elif not set(spec.tools) - {calculator.name}:  # the agent's own tools may search them
-        detail = f"no tool reads these documents: list {search_knowledge.name} under `tools`"
-        yield Finding((), detail, "warning", "knowledge")
+    yield from search_mismatch(spec, knowledge)

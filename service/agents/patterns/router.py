@@ -11,9 +11,10 @@ from pydantic import Field
 
 from service.agents.definitions import Finding
 from service.agents.pattern import Context, Events, Prompt, answer_of, tools_unused
+from service.agents.reading import with_documents
 from service.agents.spec import AgentSpec, Name, PatternOptions, Spec
 from service.knowledge import Knowledge, Passage
-from service.types import Answer, Block, Message
+from service.types import Answer, Block
 
 CLASSIFY_STEP = "classify"
 PASSAGES = 4  # passages given to the answering step
@@ -47,7 +48,7 @@ def run(context: Context) -> Events[Answer]:
     passages: list[Passage] = []
     if context.agent.knowledge is not None:
         passages = context.agent.knowledge.search(context.request.question, category, PASSAGES)
-    messages = [*context.messages[:-1], _with_documents(context.messages[-1], passages)]
+    messages = [*context.messages[:-1], with_documents(context.messages[-1], passages)]
     # A separate block: the agent's prompt before it is identical for all categories and stays cacheable.
     about = f"This question is about: {category}."
     system: list[Block] = [{"type": "text", "text": context.system}, {"type": "text", "text": about}]
@@ -88,22 +89,6 @@ def _category_in(text: str, names: list[str]) -> str:
     except (orjson.JSONDecodeError, AttributeError):
         category = text.strip().lower()
     return category if category in names else names[-1]
-
-
-def _with_documents(message: Message, passages: list[Passage]) -> Message:
-    """Insert the passages before the user's turn, as documents the model can cite."""
-    content = message["content"]
-    blocks: list[Block] = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
-    documents: list[Block] = [
-        {
-            "type": "document",
-            "source": {"type": "text", "media_type": "text/plain", "data": passage.text},
-            "title": passage.title,
-            "citations": {"enabled": True},
-        }
-        for passage in passages
-    ]
-    return {"role": message["role"], "content": documents + blocks}
 
 
 def _located(source: dict[str, str], passages: list[Passage]) -> dict[str, str]:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from service.agents.definitions import Finding
 from service.agents.pattern import Context, Events, Prompt, answer_of, tools_unused
+from service.agents.pattern_checks import documents_unread
 from service.agents.spec import AgentSpec, PatternOptions
 from service.knowledge import Knowledge
-from service.tools.sources.builtin import search_knowledge
 from service.types import Answer
 
 
@@ -24,8 +24,4 @@ def run(context: Context) -> Events[Answer]:
 def check(spec: AgentSpec, options: Options, knowledge: Knowledge | None) -> Iterator[Finding]:
     """Warn of tools and documents, which this pattern does not use."""
     yield from tools_unused(spec)
-    if knowledge is not None and knowledge.passages:
-        detail = (
-            f"pattern single reads no documents: use router, or react with the tool {search_knowledge.name}"
-        )
-        yield Finding((), detail, "warning", "knowledge")
+    yield from documents_unread(spec, knowledge)
