@@ -9,7 +9,7 @@ import orjson
 from offline_model import arithmetic, calls, conversation, extract
 from offline_model.conversation import Conversation, Result
 from offline_model.extract import Quote
-from offline_model.schema import Filler
+from offline_model.schema import Filler, schema_in_words
 from offline_model.shapes import Json
 from offline_model.text import quote, stems
 
@@ -32,8 +32,9 @@ def blocks(body: Json, seed: str) -> list[Json]:
             for i, c in enumerate(wanted)
         ]  # fmt: skip
     form = (body.get("output_config") or {}).get("format")
-    if form:
-        filler = Filler(form["schema"], parsed, lambda asked: plain_answer(parsed, asked))
+    wanted_schema = form["schema"] if form else schema_in_words(parsed.system)
+    if wanted_schema is not None:
+        filler = Filler(wanted_schema, parsed, lambda asked: plain_answer(parsed, asked))
         return [_text(orjson.dumps(filler.fill()).decode())]
     return answer(parsed)
 

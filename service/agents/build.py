@@ -13,7 +13,7 @@ from service.agents.loader import Available
 from service.agents.patterns import PATTERNS
 from service.infra.backends import Infra
 from service.infra.redis import RedisStore
-from service.tools.sources import SOURCES
+from service.tools.sources import sources
 from service.types import Tier
 from service.usage.prices import PriceTable
 
@@ -28,7 +28,7 @@ def build(settings: Settings, infra: Infra, prices: PriceTable) -> AgentCatalog:
         "medium": settings.model_medium,
         "complex": settings.model_complex,
     }
-    available = Available(PATTERNS, SOURCES, models, prices)
+    available = Available(PATTERNS, sources(settings.fetch_hosts.split(",")), models, prices)
     if not settings.reload:
         return AgentCatalog(settings.agents_dir, available)
     with suppress(OSError):  # reported by the first write into it that fails

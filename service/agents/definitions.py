@@ -36,6 +36,8 @@ class AgentDefinition:
     limits: LimitSpec
     cache: CacheSpec
     options: PatternOptions  # fields of the agent's pattern
+    examples: tuple[str, ...] = ()
+    output_schema: dict[str, Any] | None = None  # of the answers, unless a request brings its own
     knowledge: Knowledge | None = None
     evals: tuple[EvalCase, ...] = field(default=(), repr=False)
 
@@ -59,6 +61,8 @@ class AgentDefinition:
             "tools": list(self.tools),
             "approvals": list(self.approvals),
             "limits": self.limits.model_dump(),
+            "examples": list(self.examples),
+            "output_schema": self.output_schema,
         }
 
 

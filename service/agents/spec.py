@@ -23,6 +23,7 @@ def _rate(text: str) -> str:
 
 
 Rate = Annotated[str, AfterValidator(_rate)]
+Example = Annotated[str, Field(min_length=1, max_length=500)]
 
 
 class Spec(BaseModel):
@@ -97,6 +98,12 @@ class AgentSpec(Spec):
     approvals: tuple[str, ...] = Field((), description="Tools whose calls need a person's approval")
     limits: LimitSpec = LimitSpec()
     cache: CacheSpec = CacheSpec()
+    examples: Annotated[tuple[Example, ...], Field(max_length=10)] = Field(
+        (), description="A few questions to try, for clients; at most 10, of up to 500 characters"
+    )
+    output_schema: dict[str, Any] | None = Field(
+        default=None, description="JSON Schema of the answer, which is then JSON; a request's own replaces it"
+    )
 
 
 class PatternOptions(Spec):
