@@ -6,7 +6,7 @@ import re
 
 import orjson
 
-from offline_model import arithmetic, calls, conversation, extract
+from offline_model import arithmetic, calls, conversation, extract, querying
 from offline_model.conversation import Conversation, Result
 from offline_model.extract import Quote
 from offline_model.schema import Filler, schema_in_words
@@ -92,6 +92,9 @@ def _tool_sentences(parsed: Conversation) -> list[str]:
             continue
         if good[-1].sources or _is_empty_search(good[-1]):
             continue  # its passages are quoted elsewhere, or there are none
+        if told := querying.sentence(good[-1].text, str(good[-1].input.get("sql"))):
+            sentences.append(told)
+            continue
         often = (
             f"The {name} tool was called {len(good)} times. It last answered"
             if len(good) > 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 import sqlite3
 import threading
@@ -21,6 +22,7 @@ MAX_BYTES = 4 * 1024 * 1024  # of all files of an agent
 MAX_ROWS = 100_000  # of all tables of an agent
 MAX_COLUMNS = 50
 MAX_CELL = 2_000  # characters of a cell in a file
+FEW_VALUES, MAX_SAMPLE = 8, 30  # values of a text column that the model is shown, and their characters
 MAX_SQL = 4_000  # characters of a query
 MAX_RESULT_ROWS = 200
 MAX_RESULT_CELL = 300  # characters of a cell in a result; a result has 20,000 in all
@@ -59,8 +61,11 @@ class QueryFailed(Exception):
 
 
 class Column(NamedTuple):
+    """Column of a table. `kind`: INTEGER, REAL or TEXT; `values`: of a text all, if they are few, else one."""
+
     name: str
-    kind: str  # INTEGER, REAL or TEXT
+    kind: str
+    values: tuple[str, ...] = ()
 
 
 class Table(NamedTuple):
@@ -146,6 +151,8 @@ def _told(error: Exception, deadline: float) -> str:
 
 
 def _cell(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     return (
@@ -180,7 +187,7 @@ def _load(connection: sqlite3.Connection, path: Path, text: str) -> Table:
     lines = list(_rows(path, text))
     names = _header(path, lines)
     rows = [row for _, row in lines[1:]]
-    columns = [Column(name, _kind([row[at] for row in rows])) for at, name in enumerate(names)]
+    columns = [_column(name, [row[at] for row in rows]) for at, name in enumerate(names)]
     listed = ", ".join(f'"{column.name}" {column.kind}' for column in columns)
     connection.execute(f'CREATE TABLE "{path.stem}" ({listed})')
     converters = [_CONVERTERS[column.kind] for column in columns]
@@ -222,6 +229,14 @@ def _header(path: Path, lines: Sequence[tuple[int, list[str]]]) -> list[str]:
         if names.count(name) > 1:
             raise TableFault(path, line, f"the column {name!r} is there twice")
     return names
+
+
+def _column(name: str, cells: Sequence[str]) -> Column:
+    kind = _kind(cells)
+    if kind != "TEXT":
+        return Column(name, kind)
+    found = tuple(dict.fromkeys(cell[:MAX_SAMPLE] for cell in cells if cell))
+    return Column(name, kind, found if len(found) <= FEW_VALUES else found[:1])
 
 
 def _kind(cells: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from service.tools.base import Tool, ToolContext, ToolFailed, tool
 from service.tools.sources.base import SourceFault
-from service.tools.tables import MAX_SQL, QueryFailed, Table, TableFault, Tables
+from service.tools.tables import MAX_SQL, Column, QueryFailed, Table, TableFault, Tables
 
 DESCRIPTION = """Ask the agent's tables by one SELECT of SQLite's SQL. Use it for counts, totals and comparisons.
 
@@ -56,9 +56,12 @@ def _query_tool(tables: Tables) -> Tool:
 
 
 def _listed(tables: tuple[Table, ...]) -> str:
-    """List tables and columns for the model, such as `usage(month TEXT, teams INTEGER), 200 rows`."""
-    lines = (
-        f"{table.name}({', '.join(f'{column.name} {column.kind}' for column in table.columns)}), {table.rows} rows"
-        for table in tables
-    )
+    """List tables and columns for the model: `usage(month TEXT like '2026-01', teams INTEGER), 200 rows`."""
+    lines = (f"{one.name}({', '.join(map(_described, one.columns))}), {one.rows} rows" for one in tables)
     return "\n".join(lines)[:MAX_LISTED]
+
+
+def _described(column: Column) -> str:
+    values = ["'{}'".format(value.replace("'", "''")) for value in column.values]
+    word = " like " if len(values) == 1 else " of " if values else ""
+    return f"{column.name} {column.kind}{word}{'/'.join(values)}"
