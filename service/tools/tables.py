@@ -14,6 +14,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -84,14 +85,13 @@ class Tables:
     """Tables of one agent, asked by several threads: each query has a connection and a copy of its own."""
 
     def __init__(self, folder: Path) -> None:
-        """Read `folder`/*.csv. Raises `TableFault`."""
-        made = sqlite3.connect(":memory:", check_same_thread=False)
-        self.tables = tuple(_load(made, path, read) for path, read in _files(folder))
-        if sum(table.rows for table in self.tables) > MAX_ROWS:
-            raise TableFault(folder, 0, f"the tables together must not have more than {MAX_ROWS} rows")
-        made.commit()
-        self._image = made.serialize()
-        made.close()
+        """Read `folder`/*.csv, one or more. Raises `TableFault`."""
+        with closing(sqlite3.connect(":memory:")) as made:
+            self.tables = tuple(_load(made, path, text) for path, text in _files(folder))
+            if sum(table.rows for table in self.tables) > MAX_ROWS:
+                raise TableFault(folder, 0, f"the tables together must not have more than {MAX_ROWS} rows")
+            made.commit()
+            self._image = made.serialize()
 
     def query(self, sql: str, seconds: float = SECONDS) -> Result:
         """Run one SELECT. Raises `QueryFailed`."""

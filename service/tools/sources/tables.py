@@ -30,14 +30,14 @@ class TableTools:
 
     def tools(self, folder: Path) -> Mapping[str, Tool]:
         place = folder / "tables"
-        if not place.is_dir():
+        if not any(place.glob("*.csv")):
             return {}
         try:
             tables = Tables(place)
         except TableFault as fault:
             where = fault.path.relative_to(folder).as_posix()
             raise SourceFault(where, fault.line, fault.detail) from None
-        return {"query_table": _query_tool(tables)} if tables.tables else {}
+        return {"query_table": _query_tool(tables)}
 
 
 def _query_tool(tables: Tables) -> Tool:
