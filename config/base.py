@@ -228,6 +228,11 @@ class Settings(Identity):
         False,
         description="Webhooks may go to this machine and its network; refused in staging and production",
     )
+    fetch_hosts: str = Field(
+        "",
+        description="Hosts of your own network that the tool `fetch` may read besides public ones, such as "
+        "`wiki.example.com` or `10.0.0.7:8080`, separated by commas; empty: none",
+    )
     cors_origins: str = Field(
         "",
         description="Other sites whose pages may call the API in a browser, such as `https://app.example.com`, "

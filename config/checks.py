@@ -57,6 +57,13 @@ def origin(text: str) -> str:
     return text
 
 
+def place(text: str) -> str:
+    """Check a host's name or IPv4 address, alone or with a port."""
+    if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?", text):
+        raise ValueError("is not a host such as wiki.example.com or 10.0.0.7:8080, in lower case")
+    return text
+
+
 def keyring(url: str, others: Mapping[str, object]) -> str:
     """Check that the keyring is another database than the service's, and a file that others cannot read."""
     if _database(url) == _database(str(others.get("database_url", ""))):

@@ -107,6 +107,11 @@ class Rules(BaseModel):
     def _private_key(cls, pem: SecretStr) -> SecretStr:
         return checks.ed25519_key(pem)
 
+    @field_validator("fetch_hosts", check_fields=False)
+    @classmethod
+    def _hosts(cls, text: str) -> str:
+        return ",".join(checks.place(one) for one in map(str.strip, text.split(",")) if one)
+
     @field_validator("cors_origins", check_fields=False)
     @classmethod
     def _origins(cls, text: str) -> str:

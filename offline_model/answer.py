@@ -6,10 +6,10 @@ import re
 
 import orjson
 
-from offline_model import arithmetic, calls, conversation, extract, notes, planning, writing
+from offline_model import arithmetic, calls, conversation, extract, notes, planning, querying, writing
 from offline_model.conversation import Conversation, Result
 from offline_model.extract import Quote
-from offline_model.schema import Filler
+from offline_model.schema import Filler, schema_in_words
 from offline_model.shapes import Json
 from offline_model.text import quote, stems
 
@@ -32,9 +32,10 @@ def blocks(body: Json, seed: str) -> list[Json]:
             for i, c in enumerate(wanted)
         ]  # fmt: skip
     form = (body.get("output_config") or {}).get("format")
-    if form:
-        filler = Filler(form["schema"], parsed, lambda asked: plain_answer(parsed, asked))
-        filled = writing.critique(parsed, form["schema"]) or filler.fill()
+    wanted_schema = form["schema"] if form else schema_in_words(parsed.system)
+    if wanted_schema is not None:
+        filler = Filler(wanted_schema, parsed, lambda asked: plain_answer(parsed, asked))
+        filled = writing.critique(parsed, wanted_schema) or filler.fill()
         return [_text(orjson.dumps(filled).decode())]
     joined = planning.results(conversation.last_user_text(body))
     return [_text(planning.join(joined))] if joined else answer(parsed)
@@ -98,6 +99,9 @@ def _tool_sentences(parsed: Conversation) -> list[str]:
             continue
         if good[-1].sources or _is_empty_search(good[-1]):
             continue  # its passages are quoted elsewhere, or there are none
+        if told := querying.sentence(good[-1].text, str(good[-1].input.get("sql"))):
+            sentences.append(told)
+            continue
         often = (
             f"The {name} tool was called {parsed.times_called(name) - len(failed)} times. It last answered"
             if parsed.times_called(name) - len(failed) > 1

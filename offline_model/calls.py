@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from offline_model import arithmetic, extract, schema
+from offline_model import arithmetic, extract, querying, schema
 from offline_model.conversation import Conversation
 from offline_model.shapes import Json
 from offline_model.text import stems
@@ -60,6 +60,12 @@ def next_calls(parsed: Conversation) -> list[Call]:
 
 def calculator(parsed: Conversation) -> Json | None:
     return _find(parsed, r"calc|arithmetic|^math", r"arithmetic|calculat")
+
+
+def table_tool(parsed: Conversation) -> Json | None:
+    return next(
+        (tool for tool in parsed.tools if "sql" in (tool["input_schema"].get("properties") or {})), None
+    )
 
 
 def search_tool(parsed: Conversation) -> Json | None:
@@ -121,12 +127,15 @@ def without_calls(question: str, names: Iterable[str]) -> str:
 
 
 def _fitting(parsed: Conversation) -> list[Call]:
-    """Choose the calculator for a sum and the search for a question; each once per question."""
+    """Choose the calculator for a sum, and the tables or the search for a question; each once per question."""
     calls = []
     total = arithmetic.find(parsed.question)
     tool = calculator(parsed)
     if total and tool and not parsed.times_called(tool["name"]):
         calls.append(Call(tool["name"], fill(tool, parsed.question, 0, total.expression)))
+    tool = table_tool(parsed)
+    if tool and (sql := querying.query(tool, parsed.question)):
+        return calls if parsed.results_of(tool["name"]) else [*calls, Call(tool["name"], {"sql": sql})]
     tool = search_tool(parsed)
     asked = total.rest if total else parsed.question
     if tool and not parsed.times_called(tool["name"]) and _wants_knowledge(parsed, asked):

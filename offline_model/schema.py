@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any
@@ -123,6 +124,16 @@ class Filler:
         value = asked if ASKED_FOR.search(name) else self._answer(asked)
         least, most = int(limit(schema, "minLength", 0)), int(limit(schema, "maxLength", 10_000))
         return value[:most].ljust(least, ".")
+
+
+def schema_in_words(system: str) -> Json | None:
+    """Return the schema that follows “… valid for this JSON Schema:” in a system prompt."""
+    _, found, rest = system.rpartition("valid for this JSON Schema:")
+    try:
+        schema, _ = json.JSONDecoder().raw_decode(rest.lstrip()) if found else (None, 0)
+    except (ValueError, RecursionError):
+        return None
+    return schema if isinstance(schema, dict) else None
 
 
 def number(schema: Json, name: str, asked: str, kind: str) -> float:

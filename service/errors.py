@@ -227,6 +227,12 @@ class ModelRefused(ModelRejected):
     code, title = "model_refused", "The model declined to answer"
 
 
+class OutputInvalid(ModelError):
+    """Answer that does not fit its `output_schema`, also after one repair; the run keeps it as `output`."""
+
+    code, title = "output_invalid", "The model's answer does not fit the schema"
+
+
 class PriceUnknown(SlipwayError):
     status, code, title = 503, "price_unknown", "The price of this model is not known"
 

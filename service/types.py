@@ -185,6 +185,7 @@ class RunRequest:
     priority: Literal["normal", "batch"] = "normal"
     on_conflict: OnConflict | None = None  # when its session is busy; None: the setting; not stored
     parent_message_id: str | None = None  # message this turn continues; "": none; None: the newest
+    output_schema: dict[str, Any] | None = None  # of the answer; None: the agent's own, if any
     end_user: str | None = None  # for whom the caller asks, by the caller's own name for them
     tool_scopes: tuple[str, ...] | None = None  # of the caller's key; None: all tools
     door: str | None = None  # label of the API surface; stored with the run, not in the request
@@ -221,6 +222,7 @@ class Answer:
     tier: str | None = None
     sources: tuple[dict[str, str], ...] = ()
     repeated_calls: tuple[str, ...] = ()  # tools of a loop that was stopped before this answer
+    structured: Any = None  # the output as a value, if a schema was asked for
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from service.agents.packages import packaged_agents
 from service.agents.patterns import PATTERNS
 from service.infra.backends import Infra
 from service.infra.redis import RedisStore
-from service.tools.sources import SOURCES
+from service.tools.sources import sources
 from service.tools.sources.packages import Packages, PackageTools
 from service.types import Tier
 from service.usage.prices import PriceTable
@@ -33,7 +33,8 @@ def build(settings: Settings, infra: Infra, prices: PriceTable) -> AgentCatalog:
     packages = Packages(settings.agent_packages)
     tools = PackageTools(packages)
     packaged = packaged_agents(packages, tools)
-    available = Available(PATTERNS, (tools, *SOURCES), models, prices)
+    own = sources(settings.fetch_hosts.split(","))
+    available = Available(PATTERNS, (tools, *own), models, prices)
     if not settings.reload:
         return AgentCatalog(settings.agents_dir, available, packaged)
     with suppress(OSError):  # reported by the first write into it that fails

@@ -14,6 +14,7 @@ from service.agents.spec import AgentSpec, EvalCase, PatternOptions
 from service.errors import PriceUnknown
 from service.knowledge import Knowledge, excluded_files
 from service.llm.routing import TIERS
+from service.text.json_schema import JsonSchema, SchemaFault
 from service.text.suggest import did_you_mean, unknown
 from service.tools import Tool
 from service.usage.prices import PriceTable, today
@@ -33,6 +34,7 @@ def spec_findings(
     yield from _tool_findings(spec, available)
     yield from _policy_findings(spec, available)
     yield from flow_findings(spec, available)
+    yield from _schema_findings(spec)
     own = pattern.Options.model_fields if pattern is not None else {}
     for name, field in type(spec).model_fields.items():
         foreign = name not in AgentSpec.model_fields and name not in own
@@ -45,12 +47,15 @@ def spec_findings(
 def _tool_findings(spec: AgentSpec, available: Mapping[str, Tool]) -> Iterator[Finding]:
     for number, name in enumerate(spec.tools):
         if name not in available:
-            yield Finding(("tools", number), f"there is no tool {name!r}{unknown(name, available)}")
+            hint = ": write tables/*.csv" if name == "query_table" else unknown(name, available)
+            yield Finding(("tools", number), f"there is no tool {name!r}{hint}")
         elif name in spec.tools[:number]:
             yield Finding(("tools", number), f"{name!r} is there twice")
         elif spec.cache.ttl_seconds and available[name].changes:
             detail = f"must be 0: an answer that used {name!r} cannot be given again"
             yield Finding(("cache", "ttl_seconds"), detail)
+    if "query_table" in available and "query_table" not in spec.tools:
+        yield Finding((), "no tool reads these tables: list query_table under `tools`", "warning", "tables")
     for number, name in enumerate(spec.approvals):
         if name not in spec.tools:
             hint = did_you_mean(name, spec.tools)
@@ -72,6 +77,14 @@ def _policy_findings(spec: AgentSpec, available: Mapping[str, Tool]) -> Iterator
             if name in available and argument not in arguments:
                 detail = f"{name!r} has no argument {argument!r}{unknown(argument, arguments)}"
                 yield Finding(("policies", name, bound, argument), detail)
+
+
+def _schema_findings(spec: AgentSpec) -> Iterator[Finding]:
+    if spec.output_schema is not None:
+        try:
+            JsonSchema(spec.output_schema)
+        except SchemaFault as fault:
+            yield Finding(("output_schema", *fault.path), fault.detail)
 
 
 def eval_findings(cases: Sequence[EvalCase], spec: AgentSpec, options: PatternOptions) -> Iterator[Finding]:

@@ -42,6 +42,8 @@ class AgentDefinition:
     cache: CacheSpec
     options: PatternOptions  # fields of the agent's pattern
     policies: Mapping[str, ToolPolicy] = field(default_factory=dict)  # of some tools, by name
+    examples: tuple[str, ...] = ()
+    output_schema: dict[str, Any] | None = None  # of the answers, unless a request brings its own
     knowledge: Knowledge | None = None
     evals: tuple[EvalCase, ...] = field(default=(), repr=False)
     program: Program | None = None  # its `agent.py`, for pattern `code`
@@ -66,6 +68,8 @@ class AgentDefinition:
             "tools": list(self.tools),
             "approvals": list(self.approvals),
             "limits": self.limits.model_dump(),
+            "examples": list(self.examples),
+            "output_schema": self.output_schema,
         }
 
 

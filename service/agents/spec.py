@@ -26,6 +26,7 @@ def _rate(text: str) -> str:
 
 Rate = Annotated[str, AfterValidator(_rate)]
 HostPattern = Annotated[str, Field(max_length=253, pattern=HOST_PATTERN)]
+Example = Annotated[str, Field(min_length=1, max_length=500)]
 
 
 class Spec(BaseModel):
@@ -116,6 +117,12 @@ class AgentSpec(Spec):
     )
     limits: LimitSpec = LimitSpec()
     cache: CacheSpec = CacheSpec()
+    examples: Annotated[tuple[Example, ...], Field(max_length=10)] = Field(
+        (), description="A few questions to try, for clients; at most 10, of up to 500 characters"
+    )
+    output_schema: dict[str, Any] | None = Field(
+        default=None, description="JSON Schema of the answer, which is then JSON; a request's own replaces it"
+    )
 
 
 class PatternOptions(Spec):

@@ -110,9 +110,11 @@ class AnswerCache:
         if agent.cache.shared:  # within the workspace
             default = caller.workspace_id == DEFAULT_WORKSPACE
             owner = "shared" if default else f"shared {caller.workspace_id}"
-        asked = [request.context, request.max_tokens, request.effort, request.tier]
+        asked: list[Any] = [request.context, request.max_tokens, request.effort, request.tier]
         if request.max_steps is not None:  # a lower step limit may change the answer
             asked.append(request.max_steps)
+        if request.output_schema is not None:  # the agent's own is part of its version
+            asked.append(request.output_schema)
         parts = [agent.id, agent.version, model, owner, *asked]
         digest = hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS))
         (message,) = request.messages

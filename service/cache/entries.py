@@ -23,7 +23,7 @@ from service.types import Run, RunStatus, now_ms
 
 Cache = Literal["hit", "near", "stale", "coalesced", "miss", "bypass"]
 Vector: TypeAlias = "array[float]"
-STORED_FIELDS = ("output", "stop_reason", "model", "tier", "steps", "tools", "sources")
+STORED_FIELDS = ("output", "structured", "stop_reason", "model", "tier", "steps", "tools", "sources")
 MODEL_AWAY = (ModelUnavailable, ModelTimeout)  # errors for which a stale answer is better than none
 # Errors that every run with the same question meets, however often it is retried. These and `ModelError`, which may
 # be transient, are shared with all waiters; any other error, such as a spent budget, is the owner's alone.

@@ -10,7 +10,8 @@ import ipaddress
 import socket
 import ssl
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -55,6 +56,14 @@ class Answer(NamedTuple):
     body: bytes
 
 
+class StreamedAnswer(NamedTuple):
+    """Answer under way. `headers` by name in small letters; `parts` are the pieces of the body, as sent."""
+
+    status: int
+    headers: Mapping[str, str]
+    parts: Iterator[bytes]
+
+
 class SafeClient:
     """Thread-safe client for URLs of users and other services; each connection is used once.
 
@@ -78,12 +87,31 @@ class SafeClient:
 
         Raises `AddressRefused`, or `NoAnswer`, also for a longer body.
         """
+        with self.stream(method, url, headers, body) as answer:
+            return Answer(answer.status, _read(answer.parts, most) if most else b"")
+
+    @contextmanager
+    def stream(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes = b"",
+        *,
+        seconds: float | None = None,
+    ) -> Iterator[StreamedAnswer]:
+        """Send a request, and give its answer once the head has arrived; its body is read by iteration.
+
+        `seconds`: for this exchange, to the last byte read; at most the client's own. Raises `AddressRefused` or
+        `NoAnswer`, also while the body is read.
+        """
         if wrong := address_fault(url, allow_private=self._allow_private):
             raise AddressRefused(f"The address {wrong}.")
-        extensions = {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), self._seconds)}
+        seconds = min(self._seconds, seconds or self._seconds)
+        extensions = {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), seconds)}
         if self._context is None:  # takes 40 ms, so it is shared
             self._context = ssl.create_default_context()
-        backend = _PublicOnly(self._resolver, self._allow_private, self._seconds)
+        backend = _PublicOnly(self._resolver, self._allow_private, seconds)
         try:
             with (
                 httpcore2.ConnectionPool(self._context, network_backend=backend) as pool,
@@ -91,16 +119,19 @@ class SafeClient:
                     method, url, headers=list(headers.items()), content=body, extensions=extensions
                 ) as answer,
             ):
-                return Answer(int(answer.status), _read(answer, most) if most else b"")
+                head = {
+                    name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers
+                }
+                yield StreamedAnswer(int(answer.status), head, answer.iter_stream())
         except (httpcore2.TimeoutException, TimeoutError):
-            raise NoAnswer(f"No answer within {self._seconds:g} s.") from None
+            raise NoAnswer(f"No answer within {seconds:g} s.") from None
         except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError, UnicodeError) as error:
             raise NoAnswer(f"No answer ({type(error).__name__}).") from None
 
 
-def _read(answer: httpcore2.Response, most: int) -> bytes:
+def _read(parts: Iterator[bytes], most: int) -> bytes:
     found = bytearray()
-    for part in answer.iter_stream():
+    for part in parts:
         found += part
         if len(found) > most:
             raise NoAnswer(f"The answer is longer than {most} bytes.")

@@ -7,6 +7,7 @@ from typing import Any
 
 from service.guardrails.taint import Taint
 from service.runs.journal import Journal
+from service.runs.output_form import OutputForm
 from service.runs.slots import Handle
 from service.runs.text_output import TextOutput
 from service.runs.untrusted import taint_of
@@ -24,6 +25,7 @@ class Attempt:
     journal: Journal
     handle: Handle  # stops it; holds its deadline and the model call under way
     stale_answer: StaleAnswer = None
+    form: OutputForm | None = None  # of the answer
     summary: tuple[int, str] | None = None  # (number, text): summary of the session up to that message
     tools_used: list[ToolUse] = field(default_factory=list)
     model_seconds: float = 0.0  # spent waiting for the model

@@ -46,7 +46,7 @@ def result_of(
         "door": run.door,
         "input": run.request.question,
         "output": answer.output if answer else progress.text,
-        "structured": None,
+        "structured": answer.structured if answer else None,
         "stop_reason": answer.stop_reason if answer else None,
         "model": answer.model if answer else None,
         "tier": run.tier,

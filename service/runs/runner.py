@@ -25,9 +25,11 @@ from service.observe.observer import Observer
 from service.runs.attempt import Attempt
 from service.runs.batch.steps import WaitsForBatch
 from service.runs.idempotency import AlreadyStarted
+from service.runs.output_form import OutputForm
 from service.runs.result import Progress, problem_of, result_of, started_of
 from service.runs.slots import HandedOver, LeaseLost
 from service.runs.steps import RunSteps, StepDependencies
+from service.runs.structured import structured
 from service.runs.tool_execution import WaitsForApproval
 from service.runs.tree_steps import TreeSteps
 from service.runs.untrusted import add_history, answer_without_links
@@ -80,11 +82,14 @@ class Runner:
                 raise WorkerLost(f"{run.losses} workers ended while they executed this run.")
             attempt.handle.check()
             agent = self.steps.tool_execution.permitted(agent, run)
+            attempt.form = OutputForm.of(agent, run.request)
+            attempt.text.held = attempt.form is not None
             steps = TreeSteps(self.steps, agent, attempt, self.catalog, self.patterns)
             messages = yield from self._conversation(agent, attempt, steps)
             context = Context(agent, run.request, messages, agent.prompt, steps)
             answer = yield from self.patterns[agent.pattern].run(context)
             answer = answer_without_links(answer, attempt.taint, agent)
+            answer = yield from structured(answer, attempt, steps, agent)
             yield from self._end(attempt, RunStatus.SUCCEEDED, answer=answer)
         except (WaitsForApproval, WaitsForBatch, AgentStopped) as reason:
             yield from self._leave_waiting(attempt, reason)
@@ -188,9 +193,10 @@ class Runner:
         if stale is not None and isinstance(error, MODEL_AWAY) and not attempt.text.deltas:
             run.cache = "stale"
             answer = Answer(
-                stale["output"], stale["stop_reason"], stale["model"], stale["tier"], tuple(stale["sources"])
+                **{name: stale[name] for name in ("output", "stop_reason", "model", "tier", "structured")},
+                sources=tuple(stale["sources"]),
             )
-            yield from attempt.text.write(answer.output)
+            yield from attempt.text.tell(answer.output)
             yield from self._end(attempt, RunStatus.SUCCEEDED, answer=answer)
             return
         status = RunStatus.CANCELLED if isinstance(error, RunCancelled) else RunStatus.FAILED

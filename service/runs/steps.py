@@ -73,6 +73,8 @@ class RunSteps:
         """
         if counts:
             self._count()
+        if self._attempt.form is not None:
+            prompt = self._attempt.form.asked(prompt)
         if prompt.tier is None:
             models = yield from self._routed_models(prompt.tools)
         else:
@@ -88,7 +90,7 @@ class RunSteps:
             max_tokens=prompt.max_tokens or options.max_tokens or agent.max_tokens,
             tools=[tool.for_model() for tool in agent.tools.values()] if prompt.tools else (),
             may_call_tools=prompt.may_call_tools,
-            effort=None if prompt.json_schema else options.effort or agent.effort,
+            effort=options.effort or agent.effort if prompt.publish or not prompt.json_schema else None,
             json_schema=prompt.json_schema,
             stream=prompt.publish and self._run.mode != "wait",
             user_id=self._run.user_id,

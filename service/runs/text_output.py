@@ -26,6 +26,7 @@ class TextOutput:
         self._journal = journal
         self._hosts: Hosts | None = None
         self._links = LinkFilter(None)
+        self.held = False  # nothing is written: the answer is told once it is whole and valid
         self.deltas = 0  # written in this attempt, including those clients have from an earlier one
 
     def begin(self, hosts: Hosts | None) -> None:
@@ -33,9 +34,16 @@ class TextOutput:
         self._hosts, self._links = hosts, LinkFilter(hosts)
 
     def write(self, text: str) -> list[RunEvent]:
-        """Publish a delta now, without what may become a link; return the resulting events."""
+        """Publish a delta now, without what may become a link; return the resulting events, none while text is held."""
+        if self.held:
+            return []
         self.deltas += 1
         return self._publish(self._links.feed(storable(text)))
+
+    def tell(self, text: str) -> list[RunEvent]:
+        """Publish an answer that was held and has no links left to take out."""
+        self.deltas += 1
+        return self._publish(storable(text))
 
     def end(self) -> list[RunEvent]:
         """Publish what was held back of a reply that is complete."""
@@ -59,7 +67,8 @@ class TextOutput:
 
     def write_after_commit(self, text: str) -> None:
         """Publish a complete text with the next transaction, which stores its step."""
-        self._journal.publish_after_commit(Event.TEXT_DELTA, _delta(text))
+        if not self.held:
+            self._journal.publish_after_commit(Event.TEXT_DELTA, _delta(text))
 
     def _publish(self, text: str) -> list[RunEvent]:
         return self._journal.publish(Event.TEXT_DELTA, _delta(text)) if text else []

@@ -244,6 +244,8 @@ class AgentView(Shape):
     tools: list[str]
     approvals: list[str]
     limits: dict[str, Any]
+    examples: list[str]
+    output_schema: dict[str, Any] | None
 
 
 class AgentList(Page[AgentView]): ...

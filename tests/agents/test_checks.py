@@ -36,6 +36,46 @@ def fault(agents_dir: Path) -> str:
     return str(found).removeprefix(f"{agents_dir}/probe/")
 
 
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ("{type: objec}", 'agent.yaml:3: output_schema.type: "objec" is not valid'),
+        (
+            "{properties: {a: {$ref: 'https://a.test/'}}}",
+            "agent.yaml:3: output_schema.properties.a.$ref: must lead to",
+        ),
+        ("{const: 2026-11-30}", "agent.yaml:3: output_schema: must be JSON"),
+        ("[]", "agent.yaml:3: output_schema: must hold fields"),
+    ],
+)
+def test_a_faulty_schema_is_a_fault(tmp_path: Path, schema: str, said: str) -> None:
+    spec = f"{GOOD}output_schema: {schema}\n"
+    assert fault(write(tmp_path, agent_yaml=spec, prompt_md="x")).startswith(said)
+
+
+def test_a_faulty_table_is_a_fault_with_its_line(tmp_path: Path) -> None:
+    agents_dir = write(tmp_path, agent_yaml=REACT + "tools: [query_table]\n", prompt_md="x")
+    (tmp_path / "probe" / "tables").mkdir()
+    (tmp_path / "probe" / "tables" / "usage.csv").write_text("a,b\n1\n")
+    assert fault(agents_dir) == "tables/usage.csv:2: has 1 cells, the header 2"
+
+
+def test_tables_that_no_tool_reads_and_a_tool_without_tables(tmp_path: Path) -> None:
+    agents_dir = write(tmp_path, agent_yaml=REACT + "tools: [query_table]\n", prompt_md="x")
+    assert fault(agents_dir) == "agent.yaml:3: tools.0: there is no tool 'query_table': write tables/*.csv"
+    write(tmp_path, agent_yaml=REACT + "tools: [calculator]\n")
+    (tmp_path / "probe" / "tables").mkdir()
+    (tmp_path / "probe" / "tables" / "usage.csv").write_text("a,b\n1,2\n")
+    assert warnings(agents_dir) == [
+        "tables: warning: no tool reads these tables: list query_table under `tools`"
+    ]
+
+
+def test_examples_are_few_and_short(tmp_path: Path) -> None:
+    spec = GOOD + f"examples: [{', '.join('abcdefghijk')}]\n"
+    assert "agent.yaml:3: examples: " in fault(write(tmp_path, agent_yaml=spec, prompt_md="x"))
+
+
 @pytest.mark.parametrize("spec", [GOOD, REACT + "tools: [calculator]\n"])
 def test_an_agent_in_order_has_none(tmp_path: Path, spec: str) -> None:
     assert warnings(write(tmp_path, agent_yaml=spec, prompt_md="x")) == []

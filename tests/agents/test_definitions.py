@@ -53,6 +53,8 @@ def test_defaults_and_public_view(write: Write) -> None:
         "tools": [],
         "approvals": [],
         "limits": {"rate": None, "steps": 10, "seconds": 120, "model_seconds": None},
+        "examples": [],
+        "output_schema": None,
     }
 
 

@@ -29,6 +29,7 @@ def answered(run: Run, output: str = "An answer.", **changed: Any) -> Run:
     """As the runner leaves it."""
     run.status = RunStatus.SUCCEEDED
     result = {
+        "structured": None,
         "stop_reason": "end_turn",
         "model": "m",
         "tier": "simple",

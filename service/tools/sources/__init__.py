@@ -1,14 +1,22 @@
-"""Tool sources: built-in tools, and the functions of an agent's `tools.py`.
+"""Tool sources: built-in tools, tables of an agent's folder, and the functions of its `tools.py`.
 
-To add one: a module with a `ToolSource`, and an entry in `SOURCES`.
+To add one: a module with a `ToolSource`, and an entry in `sources`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from service.tools.sources.author import AuthorTools
 from service.tools.sources.base import ToolSource
 from service.tools.sources.builtin import BuiltinTools
+from service.tools.sources.tables import TableTools
+from service.tools.sources.web import WebTools
 
-SOURCES: Sequence[ToolSource] = (BuiltinTools(), AuthorTools())
+
+def sources(fetch_hosts: Collection[str] = ()) -> Sequence[ToolSource]:
+    """Return the sources of this process; `fetch_hosts`: see `service.tools.fetch.Fetcher`."""
+    return (BuiltinTools(), WebTools(fetch_hosts), TableTools(), AuthorTools())
+
+
+SOURCES: Sequence[ToolSource] = sources()

@@ -1,4 +1,4 @@
-"""Built-in tools, which every agent may list without code of its own."""
+"""Built-in tools, which every agent may list without code of its own; further ones are in `web` and `tables`."""
 
 from __future__ import annotations
 

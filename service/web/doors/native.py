@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from flask import Blueprint, Response
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from service import errors
 from service.errors import fault
 from service.runs.result import shown
+from service.text.json_schema import JsonSchema, SchemaFault
 from service.types import Effort, OnConflict, RunRequest
 from service.web.admission import admit, allowed_agent, guard
+from service.web.body import pointer
 from service.web.current import current, services
 from service.web.openapi import api
 from service.web.run_responses import ADMISSION_ERRORS, RUN_ERRORS, folded, with_cache, with_replayed
@@ -43,6 +45,24 @@ class Turn(Body):
     content: ModelText | Annotated[list[TextBlock], Field(fail_fast=True, min_length=1, max_length=100)]
 
 
+def _schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """Check a schema. Raises `Invalid` with a pointer to the part at fault."""
+    try:
+        JsonSchema(schema)
+    except SchemaFault as wrong:
+        raise fault(pointer(["output_schema", *wrong.path]), wrong.detail) from None
+    return schema
+
+
+OutputSchema = Annotated[
+    dict[str, Any],
+    Field(
+        description="JSON Schema of the answer, which is then JSON: `structured` in the result is its value"
+    ),
+    AfterValidator(_schema),
+]
+
+
 class RunBody(Body):
     """Question to an agent: `input`, or `messages` that begin and end with the user's turn."""
 
@@ -61,6 +81,7 @@ class RunBody(Body):
     on_disconnect: Literal["continue", "cancel"] = "continue"
     on_conflict: OnConflict | None = None
     parent_message_id: Annotated[str, Field(pattern=r"^msg_[0-9a-z]{26}$")] | None = None
+    output_schema: OutputSchema | None = None
     end_user: EndUser | None = None
     metadata: Metadata | None = None
 

@@ -11,6 +11,7 @@ from service.tools import Tool
 from service.tools.sources import SOURCES
 from service.tools.sources.base import SourceFault, tools_of
 from service.tools.sources.builtin import BUILTINS, calculator
+from service.tools.sources.web import WebTools
 from tests.agents.house import TOOLS
 
 
@@ -30,11 +31,12 @@ class Remote:
 def test_an_agent_has_the_tools_of_every_source(tmp_path: Path) -> None:
     (tmp_path / "tools.py").write_text(TOOLS)
     found = tools_of([*SOURCES, Remote(sum=calculator)], tmp_path)
-    assert list(found) == [*BUILTINS, "look", "send", "sum"]
+    assert list(found) == [*BUILTINS, *WebTools().tools(tmp_path), "look", "send", "sum"]
 
 
 def test_a_name_stands_for_one_tool(tmp_path: Path) -> None:
-    assert tools_of([*SOURCES, Remote(calculator=calculator)], tmp_path) == BUILTINS  # the same once more
+    again = tools_of([*SOURCES, Remote(calculator=calculator)], tmp_path)  # the same once more
+    assert again == tools_of(SOURCES, tmp_path)
     (tmp_path / "tools.py").write_text(TOOLS)
     with pytest.raises(
         SourceFault, match=r"^'look' is the name of a tools.py tool: choose another$"
