@@ -57,6 +57,11 @@ class AgentDefinition:
         """Models that the agent's tiers allow, cheapest first."""
         return self.model_router.within(self.bounds)
 
+    @property
+    def dangers(self) -> list[str]:
+        """Names of tools whose calls always need a person's approval."""
+        return [name for name, tool in self.tools.items() if tool.risk == "danger"]
+
     def public(self) -> dict[str, Any]:
         """Return the agent as `GET /v1/agents` shows it."""
         return {
@@ -66,7 +71,7 @@ class AgentDefinition:
             "version": self.version,
             "models": self.models,
             "tools": list(self.tools),
-            "approvals": list(self.approvals),
+            "approvals": [*self.approvals, *(name for name in self.dangers if name not in self.approvals)],
             "limits": self.limits.model_dump(),
             "examples": list(self.examples),
             "output_schema": self.output_schema,

@@ -67,8 +67,9 @@ class Call:
 
     @property
     def to_claim(self) -> bool:
-        """Return whether the call must not be repeated unnoticed."""
-        return self.is_due and self.tool is not None and not self.tool.idempotent
+        """Return whether the call must not be repeated unnoticed: one approval allows one call of any tool."""
+        may_repeat = self.tool is not None and self.tool.idempotent and self.allowed_by is None
+        return self.is_due and not may_repeat
 
     @property
     def audited(self) -> bool:
@@ -78,7 +79,7 @@ class Call:
     @property
     def can_overlap(self) -> bool:
         """Return whether the call may run beside others: it only reads, and may be repeated."""
-        return self.is_due and self.tool is not None and self.tool.idempotent and not self.tool.changes
+        return self.is_due and not self.to_claim and not self.audited
 
 
 def proposed(

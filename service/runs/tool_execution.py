@@ -1,8 +1,8 @@
 """Tool calls within a run: policy, approval, claim, call, store.
 
-An idempotent tool may be called again after a crash, so it needs no claim. Any other call is claimed in the database
-before it is made and reported after: a call that is claimed but not reported, or that timed out, is `unknown`, and a
-person decides whether it is made again.
+An idempotent tool may be called again after a crash, so it needs no claim, unless a person approved that one call. Any
+other call is claimed in the database before it is made and reported after: a call that is claimed but not reported, or
+that timed out, is `unknown`, and a person decides whether it is made again.
 """
 
 from __future__ import annotations

@@ -55,3 +55,12 @@ def test_policy_without_effect_is_a_fault(tmp_path: Path, policy: str, said: str
     tools = "tools: [look]" if "look" in policy else "tools: [send, look]"
     spec = (SEND + policy).replace("tools: [send, look]", tools)
     assert fault(write(tmp_path, agent_yaml=spec, prompt_md="x", tools_py=TOOLS)) == f"agent.yaml:{said}"
+
+
+def test_tools_that_always_ask_are_among_the_approvals(tmp_path: Path) -> None:
+    tools = TOOLS.replace("@tool()", '@tool(risk="danger")')
+    for approvals in ("", "approvals: [send]\n", "approvals: [look]\n"):
+        spec = f"{REACT}tools: [send, look]\n{approvals}"
+        catalog = load(write(tmp_path, agent_yaml=spec, prompt_md="x", tools_py=tools))
+        shown = catalog.agents["probe"].public()["approvals"]
+        assert sorted(shown) == (["look", "send"] if "look" in approvals else ["send"])
