@@ -65,3 +65,14 @@ def test_unknown_tool_is_denied_unless_possibly_called() -> None:
     assert policy(gone) == ("deny", "There is no tool named refund.")
     assert policy(replace(gone, readable=False)) == ("deny", "There is no tool named refund.")
     assert policy(replace(gone, made="unknown")) == ("ask", "unknown")
+
+
+def test_call_after_untrusted_text_is_asked_about() -> None:
+    untrusted = replace(CALL, untrusted=True)
+    assert policy(untrusted) == ("ask", "untrusted")
+    assert policy(replace(untrusted, needs_approval=True)) == ("ask", "policy")
+    assert policy(replace(untrusted, approval=Approval(True, "untrusted"))) == ALLOW
+    assert policy(replace(untrusted, made="yes")) == ALLOW
+    assert policy(replace(untrusted, tool=replace(refund, risk="read"))) == ALLOW
+    assert policy(replace(untrusted, tool=replace(refund, risk="danger"))).action == "ask"
+    assert policy(replace(untrusted, tool=None)).action == "deny"

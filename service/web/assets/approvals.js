@@ -8,7 +8,10 @@ import { legible, visible } from "./values.js";
 const EVERY = 15000; // ms between looks while the page is in sight
 const MAX_INPUT = 200; // characters of a question that the service lists
 const OUTCOMES = { approve: "Approved.", approved: "Approved.", deny: "Denied.", denied: "Denied.", cancelled: "Stopped." };
-const WHY = { unknown: "It is not known whether this call was made. May it be made (again)?" };
+const WHY = {
+  unknown: "It is not known whether this call was made. May it be made (again)?",
+  untrusted: "The model has read text that others wrote. May this call be made?",
+};
 let role = "user"; // operators and admins decide; a user sees what waits
 const listed = new Map(); // cards of the section, by id
 let looks = 0; // grows with each look: an answer that comes late says nothing of what came since
@@ -43,6 +46,7 @@ export function approvalCard(approval, onDecided = () => {}) {
     approval.agent ? asker(approval) : null,
     h("p", {}, h("code", { class: "call" }, name), " ", h("span", { class: "quiet" }, WHY[reason] ?? "May this call be made?")),
     legible(given),
+    approval.untrusted ? origin(approval.untrusted) : null,
     approval.agent ? places(approval) : null,
     choice,
     outcome,
@@ -69,6 +73,12 @@ function asker({ username, agent, created_at: at, input }) {
   const cut = input?.length === MAX_INPUT ? "…" : "";
   const who = [h("strong", {}, username), " asked ", h("strong", {}, agent), " · ", when(at)];
   return h("div", { class: "asker" }, h("p", {}, ...who), input ? h("blockquote", {}, ...visible(input), cut) : null);
+}
+
+/** Where text that others wrote came from, and the arguments taken from it. */
+function origin({ sources, pointers }) {
+  const taken = pointers.length ? ["; taken from it: ", h("strong", {}, ...visible(pointers.join(", ")))] : [];
+  return h("p", { class: "facts untrusted" }, "Text of others came from ", ...visible(sources.join(", ")), ...taken, ".");
 }
 
 /** Links to the conversation and the run. */
