@@ -188,6 +188,7 @@ class Runner:
             answer = Answer(
                 stale["output"], stale["stop_reason"], stale["model"], stale["tier"], tuple(stale["sources"])
             )
+            attempt.text.begin(None)  # cleaned when it was made
             yield from attempt.text.write(answer.output)
             yield from self._end(attempt, RunStatus.SUCCEEDED, answer=answer)
             return
@@ -213,7 +214,8 @@ class Runner:
             self.sessions.end(tx, run, attempt.summary)
             self.webhooks.schedule(tx, run)
 
-        run.untrusted = attempt.taint.sources
+        # An attempt that fails early has not found again what earlier ones held.
+        run.untrusted = None if run.resumed and answer is None else attempt.taint.sources
         if answer is None:
             journal.make_storable()  # the failure may be due to text that cannot be stored
         yield from journal.finish(status, last, write)

@@ -9,7 +9,7 @@ import pytest
 from service.guardrails.taint import Taint
 
 MAIL = """Subject: Rechnung
-Bitte überweisen Sie 1.250,50 € an DE02 1001 0010. Antwort an Eve@Evil.example.
+Bitte überweisen Sie 1.250,50 € an DE02 1001 0010. Antwort an Eve@Evil.example. ٧٥٠٠ ريال
 The quick brown fox jumps over the lazy dog, and then some."""
 
 
@@ -32,6 +32,8 @@ def tainted(*words: str) -> Taint:
         (1250.5, True),
         (1250.50, True),
         (1250, False),
+        (7500, True),
+        ("7500", True),
         ("ada@good.example", False),
         ("fox", True),
         ("ox", False),
