@@ -15,14 +15,14 @@ Inside = Literal["", "target", "tag", "definition"]  # part of Markdown or HTML 
 
 _CONTEXT = re.compile(r"\]\(|\]:|<(?=[a-z/!])|[)>]")
 _OPENED: dict[str, Inside] = {"](": "target", "]:": "definition", "<": "tag"}
-_ANCHOR = re.compile(r":|//+|www\.|\.(?:xn--[a-z0-9-]+|[^\W\d_]{2,63})(?![\w-])(?!\.\w)")
+_ANCHOR = re.compile(r":|//+|www\.|\.(?:xn--[a-z0-9-]+|[^\W0-9_]{2,63})(?![\w-])(?!\.\w)")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*$")
 _RUN = re.compile(r"[\w.-]+")  # of a host
 _AUTHORITY = re.compile(r"/*([^/?#\"'<>()\\]*)")
-_PATH = re.compile(r"\.?(?::\d{1,5})?(?:/|\?[\w%&=#])")
+_PATH = re.compile(r"\.?(?::[0-9]{1,5})?(?:/|\?[\w%&=#])")
 LONGEST_SCHEME, LONGEST_HOST = 32, 255
 # Schemes that are links without `//` too. Others are, where they follow `](` or are in a tag.
-_SCHEMES = frozenset({"http", "https", "mailto", "javascript", "vbscript"})
+_SCHEMES = frozenset({"http", "https", "mailto", "xmpp", "magnet", "javascript", "vbscript"})
 # Domains that chat programs turn into links without a path, and those reserved for examples.
 _COMMON = frozenset(["com", "net", "org", "edu", "gov", "mil", "biz", "info", "example", "test", "invalid"])
 # Ends of file names that are no top-level domains: `a.js/b.js` is no link.

@@ -15,7 +15,7 @@ _SCHEME = r"(?<![A-Za-z0-9_@.%&;:/\\+-])(?:(?:https?|ftp):)?//"
 _BARE = r"(?<![\w@.%&;:/\\+-])"
 _MAIL = r"(?<![\w@.%&;:/\\+-])mailto:[A-Za-z0-9_.+-]+@"
 _URL = re.compile(
-    rf"(?:(?P<mail>{_MAIL})|{_SCHEME}|{_BARE})(?P<host>[\w-]+(?:\.[\w-]+)*)(?P<port>:\d{{1,5}})?"
+    rf"(?:(?P<mail>{_MAIL})|{_SCHEME}|{_BARE})(?P<host>[\w-]+(?:\.[\w-]+)*)(?P<port>:[0-9]{{1,5}})?"
     r"(?P<end>[/?#][^\s<>\"'()\[\]{}|\\`*^]*|(?=[)\]>\"'*]|[,.;:!?]*$|[,;!]))"
 )
 _FILLER = "\x01"  # not part of a host, a scheme or Markdown

@@ -18,9 +18,11 @@ _DOTS = {"\u3002": ".", "\uff61": "."}  # which browsers take for dots of a host
 
 @lru_cache(maxsize=4096)
 def plain_character(character: str) -> str:
-    """Return a character's plain form: NFKC and small; empty for an invisible one and for white space."""
+    """Return a character's plain form: NFKC, small, digits in ASCII; empty for an invisible one and for white space."""
     if character in _DOTS:
         return _DOTS[character]
+    if unicodedata.category(character) == "Nd":
+        return str(unicodedata.decimal(character))
     folded = unicodedata.normalize("NFKC", character).casefold()
     return "".join(one for one in folded if not one.isspace() and not _is_invisible(one))
 

@@ -18,7 +18,7 @@ PIECE = 24  # characters of a value that, found in untrusted text, mark it
 _STEP = 12  # between the pieces that are looked for …
 _MOST_PIECES = 400  # … and how many of one value: then their distance grows
 _SHORT = 8  # a value below it counts as found between other than letters and digits only
-_NUMBER = re.compile(r"\d[\d.,'\u2019]*")
+_NUMBER = re.compile(r"[0-9][0-9.,'\u2019]*")
 _SERVER_TOOL = "_tool_result"  # end of the type of a block in which the model's own tools answer
 
 

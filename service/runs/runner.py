@@ -221,7 +221,8 @@ class Runner:
             self.sessions.end(tx, run, attempt.summary)
             self.webhooks.schedule(tx, run)
 
-        run.untrusted = attempt.taint.sources
+        # An attempt that fails early has not found again what earlier ones held.
+        run.untrusted = None if run.resumed and answer is None else attempt.taint.sources
         if answer is None:
             journal.make_storable()  # the failure may be due to text that cannot be stored
         elif not journal.opened:  # an answer without a step

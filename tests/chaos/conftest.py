@@ -43,7 +43,7 @@ import time
 from service.tools import ToolContext, tool
 
 
-@tool(risk="write", idempotent=False)
+@tool(risk="write", idempotent=False, trusted=True)
 def append_line(text: str, context: ToolContext) -> str:
     """Append a line to the ledger of lines."""
     with open(os.environ["TEST_LINES"], "a") as file:

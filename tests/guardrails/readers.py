@@ -51,4 +51,4 @@ def _leads_away(url: str, hosts: Hosts) -> bool:
     if authority is None:
         return False
     host = re.sub(r":\d+$", "", authority[1].rpartition("@")[2]).rstrip(".,;:!?)*_'\"]|")
-    return host not in hosts
+    return bool(host) and host not in hosts

@@ -39,20 +39,20 @@ from service.tools import ToolContext, ToolOutput, tool
 DONE = []
 
 
-@tool(idempotent=True, risk="read")
+@tool(idempotent=True, risk="read", trusted=True)
 def echo(text: str) -> str:
     """Say it again."""
     return text
 
 
-@tool()
+@tool(trusted=True)
 def refund(order: str = "all") -> str:
     """Pay money back."""
     DONE.append(order)
     return f"refunded {order}"
 
 
-@tool(idempotent=True, risk="read")
+@tool(idempotent=True, risk="read", trusted=True)
 def odd(kind: str) -> object:
     """Return what no author should."""
     return ODD[kind]()

@@ -93,3 +93,14 @@ def test_expired_approval_is_a_denial_by_nobody() -> None:
     )
     lost = policy(replace(LOST, approval=replace(late, reason="unknown")))
     assert (lost.action, "nobody decided to make it again" in lost.reason) == ("deny", True)
+
+
+def test_call_after_untrusted_text_is_asked_about() -> None:
+    untrusted = replace(CALL, untrusted=True)
+    assert policy(untrusted) == ("ask", "untrusted")
+    assert policy(replace(untrusted, needs_approval=True)) == ("ask", "policy")
+    assert policy(replace(untrusted, approval=Approval(True, "untrusted"))) == ALLOW
+    assert policy(replace(untrusted, made="yes")) == ALLOW
+    assert policy(replace(untrusted, tool=replace(refund, risk="read"))) == ALLOW
+    assert policy(replace(untrusted, tool=replace(refund, risk="danger"))).action == "ask"
+    assert policy(replace(untrusted, tool=None)).action == "deny"

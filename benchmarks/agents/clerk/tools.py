@@ -3,7 +3,7 @@
 from service.tools import tool
 
 
-@tool(risk="write", idempotent=False)
+@tool(risk="write", idempotent=False, trusted=True)
 def file_note(text: str) -> str:
     """File a note."""
     return f"filed {text}"

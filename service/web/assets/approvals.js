@@ -8,7 +8,10 @@ import { legible, visible } from "./values.js";
 const EVERY = 15000; // ms between looks while the page is in sight
 const MAX_INPUT = 200; // characters of a question that the service lists
 const OUTCOMES = { approve: "Approved.", approved: "Approved.", deny: "Denied.", denied: "Denied.", cancelled: "Stopped." };
-const WHY = { unknown: "It is not known whether this call was made. May it be made (again)?" };
+const WHY = {
+  unknown: "It is not known whether this call was made. May it be made (again)?",
+  untrusted: "The model has read text that others wrote. May this call be made?",
+};
 const EFFECTS = { read: "Only reads", write: "Changes something", danger: "Changes something that must not go wrong" };
 let role = "user"; // operators and admins decide; a user sees what waits
 const listed = new Map(); // cards of the section, by id
@@ -45,6 +48,7 @@ export function approvalCard(approval, onDecided = () => {}) {
     h("p", {}, h("code", { class: "call" }, name), " ", h("span", { class: "quiet" }, WHY[reason] ?? "May this call be made?")),
     legible(given),
     ...about(approval),
+    approval.untrusted ? origin(approval.untrusted) : null,
     approval.agent ? places(approval) : null,
     choice,
     outcome,
@@ -81,6 +85,12 @@ function about({ explanation, tool, expires_at: end }) {
     tool ? h("p", { class: "quiet" }, ...visible(tool.description)) : null,
     effect || end ? h("p", { class: "facts" }, effect ? h("span", {}, effect) : null, end ? h("span", {}, "Denied after ", when(end)) : null) : null,
   ];
+}
+
+/** Where text that others wrote came from, and the arguments taken from it. */
+function origin({ sources, pointers }) {
+  const taken = pointers.length ? ["; taken from it: ", h("strong", {}, ...visible(pointers.join(", ")))] : [];
+  return h("p", { class: "facts untrusted" }, "Text of others came from ", ...visible(sources.join(", ")), ...taken, ".");
 }
 
 /** Links to the conversation and the run. */
