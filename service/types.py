@@ -211,13 +211,14 @@ class ToolUse:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Result of an agent pattern."""
+    """Result of an agent pattern. `untold`: text of the output that no step has told; clients get it with the end."""
 
     output: str
     stop_reason: str
     model: str
     tier: str | None = None
     sources: tuple[dict[str, str], ...] = ()
+    untold: str = ""
 
 
 @dataclass(slots=True)

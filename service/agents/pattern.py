@@ -54,9 +54,6 @@ class Steps(Protocol):
     def call_tool(self, name: str, tool: str, arguments: Mapping[str, Any]) -> Events[ToolResult]:
         """Call one of the agent's tools as if the model had asked for it: policy, approval and claim are the same."""
 
-    def say(self, text: str) -> None:
-        """Tell clients the rest of the answer, which no step told; only after the last step."""
-
     def seconds_left(self) -> float:
         """Return the seconds the run may still take. Raises why it must stop: its end, or a cancellation."""
 

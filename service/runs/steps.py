@@ -124,15 +124,10 @@ class RunSteps:
     def call_tool(self, name: str, tool: str, arguments: Mapping[str, Any]) -> Events[ToolResult]:
         """Call one tool by name, as a step. Raises `AgentFault` where another call may have been made in its place."""
         reply = direct_call(self._attempt, self._deps.tool_execution, name, tool, arguments)
-        self._call_ids |= call_ids(reply)
         return (yield from self.tools(name, reply))[0]
 
-    def say(self, text: str) -> None:
-        self._attempt.text.write_after_commit(text)
-
     def seconds_left(self) -> float:
-        self._attempt.handle.check()
-        return self._attempt.handle.deadline - time.monotonic()
+        return self._attempt.handle.seconds_left()
 
     def _count(self) -> None:
         self._calls += 1
