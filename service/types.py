@@ -214,7 +214,7 @@ class ToolUse:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Result of an agent pattern."""
+    """Result of an agent pattern. `untold`: text of the output that no step has told; clients get it with the end."""
 
     output: str
     stop_reason: str
@@ -223,6 +223,7 @@ class Answer:
     sources: tuple[dict[str, str], ...] = ()
     repeated_calls: tuple[str, ...] = ()  # tools of a loop that was stopped before this answer
     structured: Any = None  # the output as a value, if a schema was asked for
+    untold: str = ""
 
 
 @dataclass(slots=True)

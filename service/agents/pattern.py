@@ -97,9 +97,6 @@ class Steps(Protocol):
         `BudgetExceeded` where the most that they may cost does not fit.
         """
 
-    def say(self, text: str) -> None:
-        """Tell clients the text of a hidden reply after all, or a rest of the answer that no step told."""
-
     def seconds_left(self) -> float:
         """Return the seconds the run may still take. Raises why it must stop: its end, or a cancellation."""
 

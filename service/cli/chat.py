@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import threading
@@ -40,7 +41,7 @@ def chat(name: str, username: str | None, workspace: str) -> None:
 
     The runs are real: their calls are billed, and `flask runs list` shows them. Exit code 1 when a turn failed.
     """
-    with worker_lease() as leased:
+    with without_log_lines(), worker_lease() as leased:
         agent = named(leased, name)
         caller = caller_of(leased, username, workspace)
         talk = Chat(leased, caller, agent.id)
@@ -147,6 +148,17 @@ class Chat:
         click.echo(click.style(printable(detail), fg="red"), err=True)
 
 
+@contextmanager
+def without_log_lines() -> Iterator[None]:
+    """Print no log lines of calls between those of the talk; warnings stay, such as the place where a tool failed."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
 def read_line(prompt: str) -> str | None:
     """Read a line; None at the end. The prompt is for a terminal only, where Ctrl-C discards the line."""
     while True:
@@ -178,7 +190,8 @@ def print_event(event: RunEvent) -> None:
             click.echo(click.style(printable(data["error"]["detail"]), fg="red"), err=True)
         for source in data["sources"]:
             note(f"source: {source['title']} {source['uri']}")
-        note(f"{data['run_id']}: {data['steps']} steps, {data['usage']['cost_usd']} USD")
+        steps = "1 step" if data["steps"] == 1 else f"{data['steps']} steps"
+        note(f"{data['run_id']}: {steps}, {data['usage']['cost_usd']} USD")
     sys.stdout.flush()
 
 

@@ -92,9 +92,6 @@ class BranchSteps(RunSteps):
         """Refuse: a tree has one level."""
         raise AgentFault("A sub-agent may have no sub-agents.")
 
-    def say(self, text: str) -> None:
-        """Tell nothing: the answer of a sub-agent goes to its lead."""
-
     def _check(self) -> None:
         """Raise `Stopped`, or `AgentFault` where the sub-agent is stopped: its run is another agent's."""
         if self._shared.stop.is_set():

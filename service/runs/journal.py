@@ -108,11 +108,6 @@ class Journal:
         blocks = [block for row in self._stored for block in row["reply"].get("content") or ()]
         return {block["id"] for block in blocks if block.get("type") == "tool_use"}
 
-    @property
-    def is_repeating(self) -> bool:
-        """Return whether events added here are stored already: with the last step, or before any with the first."""
-        return max(self.steps, 1) <= len(self._stored)
-
     def make_storable(self) -> None:
         """Replace text that cannot be encoded by U+FFFD in all pending writes: the last resort to end a run."""
         self.events.make_storable()

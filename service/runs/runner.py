@@ -225,8 +225,11 @@ class Runner:
         run.untrusted = None if run.resumed and answer is None else attempt.taint.sources
         if answer is None:
             journal.make_storable()  # the failure may be due to text that cannot be stored
-        elif not journal.opened:  # an answer without a step
-            yield from journal.commit()
+        else:
+            if not journal.opened:  # an answer without a step
+                yield from journal.commit()
+            if answer.untold:
+                attempt.text.write_after_commit(answer.untold)
         yield from journal.finish(status, last, write)
         self.observer.run(run, "ended")
 

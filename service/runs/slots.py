@@ -76,6 +76,11 @@ class Handle:
         if self._reason is not None:
             raise self.why()
 
+    def seconds_left(self) -> float:
+        """Return the seconds until the deadline. Raises the stop reason, if the run must stop."""
+        self.check()
+        return self.deadline - time.monotonic()
+
     def why(self) -> Exception:
         """Return the exception that a stopped run ends with."""
         reasons: dict[str, Exception] = {

@@ -25,7 +25,7 @@ from service.runs.event_log import NewEvent
 from service.runs.journal_codec import decode_reply, decode_result, encode_reply, encode_result
 from service.runs.replies import call_ids, going_on, joined, well_formed
 from service.runs.tool_execution import ToolExecution
-from service.runs.untrusted import add_results, clean, hosts_of
+from service.runs.untrusted import add_results, hosts_of
 from service.store.batches import SENT, WAITING
 from service.tools import ToolResult
 from service.types import Event, Tier, ToolUse, Usage, less_sure
@@ -131,17 +131,10 @@ class RunSteps:
     def call_tool(self, name: str, tool: str, arguments: Mapping[str, Any]) -> Events[ToolResult]:
         """Call one tool by name, as a step. Raises `AgentFault` where another call may have been made in its place."""
         reply = direct_call(self._attempt, self._deps.tool_execution, name, tool, arguments)
-        self._call_ids |= call_ids(reply)
         return (yield from self.tools(name, reply))[0]
 
-    def say(self, text: str) -> None:
-        """Publish text with the next transaction, which stores the last step; a replayed one has published it."""
-        if text and not self._journal.is_repeating:
-            self._attempt.text.write_after_commit(clean(text, self._attempt.taint, self._agent))
-
     def seconds_left(self) -> float:
-        self._attempt.handle.check()
-        return self._attempt.handle.deadline - time.monotonic()
+        return self._attempt.handle.seconds_left()
 
     def _count(self) -> None:
         self._calls += 1

@@ -83,4 +83,5 @@ def answer_without_links(answer: Answer, found: Taint, agent: AgentDefinition) -
     sources = [
         {name: without_links(text, hosts) for name, text in source.items()} for source in answer.sources
     ]
-    return replace(answer, output=without_links(answer.output, hosts), sources=tuple(sources))
+    output, untold = without_links(answer.output, hosts), without_links(answer.untold, hosts)
+    return replace(answer, output=output, untold=untold, sources=tuple(sources))

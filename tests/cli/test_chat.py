@@ -59,7 +59,7 @@ def chat(place: dict[str, str], *lines: str, code: int = 0, options: tuple[str, 
 
 def test_turns_go_on_in_one_session(place: dict[str, str]) -> None:
     said, _ = chat(place, "My name is Ada.", "", "What is my name?", options=("talker",))
-    turns = re.findall(r"^  run_\w+: 1 steps, 0\.\d{6} USD$", said, re.M)
+    turns = re.findall(r"^  run_\w+: 1 step, 0\.\d{6} USD$", said, re.M)
     assert len(turns) == 2 and "Ada" in said.rpartition("run_")[0].partition("USD")[2]
     assert "> " not in said  # a prompt is for a terminal
 
@@ -89,6 +89,13 @@ def test_a_user_who_may_not_decide_is_told(place: dict[str, str], tmp_path: Path
 def test_a_failed_turn_is_shown_and_the_next_goes_on(place: dict[str, str]) -> None:
     said, errors = chat(place, "[offline fault=400] Hello", "Hello", options=("talker",), code=1)
     assert "The model refused the request" in errors and "Hello!" in said
+
+
+def test_log_lines_of_calls_do_not_come_between(
+    place: dict[str, str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    chat({**place, "LOG_LEVEL": "INFO"}, "Hello", options=("talker",))
+    assert "llm_call" not in capfd.readouterr().err
 
 
 def test_an_unknown_agent(place: dict[str, str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from service.agents.new_folder import patterns
 from service.agents.patterns import PATTERNS
 from service.app import create_app
 from tests.cli.house import env, whole
+from tests.conftest import ROOT
 
 __all__ = ["env", "whole"]
 Flask_ = Callable[..., Result]
@@ -21,7 +24,8 @@ Flask_ = Callable[..., Result]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return tmp_path / "agents"
+    """The agents of a clone."""
+    return shutil.copytree(ROOT / "agents", tmp_path / "agents")
 
 
 @pytest.fixture
@@ -40,6 +44,12 @@ def flask(env: dict[str, str], whole: Flask, folder: Path) -> Iterator[Flask_]:
 
 def test_every_pattern_has_a_template() -> None:
     assert patterns() == sorted(PATTERNS)
+
+
+def test_a_folder_without_agents_is_made(flask: Flask_, folder: Path) -> None:
+    shutil.rmtree(folder)
+    flask("agents", "new", "desk", "--pattern", "single")
+    assert os.listdir(folder) == ["desk"]
 
 
 @pytest.mark.parametrize("pattern", patterns())
@@ -65,11 +75,13 @@ def test_the_pattern_is_asked_for(flask: Flask_, folder: Path) -> None:
 @pytest.mark.parametrize("name", ["", "Desk", "1desk", "a/b", "..", ".desk", "désk", "x" * 65])
 def test_a_bad_name_is_refused(flask: Flask_, folder: Path, name: str) -> None:
     refused = flask("agents", "new", name, "--pattern", "single", code=1)
-    assert "is no name of an agent" in refused.stderr and not folder.exists()
+    assert "is no name of an agent" in refused.stderr and sorted(os.listdir(folder)) == sorted(
+        os.listdir(ROOT / "agents")
+    )
 
 
 def test_a_folder_that_is_there_stays_as_it_is(flask: Flask_, folder: Path) -> None:
-    (folder / "desk").mkdir(parents=True)
+    (folder / "desk").mkdir()
     refused = flask("agents", "new", "desk", "--pattern", "single", code=1)
     assert refused.stderr == f"Error: {folder}/desk is there already: choose another name.\n"
     assert list((folder / "desk").iterdir()) == []

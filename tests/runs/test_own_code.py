@@ -148,7 +148,7 @@ MISTAKES = {
         ),
         ("TypeError", "agent.py:8"),
     ),
-    "reaches for more": (after_a_step("context.steps.say('x')"), ("AttributeError", "agent.py:6")),
+    "reaches for more": (after_a_step("context.steps.seconds_left()"), ("AttributeError", "agent.py:6")),
 }
 
 

@@ -5,6 +5,7 @@ The run is freed while the step is under way and taken up by another attempt; th
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from service.types import Event, Run
 from service.wiring import Services
 from tests.conftest import RedisServer
 from tests.llm.wire_server import Exchange, WireServer
-from tests.runs import coded
+from tests.runs import coded, inside
 from tests.runs.coded import WHOLE
 from tests.runs.scripted import ask, call, calls, holds, kept, message, says, text_of
 
@@ -100,3 +101,34 @@ def whole(wired: Services, run: Run) -> None:
     booked = sa.select(ledger).where(ledger.c.run_id == run.id, ledger.c.account == "upstream")
     rows = wired.infra.db.query(lambda tx: tx.rows(booked))
     assert abs(sum(row["amount_nano"] for row in rows)) == run.cost_nano and holds(wired) == 0
+
+
+def test_hidden_answer_is_told_by_the_worker_that_ends_the_run(
+    tmp_path: Path, redis_server: RedisServer, upstream: WireServer, url: str
+) -> None:
+    """The first worker stops once the last step is made, before the answer is told."""
+    code = """
+def run(context):
+    reply = yield from context.steps.model("draft", Prompt("Be good.", context.messages, publish=False))
+    from tests.runs.coded import DURING
+    DURING.pop("code", lambda: None)()
+    return Answer(reply.text.upper(), "end_turn", reply.model)
+"""
+    upstream.script = [message(says("A draft."))]
+    with coded.services(tmp_path, redis_server.url, upstream, code, database_url=url) as wired:
+
+        def stop() -> None:
+            [row] = coded.all_runs(wired)
+            handle = wired.runs.execution.slots.get(row["id"])
+            assert handle is not None
+            handle.stop("drain")
+            time.sleep(1)  # longer than the run waits before it looks
+
+        coded.DURING["code"] = stop
+        request = inside.request("Do it.", cache="bypass")
+        queued = wired.runs.start.queue(inside.ADA, request, None, "req").run
+        for _ in range(2):
+            assert wired.runs.execution.take_up(queued.id)
+        run, told = wired.runs.queries.get(queued.id), wired.runs.queries.so_far(queued.id)
+    assert run.result is not None and text_of(told) == run.result["output"] == "A DRAFT."
+    assert (run.attempt, len(upstream.requests)) == (2, 1)

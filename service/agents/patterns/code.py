@@ -33,7 +33,7 @@ class Options(PatternOptions):
 
 
 def run(context: Context) -> Events[Answer]:
-    """Make the steps that the code asks for; tell clients the part of the answer that no step told.
+    """Make the steps that the code asks for, and return its answer.
 
     Raises `AgentFault` for a mistake in the code, and why the run must stop while the code executes.
     """
@@ -53,9 +53,9 @@ def run(context: Context) -> Events[Answer]:
     except BaseException:
         _close(program, code)
         raise
-    if not told.endswith(answer.output):
-        context.steps.say(answer.output.removeprefix(told))
-    return answer
+    return (
+        answer if told.endswith(answer.output) else replace(answer, untold=answer.output.removeprefix(told))
+    )
 
 
 def _copy(context: Context) -> Context:

@@ -6,6 +6,7 @@ Drafts and critiques are hidden. Clients get the last revision as it arrives, or
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -53,8 +54,7 @@ def run(context: Context) -> Events[Answer]:
         answer = answer_of(draft)
         points = yield from _critique(context, number, draft)
         if not points:
-            context.steps.say(answer.output)
-            return answer
+            return replace(answer, untold=answer.output)
         listed = "\n".join(f"- {point}" for point in points)
         messages = _continued(context, draft, f"{REVISE}\n{listed}")
         prompt = Prompt(context.system, messages, publish=number == rounds)
