@@ -33,7 +33,7 @@ from service.runs.tool_execution import WaitsForApproval
 from service.store.holds import Hold
 from service.text.sanitise import storable
 from service.tools import ToolResult
-from service.types import Answer, Event, RunEvent, ToolUse, less_sure
+from service.types import Answer, Event, RunEvent, less_sure
 
 log = logging.getLogger("slipway.runs")
 PREVIEW = 200  # characters of a result in `tool.finished`
@@ -191,14 +191,12 @@ class Branch:
     def _end(self, result: AgentResult) -> Events[None]:
         """Store the result with all that the run's own result counts of this branch."""
         ms = round((time.monotonic() - self._began) * 1000)
-        tools = [*self._attempt.tools_used, ToolUse(f"agent:{self.task.agent}", result.ok, ms)]
         stored = {
             "ok": result.ok,
             "output": result.output,
             "stop_reason": result.stop_reason,
             "model": result.model,
             "sources": list(result.sources),
-            "tools": [[use.name, use.ok, use.ms] for use in tools],
             "steps": self.journal.steps,
             "usage_source": self._attempt.run.usage_source,
             "clamped": self._attempt.clamped,
@@ -215,7 +213,6 @@ class Branch:
         stored = self.stored
         assert stored is not None
         attempt.journal.branch_steps += stored["steps"]
-        attempt.tools_used += [ToolUse(*use) for use in stored["tools"]]
         attempt.run.usage_source = less_sure(attempt.run.usage_source, stored["usage_source"])
         attempt.model_seconds += self._attempt.model_seconds
         if stored["clamped"] is not None:

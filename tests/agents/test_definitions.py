@@ -23,8 +23,13 @@ ROOT = Path(__file__).parents[2]
 def test_the_bundled_agents_have_no_fault() -> None:
     catalog = load(ROOT / "agents")
     assert catalog.faults == ()
-    assert set(catalog.agents) == {"analyst", "assistant", "support"}
-    assert {agent.pattern for agent in catalog.agents.values()} == {"single", "router", "react"}
+    assert set(catalog.agents) == {"analyst", "assistant", "newsroom", "support"}
+    assert {agent.pattern for agent in catalog.agents.values()} == {
+        "orchestrator",
+        "single",
+        "router",
+        "react",
+    }
     assert all(len(agent.evals) >= 3 for agent in catalog.agents.values())
 
 
