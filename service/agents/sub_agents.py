@@ -11,17 +11,21 @@ from service.text.suggest import unknown
 def sub_agent_faults(agents: Mapping[str, AgentDefinition]) -> Iterator[FolderFault]:
     """Find agents whose sub-agents are missing, or make a tree without a bound."""
     for agent in agents.values():
-        for name in agent.options.sub_agents:
-            if name not in agents:
-                yield _fault(agent, "agents", f"there is no agent {name!r}{unknown(name, agents)}")
-            elif agents[name].options.sub_agents:
-                yield _fault(agent, "agents", f"{name!r} has sub-agents itself: a tree has one level")
         names = agent.options.sub_agents
-        if names and all(name in agents for name in names):
+        faults = [_fault(agent, "agents", detail) for name in names if (detail := _wrong(name, agents))]
+        yield from faults
+        if names and not faults:
             most = agent.options.most_steps_of({name: agents[name].limits.steps for name in names})
             if most > agent.limits.steps:
                 detail = f"must be at least {most}, for the model calls of the lead and of all its sub-agents"
                 yield _fault(agent, "limits.steps", detail)
+
+
+def _wrong(name: str, agents: Mapping[str, AgentDefinition]) -> str:
+    """Return why an agent cannot be a sub-agent; empty if it can."""
+    if name not in agents:
+        return f"there is no agent {name!r}{unknown(name, agents)}"
+    return f"{name!r} has sub-agents itself: a tree has one level" if agents[name].options.sub_agents else ""
 
 
 def _fault(agent: AgentDefinition, field: str, detail: str) -> FolderFault:

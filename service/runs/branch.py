@@ -33,7 +33,7 @@ from service.runs.tool_execution import WaitsForApproval
 from service.store.holds import Hold
 from service.text.sanitise import storable
 from service.tools import ToolResult
-from service.types import Answer, Event, RunEvent, ToolUse, less_sure
+from service.types import Answer, Event, RunEvent, less_sure
 
 log = logging.getLogger("slipway.runs")
 PREVIEW = 200  # characters of a result in `tool.finished`
@@ -193,7 +193,6 @@ class Branch:
     def _end(self, result: AgentResult) -> Events[None]:
         """Store the result with all that the run's own result counts of this branch."""
         ms = round((time.monotonic() - self._began) * 1000)
-        tools = [*self._attempt.tools_used, ToolUse(f"agent:{self.task.agent}", result.ok, ms)]
         stored = {
             "ok": result.ok,
             "output": result.output,
@@ -201,7 +200,6 @@ class Branch:
             "model": result.model,
             "sources": list(result.sources),
             "untrusted": list(self._attempt.taint.sources),
-            "tools": [[use.name, use.ok, use.ms] for use in tools],
             "steps": self.journal.steps,
             "usage_source": self._attempt.run.usage_source,
             "clamped": self._attempt.clamped,
@@ -218,7 +216,6 @@ class Branch:
         stored = self.stored
         assert stored is not None
         attempt.journal.branch_steps += stored["steps"]
-        attempt.tools_used += [ToolUse(*use) for use in stored["tools"]]
         attempt.run.usage_source = less_sure(attempt.run.usage_source, stored["usage_source"])
         for source in stored["untrusted"]:
             attempt.taint.add(source, stored["output"])

@@ -26,6 +26,7 @@ from service.errors import RunLimit
 from service.runs.attempt import Attempt
 from service.runs.branch import Branch, Shared, Stopped
 from service.runs.branch_journal import questions_of
+from service.runs.result import tools_used
 from service.runs.steps import RunSteps, StepDependencies
 from service.runs.tool_execution import WaitsForApproval
 from service.runs.untrusted import answer_hosts
@@ -73,6 +74,9 @@ class TreeSteps(RunSteps):
         if waiting:
             yield from self._wait_for_approvals(waiting)
         self._call_ids |= shared.ids
+        self._attempt.tools_used[:] = tools_used(
+            self._journal.events.for_result
+        )  # in the order they were told
         if join is not None and results[-1].ok:
             text = self._attempt.text
             text.begin(answer_hosts(self._attempt.taint, self._agent))

@@ -24,7 +24,7 @@ CASES = {
         GOOD + "colour: blue\n",
         3,
         "colour",
-        "there is no such field; there are: approvals, cache,",
+        "there is no such field; there are: agents, approvals, cache,",
     ),
     "unknown nested": (
         GOOD + "limits:\n  steps: 3\n  step: 3\n",

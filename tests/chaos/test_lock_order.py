@@ -34,6 +34,13 @@ tools: [append_line]
 approvals: [append_line]
 limits: {steps: 4, seconds: 60}
 """
+LEAD = """\
+description: Has others answer
+pattern: orchestrator
+tier: {default: simple}
+agents: [assistant, copy0]
+limits: {steps: 6, seconds: 60}
+"""
 UNLIMITED = dict.fromkeys(
     ("LIMIT_RUNS", "LIMIT_SESSION", "LIMIT_WRITES", "LIMIT_READS", "LIMIT_LOGIN", "LIMIT_CONCURRENT_RUNS"),
     "none",
@@ -55,6 +62,7 @@ WRITERS: list[tuple[Callable[[Town, int], object], int, float]] = [
     (writers.invoke, 3, 0.0),
     (writers.stream, 2, 0.0),
     (writers.steps, 3, 0.0),
+    (writers.trees, 2, 0.0),
     (writers.approve, 1, 0.0),
     (writers.converse, 2, 0.0),
     (writers.tasks, 1, 0.2),
@@ -83,6 +91,8 @@ def agents(agents_dir: Path, tmp_path: Path) -> Path:
         shutil.copytree(folder / "assistant", folder / f"copy{number}")
     shutil.copytree(folder / "scribe", folder / "clerk")
     (folder / "clerk" / "agent.yaml").write_text(CLERK)
+    shutil.copytree(folder / "assistant", folder / "lead")
+    (folder / "lead" / "agent.yaml").write_text(LEAD)
     return folder
 
 

@@ -32,6 +32,11 @@ def steps(town: Town, turn: int) -> None:
     town.ask(town.anyone(), "scribe", "Call the append_line tool 4 times.")
 
 
+def trees(town: Town, turn: int) -> None:
+    """Sub-agents side by side, whose calls take their holds from the tree's and give back."""
+    town.ask(town.anyone(), "lead", f"What is {turn}? What is a plan? Who are you?")
+
+
 def approve(town: Town, turn: int) -> None:
     waits = town.ask(town.anyone(), "clerk", "Call the append_line tool twice.")
     for approval in waits.get("approvals", ()):

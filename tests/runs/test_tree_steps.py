@@ -16,7 +16,7 @@ from service.types import Caller, Event, Run
 from service.usage.ledger import check
 from service.wiring import Services
 from tests.conftest import RedisServer, wait_until
-from tests.llm.wire_server import WireServer, error, silent
+from tests.llm.wire_server import Exchange, WireServer, error, silent
 from tests.runs import inside, newsroom
 from tests.runs.newsroom import LEAD, PLAN, Script, assert_whole, of_branch, told, uses
 from tests.runs.scripted import Upstream, message, says
@@ -180,6 +180,44 @@ def test_cancel_aborts_the_calls_of_all_branches(
     reader.join(10)
     assert events[-1].name is Event.RUN_CANCELLED
     assert_whole(room, started.run.id)
+
+
+def test_run_handed_over_in_the_middle_of_its_branches_goes_on_elsewhere(
+    room: Services, script: Script
+) -> None:
+    script.replies = {"Work": silent}
+    started, batches = room.runs.start.stream(
+        inside.ADA, inside.request("Of cats and dogs.", cache="bypass"), None, "req"
+    )
+    reader = threading.Thread(target=lambda: [None for _ in batches])
+    reader.start()
+    done = lambda: "tool.finished" in str(of_branch(told(room, started.run), "1"))  # noqa: E731
+    wait_until(lambda: len(script.asked) == 2 and done(), "one branch to end and one to wait", 10)
+    handle = room.runs.execution.slots.get(started.run.id)
+    assert handle is not None
+    handle.stop("drain")
+    reader.join(10)
+    assert_whole(room, started.run.id)
+    script.replies = {}
+    assert room.runs.execution.take_up(started.run.id)
+    assert room.runs.queries.get(started.run.id).status == "succeeded"
+    assert script.asked.count("Write of cats.") == 1
+    assert_whole(room, started.run.id)
+
+
+def test_run_of_a_stopped_lead_waits_with_its_branches(room: Services, script: Script) -> None:
+    def stops(exchange: Exchange) -> None:
+        room.infra.db.transact(lambda tx: room.runs.stops.stop(tx, "probe", "It misbehaves."))
+        uses("echo", {"text": "a"})(exchange)
+
+    script.replies["Work"] = [stops, message(says("Done."))]
+    run = ask(room)
+    assert run.status == "paused"
+    assert_whole(room, run.id)
+    room.runs.stops.release("probe")
+    assert room.runs.execution.take_up(run.id)
+    assert room.runs.queries.get(run.id).status == "succeeded"
+    assert_whole(room, run.id)
 
 
 def test_deadline_is_that_of_the_run(

@@ -131,7 +131,8 @@ def test_data_of_every_revision_reaches_the_newest(url: str) -> None:
                 connection.execute(sa.insert(schema.counters), COUNTER)
     with engine.connect() as connection:
         hold = connection.execute(sa.select(schema.holds)).mappings().one()
-        later = {"key_id": None, "session_id": None, "workspace_id": DEFAULT_WORKSPACE, "end_user": None}
+        later = {"key_id": None, "session_id": None, "workspace_id": DEFAULT_WORKSPACE}
+        later |= {"end_user": None, "tree_id": None}
         assert dict(hold) == {**later, **HOLD}
         run = connection.execute(sa.select(schema.runs)).mappings().one()
         assert (run["id"], run["request"]) == ("run_1", RUN["request"])

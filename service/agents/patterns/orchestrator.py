@@ -27,6 +27,7 @@ from service.knowledge import Knowledge
 from service.types import Answer
 from service.usage.caps import nano_of
 
+PLAN_TOKENS = 2_000  # whatever the caller's `max_tokens`: half a plan is none
 MAX_TASK = 4_000  # characters
 MAX_SOURCES = 50
 PLAN = (
@@ -94,7 +95,13 @@ def _plan(context: Context, options: Options) -> Events[list[AgentTask]]:
     """Return the tasks of the lead's plan, at most as many as the tree may have. Raises `ModelError` without a plan."""
     about = PLAN.format(most=options.tree.tasks, agents=", ".join(options.agents))
     system = [{"type": "text", "text": context.system}, {"type": "text", "text": about}]
-    prompt = Prompt(system, context.messages, json_schema=_schema(options.agents), publish=False)
+    prompt = Prompt(
+        system,
+        context.messages,
+        max_tokens=PLAN_TOKENS,
+        json_schema=_schema(options.agents),
+        publish=False,
+    )
     reply = yield from context.steps.model("plan", prompt)
     try:
         planned = orjson.loads(answer_of(reply).output)["tasks"]
