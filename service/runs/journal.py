@@ -41,6 +41,8 @@ class Journal:
     events they published after the last of them.
     """
 
+    branch = ""  # number of the sub-agent whose steps these are; empty: the run's own
+
     def __init__(
         self,
         db: Database,
