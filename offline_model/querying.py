@@ -25,6 +25,7 @@ _FUNCTIONS = (
 )
 _MONTHS = "january february march april may june july august september october november december".split()  # noqa: SIM905
 _MONTH = re.compile(rf"\b({'|'.join(_MONTHS)})\s+(\d{{4}})\b", re.IGNORECASE)
+_IN_FIGURES = re.compile(r"\b\d{4}-(?:0[1-9]|1[0-2])\b")
 _YEAR = re.compile(r"\b(?:in|of|for|during)\s+(\d{4})\b", re.IGNORECASE)
 _BY = re.compile(r"\b(?:by|per|for each)\s+(\w+)", re.IGNORECASE)
 MAX_GROUPS = 20  # groups told in a sentence
@@ -116,6 +117,7 @@ def _filters(columns: list[Column], question: str) -> list[str]:
 
 def _period(column: str, question: str) -> list[str]:
     months = [f"'{year}-{_MONTHS.index(month.lower()) + 1:02}'" for month, year in _MONTH.findall(question)]
+    months += [f"'{month}'" for month in _IN_FIGURES.findall(question)]
     if months:
         return [f"{column} IN ({', '.join(months)})"]
     return [f"{column} LIKE '{year}-%'" for year in _YEAR.findall(question)[:1]]

@@ -24,17 +24,14 @@ def direct_call(
     Raises `AgentFault` if an earlier attempt claimed another call in this step or a later one: the code, or its new
     version, no longer asks for a call that may have been made.
     """
-    step = attempt.journal.steps + 1
+    journal = attempt.journal
+    step = journal.steps + 1
     call = orjson.dumps([name, tool, dict(arguments)], option=orjson.OPT_SORT_KEYS)
-    call_id = f"{attempt.journal.call_prefix}{step}_{hashlib.sha256(call).hexdigest()[:16]}"
-    if attempt.run.attempt > 1 and not attempt.journal.is_stored("tools", name):
-        claims, owns = execution.claimed(attempt.run), attempt.journal.owns_call
+    call_id = f"{journal.call_prefix}{step}_{hashlib.sha256(call).hexdigest()[:16]}"
+    if attempt.run.attempt > 1 and not journal.is_stored("tools", name):
+        claims, owns = execution.claimed(attempt.run), journal.owns_call
         if any(number >= step and other != call_id and owns(other) for other, number in claims.items()):
             raise AgentFault("The code of this agent took other steps than before it was interrupted.")
-    use = {
-        "type": "tool_use",
-        "id": call_id,
-        "name": tool,
-        "input": orjson.loads(orjson.dumps(dict(arguments))),
-    }
+    given = orjson.loads(orjson.dumps(dict(arguments)))
+    use = {"type": "tool_use", "id": call_id, "name": tool, "input": given}
     return well_formed(ModelReply("", [use], "tool_use", NO_USAGE), frozenset())
