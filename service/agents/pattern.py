@@ -52,7 +52,10 @@ class Steps(Protocol):
         """Run the tool calls of a reply, in order; return one result for each."""
 
     def say(self, text: str) -> None:
-        """Publish the text of a hidden reply after all, with the run's next event."""
+        """Publish text with the next step or the end, such as a hidden reply that is the answer after all.
+
+        Published once, however often the run is resumed.
+        """
 
 
 @dataclass(frozen=True, slots=True)
