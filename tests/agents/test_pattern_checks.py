@@ -75,3 +75,10 @@ def test_unread_documents_are_a_warning(tmp_path: Path, spec: str, said: str) ->
 )
 def test_faults_name_field_and_line(tmp_path: Path, spec: str, said: str) -> None:
     assert fault(write(tmp_path, agent_yaml=spec, prompt_md="x", **DOCUMENT)) == said
+
+
+@pytest.mark.parametrize("tool", ["web_search", "web_fetch"])
+def test_tools_of_the_model_itself_are_not_offered(tmp_path: Path, tool: str) -> None:
+    """No hold covers what they may cost."""
+    said = fault(write(tmp_path, agent_yaml=f"{RESEARCH}tools: [{tool}]\n", prompt_md="x"))
+    assert said.startswith(f"agent.yaml:3: tools.0: there is no tool '{tool}'")
