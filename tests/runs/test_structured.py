@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 
+from service.agents.pattern import Prompt
 from service.errors import RunLimit
+from service.llm.output_format import output_format
+from service.runs.output_form import OutputForm
+from service.text.json_schema import JsonSchema
 from service.types import Event, RunStatus
 from service.wiring import Services
-from tests.conftest import RedisServer
-from tests.llm.wire_server import WireServer
+from tests.conftest import RedisServer, wait_until
+from tests.llm.wire_server import Exchange, WireServer
 from tests.runs import inside
 from tests.runs.inside import SINGLE
 from tests.runs.scripted import (
@@ -150,26 +154,33 @@ def test_cached_answers_are_of_one_schema(
     assert [one and one["structured"] for one in told] == [json.loads(GOOD), json.loads(GOOD), None]
 
 
-def test_a_killed_worker_repeats_no_step_and_tells_the_text_once(
-    kept_in_each: Services, upstream: WireServer
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_worker_that_stops_repeats_no_stored_step(
+    kept_in_each: Services, upstream: WireServer, steps: int
 ) -> None:
-    """The process that made the first call is lost: the repair is made by the next attempt alone."""
+    """It stops within its first or second step; the next attempt goes on, and the text is told once."""
+    wired, ids = kept_in_each, list[str]()
+
+    def stops(exchange: Exchange) -> None:
+        wait_until(lambda: ids and wired.runs.supervisor._slots.get(ids[0]), "the run's handle")
+        handle = wired.runs.supervisor._slots.get(ids[0])
+        assert handle is not None
+        handle.stop("drain")
+        exchange.wait_for_end()
+
     upstream.script += [stream_of(BAD), stream_of(GOOD)]
+    upstream.script.insert(steps - 1, stops)
     request = inside.request("Do it.", cache="bypass", output_schema=SCHEMA)
-    wired = kept_in_each
     started, told = wired.runs.start.stream(inside.ADA, request, None, "req")
-    events = []
-    for batch in told:
-        events += batch
-        if sum(event.name is Event.STEP_STARTED for event in events) == 2:  # the first step is stored
-            handle = wired.runs.supervisor._slots.get(started.run.id)
-            if handle is not None:
-                handle.stop("drain")
+    ids.append(started.run.id)
+    for _ in told:
+        if wired.runs.queries.get(ids[0]).status is RunStatus.QUEUED:
+            break  # else it would be followed until another worker has it
+    assert wired.runs.queries.get(started.run.id).status is RunStatus.QUEUED
+    assert len(upstream.requests) == steps
+    assert wired.runs.execution.take_up(started.run.id)
     run = wired.runs.queries.get(started.run.id)
-    if run.status is RunStatus.QUEUED:
-        assert wired.runs.execution.take_up(run.id)
-        run = wired.runs.queries.get(run.id)
-    assert run.status is RunStatus.SUCCEEDED and run.result is not None
+    assert run.status is RunStatus.SUCCEEDED and run.result is not None and run.attempt == 2
     assert (run.result["output"], run.result["steps"]) == (GOOD, 2)
     whole = wired.runs.queries.so_far(run.id)
     assert text_of(whole) == GOOD and [event.name for event in whole if event.name.is_last] == [
@@ -191,3 +202,12 @@ def test_tools_are_offered_as_without_a_schema(acting: Services, upstream: WireS
         "refund",
         "odd",
     ] and "tools" in REACT
+
+
+def test_documents_have_no_citations_beside_a_format() -> None:
+    document = {"type": "document", "source": {"type": "text", "data": "x"}, "citations": {"enabled": True}}
+    form = OutputForm(SCHEMA, JsonSchema(SCHEMA), output_format(SCHEMA))
+    asked = form.asked(Prompt("Be good.", [{"role": "user", "content": [document, says("Hm?")]}]))
+    assert asked.json_schema is not None and "citations" not in asked.messages[0]["content"][0]
+    hidden = Prompt("Classify.", [], publish=False)
+    assert form.asked(hidden) is hidden

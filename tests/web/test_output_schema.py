@@ -62,7 +62,7 @@ def test_a_repeated_key_gives_the_same_value(client: httpx2.Client) -> None:
 def test_the_turns_of_a_session_keep_the_text(client: httpx2.Client) -> None:
     session = client.post("/v1/sessions", json={"agent": "assistant"}).json()["id"]
     result = result_of(client, "assistant", "invoke", {**QUESTION, "session_id": session})
-    turns = client.get(f"/v1/sessions/{session}").json()["messages"]["data"]
+    turns = client.get(f"/v1/sessions/{session}").json()["messages"]
     assert [turn["content"] for turn in turns if turn["role"] == "assistant"] == [result["output"]]
 
 
@@ -78,7 +78,6 @@ def test_the_turns_of_a_session_keep_the_text(client: httpx2.Client) -> None:
         ([], "/output_schema"),
         ("{}", "/output_schema"),
         (True, "/output_schema"),
-        ({"const": 10**30}, "/output_schema/const"),
     ],
 )
 def test_a_schema_is_checked_at_the_door(
