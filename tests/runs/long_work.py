@@ -19,8 +19,8 @@ pattern: react
 tier: {{default: simple, ask: false}}
 tools: [page]
 context_tokens: {window}
-max_tokens: {answer}
-limits: {{steps: 250, seconds: 600}}
+max_tokens: 500
+limits: {{steps: {steps}, seconds: 600}}
 """
 TOOLS = '''
 from service.tools import tool
@@ -37,12 +37,12 @@ FACT = re.compile(r"FACT: the [^.]*\.")
 
 @contextmanager
 def services(
-    home: Path, redis_url: str, url: str, window: int, answer: int = 500, **settings: Any
+    home: Path, redis_url: str, url: str, window: int, steps: int = 250, **settings: Any
 ) -> Iterator[Services]:
     folder = home / "agents" / "probe"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tools.py").write_text(TOOLS)
-    spec = SPEC.format(window=window, answer=answer)
+    spec = SPEC.format(window=window, steps=steps)
     with inside.services(home, redis_url, url, {"probe": spec}, **settings) as wired:
         yield wired
 
@@ -50,20 +50,18 @@ def services(
 class Reader:
     """Script: reads pages 1 to `pages`, with thinking, then tells the code, if it stands anywhere in the prompt.
 
-    Its notes keep the facts that it is shown. `size` are the characters of a page.
+    Its notes are wordy, and hold the facts of the calls; rewritten, those of the earlier notes too. `size` are the
+    characters of a page.
     """
 
     def __init__(self, pages: int, size: int = 1600, each: int = 1) -> None:
         self.pages, self.size, self.each = pages, size, each
-        self.notes = 0
+        self.notes = self.rewritten = 0
 
     def __call__(self, asked: Asked) -> Said:
         shown = str(asked.body["messages"])
         if asked.system.startswith("You keep notes"):
-            self.notes += 1
-            return says(
-                "\n".join(dict.fromkeys(FACT.findall(text_of(asked.messages[0]["content"])))) or "Dull."
-            )
+            return says(self._noted(text_of(asked.messages[0]["content"])))
         read = max((one["input"]["number"] for one in asked.calls), default=0)
         if read >= self.pages:
             return says("The code is K-7731." if "K-7731" in shown else "I do not know.")
@@ -72,6 +70,13 @@ class Reader:
         return Said(
             [thought, *(call("page", {"number": n, "size": self.size}, n) for n in wanted)], "tool_use"
         )
+
+    def _noted(self, text: str) -> str:
+        rewrite = "Rewrite the notes" in text
+        self.notes += 1
+        self.rewritten += rewrite
+        facts = FACT.findall(text if rewrite else text.partition("</conversation>")[0])
+        return "\n".join([*dict.fromkeys(facts), "Dull pages. " * 20])
 
 
 @contextmanager
