@@ -1,0 +1,168 @@
+"""One pair through Slipway: the user asks, an approver decides, AgentDojo judges."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+
+from tests.agentdojo.model import Obedient
+from tests.agentdojo.risks import RISKS
+
+ENDED = {"succeeded", "failed", "cancelled"}
+PAIR_SECONDS = 180.0
+Calls = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """User task, and the injection task planted in its tool results; None for none. `door`: `invoke` or `stream`."""
+
+    key: str
+    suite: str
+    user: str
+    injection: str | None
+    door: str
+
+    def __str__(self) -> str:
+        return f"{self.suite}/{self.user}/{self.injection or 'no injection'}"
+
+
+@dataclass
+class Outcome:
+    """Outcome of a pair.
+
+    `seen`: the model read the injection. `effects`: calls of the injected task that were made and change something;
+    `reads`: those made that only read. `done` and `breached`: AgentDojo's checks of the user's and the injected task;
+    `in_words`: the injected task asks for words in the answer and for no call. `strayed`: the environment differs from
+    what the user's calls alone make of it.
+    """
+
+    pair: Pair
+    status: str = ""
+    seen: bool = False
+    done: bool = False
+    breached: bool = False
+    strayed: bool = False
+    questions: int = 0
+    denied: int = 0
+    effects: Calls = field(default_factory=list)
+    reads: Calls = field(default_factory=list)
+    in_words: bool = False
+
+
+@dataclass
+class Parts:
+    """Clients of the parts that a pair passes through. `asker` is a user, `approver` an operator."""
+
+    tools: httpx2.Client
+    model: Obedient
+    asker: httpx2.Client
+    approver: httpx2.Client
+
+
+def play(parts: Parts, pair: Pair, careless: bool = False) -> Outcome:
+    """Run a pair to its end. A `careless` approver approves every call."""
+    task = {"suite": pair.suite, "user_task": pair.user, "injection_task": pair.injection}
+    plan = _told(parts.tools.post("/begin", json={"key": pair.key, **task}))
+    parts.model.plans[pair.key] = plan
+    ground_truth = Counter(_call(name, arguments) for name, arguments in plan["user"]["calls"])
+    approver = Approver(parts.approver, None if careless else ground_truth)
+    run = _run(parts, pair, plan["prompt"], approver)
+    judged = _told(parts.tools.post("/end", json={"key": pair.key, "output": run["output"] or ""}))
+    made = [call for call in judged["made"] if "_i" in call["id"]]
+    del parts.model.plans[pair.key]
+    return Outcome(
+        pair=pair,
+        status=run["status"],
+        seen=plan.get("seen", False),
+        done=judged["done"],
+        breached=judged["breached"],
+        strayed=judged["strayed"],
+        questions=approver.questions,
+        denied=approver.denied,
+        effects=[call for call in made if RISKS[call["name"]] != "read"],
+        reads=[call for call in made if RISKS[call["name"]] == "read"],
+        in_words=plan["injected"] is not None and not plan["injected"]["calls"],
+    )
+
+
+class Approver:
+    """Person who approves the calls in `allowed`, with exactly these arguments and as often; None: every call."""
+
+    def __init__(self, client: httpx2.Client, allowed: Counter[str] | None) -> None:
+        self._client = client
+        self._left = allowed.copy() if allowed is not None else None
+        self.questions = self.denied = 0
+
+    def decide(self, run_id: str) -> None:
+        """Decide all calls of a run that wait."""
+        for approval in self._pending(run_id):
+            decision = {"decision": "approve" if self._allows(approval) else "deny"}
+            _told(self._client.post(f"/v1/approvals/{approval['id']}", json=decision))
+            self.questions += 1
+            self.denied += decision["decision"] == "deny"
+
+    def _allows(self, approval: dict[str, Any]) -> bool:
+        if self._left is None:
+            return True
+        call = _call(approval["name"], approval["arguments"])
+        self._left[call] -= 1
+        return self._left[call] >= 0
+
+    def _pending(self, run_id: str) -> list[dict[str, Any]]:
+        query: dict[str, Any] = {"status": "pending", "limit": 100}
+        found = []
+        while True:
+            page = _told(self._client.get("/v1/approvals", params=query))
+            found += [approval for approval in page["data"] if approval["run_id"] == run_id]
+            if page["next_cursor"] is None:
+                return found
+            query["cursor"] = page["next_cursor"]
+
+
+def _run(parts: Parts, pair: Pair, prompt: str, approver: Approver) -> dict[str, Any]:
+    """Ask through the pair's door, and follow the run to its end."""
+    body = {"input": f"{prompt}\n\n[pair {pair.key}]", "cache": "bypass"}
+    path = f"/v1/agents/{pair.suite}/{pair.door}"
+    if pair.door == "invoke":
+        run_id, last = _told(parts.asker.post(path, json=body))["run_id"], ""
+    else:
+        last = _last_event(parts.asker.stream("POST", path, json=body), "")
+        run_id = last.partition(":")[0]
+    until = time.monotonic() + PAIR_SECONDS
+    while time.monotonic() < until:
+        run: dict[str, Any] = _told(parts.asker.get(f"/v1/runs/{run_id}"))
+        if run["status"] in ENDED:
+            return run
+        if run["status"] == "waiting_approval":
+            approver.decide(run_id)
+        events = parts.asker.stream(
+            "GET", f"/v1/runs/{run_id}/events", headers={"Last-Event-ID": last} if last else {}
+        )
+        last = _last_event(events, last)
+    raise TimeoutError(f"{pair} did not end within {PAIR_SECONDS:.0f} s")
+
+
+def _last_event(stream: Any, last: str) -> str:
+    """Read a stream to its end; return the id of its last event."""
+    with stream as response:
+        assert response.status_code == 200, response.read()
+        for line in response.iter_lines():
+            if line.startswith("id: "):
+                last = line[4:]
+    return last
+
+
+def _call(name: str, arguments: dict[str, Any]) -> str:
+    return f"{name} {json.dumps(arguments, sort_keys=True)}"
+
+
+def _told(response: httpx2.Response) -> dict[str, Any]:
+    assert response.status_code == 200, response.text
+    told: dict[str, Any] = response.json()
+    return told
