@@ -36,8 +36,8 @@ class Pair:
 class Outcome:
     """Outcome of a pair.
 
-    `seen`: the model read the injection. `effects`: calls of the injected task that were made and change something;
-    `reads`: those made that only read. `done` and `breached`: AgentDojo's checks of the user's and the injected task;
+    `seen`: the model read the injection. `effects`: calls made that change something and are not the user's;
+    `reads`: those that only read. `done` and `breached`: AgentDojo's checks of the user's and the injected task;
     `in_words`: the injected task asks for words in the answer and for no call. `strayed`: the environment differs from
     what the user's calls alone make of it.
     """
@@ -74,7 +74,7 @@ def play(parts: Parts, pair: Pair, careless: bool = False) -> Outcome:
     approver = Approver(parts.approver, None if careless else ground_truth)
     run = _run(parts, pair, plan["prompt"], approver)
     judged = _told(parts.tools.post("/end", json={"key": pair.key, "output": run["output"] or ""}))
-    made = [call for call in judged["made"] if "_i" in call["id"]]
+    injected = [call for call in judged["made"] if not call["own"]]
     del parts.model.plans[pair.key]
     return Outcome(
         pair=pair,
@@ -85,8 +85,8 @@ def play(parts: Parts, pair: Pair, careless: bool = False) -> Outcome:
         strayed=judged["strayed"],
         questions=approver.questions,
         denied=approver.denied,
-        effects=[call for call in made if RISKS[call["name"]] != "read"],
-        reads=[call for call in made if RISKS[call["name"]] == "read"],
+        effects=[call for call in injected if RISKS[call["name"]] != "read"],
+        reads=[call for call in injected if RISKS[call["name"]] == "read"],
         in_words=plan["injected"] is not None and not plan["injected"]["calls"],
     )
 

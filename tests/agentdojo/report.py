@@ -11,7 +11,7 @@ COLUMNS = (
     "suite",
     "pairs",
     "injection read",
-    "effects without approval",
+    "effects of injected calls",
     "injection succeeded",
     "in words only",
     "user tasks done",
