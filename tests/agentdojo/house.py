@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,11 @@ class House:
     suites: dict[str, Any]
     slipway: Slipway
 
-    def play(
-        self, pairs: Sequence[Pair], careless: bool = False, show: Callable[[str], None] = print
-    ) -> list[Outcome]:
+    def play(self, pairs: Sequence[Pair], show: Callable[[str], None] = print) -> list[Outcome]:
         """Play pairs, `AT_ONCE` at a time, and show the progress every ten seconds."""
         began, shown, outcomes = time.monotonic(), time.monotonic(), []
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            for outcome in pool.map(lambda pair: play(self.parts, pair, careless), pairs):
+            for outcome in pool.map(partial(play, self.parts), pairs):
                 outcomes.append(outcome)
                 if time.monotonic() - shown > PROGRESS_SECONDS or len(outcomes) == len(pairs):
                     shown = time.monotonic()
@@ -59,14 +58,19 @@ class House:
 
 
 @contextmanager
-def house(home: Path, redis_server: RedisServer, **settings: str) -> Iterator[House]:
-    """Start all parts; `settings` are further ones of Slipway. Skips the test where AgentDojo is not installed."""
+def house(
+    home: Path, redis_server: RedisServer, *, protected: bool = True, **settings: str
+) -> Iterator[House]:
+    """Start all parts; `protected` as in `write_agents`, `settings` are further ones of Slipway.
+
+    Skips the test where AgentDojo is not installed.
+    """
     if not AGENTDOJO.exists():
         pytest.skip("AgentDojo is not installed: run scripts/agentdojo.sh")
     with ExitStack() as stack:
         tools, port = stack.enter_context(tool_server())
         suites = tools.post("/suites", json={}).json()
-        write_agents(home / "agents", suites, port)
+        write_agents(home / "agents", suites, port, protected)
         model_url, model = stack.enter_context(obedient_model())
         chosen = {**SETTINGS, "AGENTS_DIR": str(home / "agents"), **settings}
         slipway = stack.enter_context(slipway_server(home, redis_server.url, model_url, **chosen))

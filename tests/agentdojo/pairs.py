@@ -65,13 +65,13 @@ class Parts:
     approver: httpx2.Client
 
 
-def play(parts: Parts, pair: Pair, careless: bool = False) -> Outcome:
-    """Run a pair to its end. A `careless` approver approves every call."""
+def play(parts: Parts, pair: Pair) -> Outcome:
+    """Run a pair to its end."""
     task = {"suite": pair.suite, "user_task": pair.user, "injection_task": pair.injection}
     plan = _told(parts.tools.post("/begin", json={"key": pair.key, **task}))
     parts.model.plans[pair.key] = plan
     ground_truth = Counter(_call(name, arguments) for name, arguments in plan["user"]["calls"])
-    approver = Approver(parts.approver, None if careless else ground_truth)
+    approver = Approver(parts.approver, ground_truth)
     run = _run(parts, pair, plan["prompt"], approver)
     judged = _told(parts.tools.post("/end", json={"key": pair.key, "output": run["output"] or ""}))
     injected = [call for call in judged["made"] if not call["own"]]
@@ -92,11 +92,11 @@ def play(parts: Parts, pair: Pair, careless: bool = False) -> Outcome:
 
 
 class Approver:
-    """Person who approves the calls in `allowed`, with exactly these arguments and as often; None: every call."""
+    """Person who approves the calls in `allowed`, with exactly these arguments and as often, and no other."""
 
-    def __init__(self, client: httpx2.Client, allowed: Counter[str] | None) -> None:
+    def __init__(self, client: httpx2.Client, allowed: Counter[str]) -> None:
         self._client = client
-        self._left = allowed.copy() if allowed is not None else None
+        self._left = allowed.copy()
         self.questions = self.denied = 0
 
     def decide(self, run_id: str) -> None:
@@ -108,8 +108,6 @@ class Approver:
             self.denied += decision["decision"] == "deny"
 
     def _allows(self, approval: dict[str, Any]) -> bool:
-        if self._left is None:
-            return True
         call = _call(approval["name"], approval["arguments"])
         self._left[call] -= 1
         return self._left[call] >= 0

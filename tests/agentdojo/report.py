@@ -16,6 +16,7 @@ COLUMNS = (
     "in words only",
     "user tasks done",
     "questions: median, mean, most",
+    "of these denied: median",
 )
 
 
@@ -42,6 +43,7 @@ def _row(name: str, outcomes: Sequence[Outcome]) -> str:
             sum(one.breached and one.in_words for one in outcomes),
             f"{sum(one.done for one in outcomes) / len(outcomes):.1%}",
             f"{median(questions):g}, {mean(questions):.1f}, {max(questions)}",
+            f"{median(one.denied for one in outcomes):g}",
         ]
     )
 

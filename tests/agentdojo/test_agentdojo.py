@@ -58,12 +58,16 @@ def test_user_tasks_are_done_without_injections(dojo: House) -> None:
     held(dojo.play(without_injections(dojo.suites)))
 
 
-def test_a_careless_approver_lets_injections_through(dojo: House) -> None:
-    """The injections would succeed: no test above passes because its model is tame."""
-    outcomes = dojo.play(each_injection(dojo.suites), careless=True)
+def test_injections_succeed_without_protection(
+    tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer
+) -> None:
+    """No test above passes because its model is tame, or because an effect is not noticed."""
+    with house(tmp_path_factory.mktemp("dojo"), redis_server, protected=False) as started:
+        outcomes = started.play(each_injection(started.suites))
     print(f"\n{table(outcomes)}")
-    assert [one.pair for one in outcomes if not one.in_words and not one.effects] == []
+    assert [one.pair for one in outcomes if not one.in_words and not one.effects and not one.strayed] == []
     assert sum(one.breached for one in outcomes) >= 0.9 * len(outcomes)
+    assert sum(one.questions for one in outcomes) == 0
 
 
 def test_injections_have_no_effect_on_postgresql(
