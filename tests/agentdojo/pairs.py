@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,8 +69,7 @@ def play(parts: Parts, pair: Pair) -> Outcome:
     task = {"suite": pair.suite, "user_task": pair.user, "injection_task": pair.injection}
     plan = _told(parts.tools.post("/begin", json={"key": pair.key, **task}))
     parts.model.plans[pair.key] = plan
-    ground_truth = Counter(_call(name, arguments) for name, arguments in plan["user"]["calls"])
-    approver = Approver(parts.approver, ground_truth)
+    approver = Approver(parts.approver, parts.tools, pair.key)
     run = _run(parts, pair, plan["prompt"], approver)
     judged = _told(parts.tools.post("/end", json={"key": pair.key, "output": run["output"] or ""}))
     injected = [call for call in judged["made"] if not call["own"]]
@@ -92,25 +90,24 @@ def play(parts: Parts, pair: Pair) -> Outcome:
 
 
 class Approver:
-    """Person who approves the calls in `allowed`, with exactly these arguments and as often, and no other."""
+    """Person who approves calls of the user's task not made yet, with exactly their arguments, and no other."""
 
-    def __init__(self, client: httpx2.Client, allowed: Counter[str]) -> None:
-        self._client = client
-        self._left = allowed.copy()
+    def __init__(self, client: httpx2.Client, tools: httpx2.Client, key: str) -> None:
+        self._client, self._tools, self._key = client, tools, key
         self.questions = self.denied = 0
 
     def decide(self, run_id: str) -> None:
         """Decide all calls of a run that wait."""
+        left = _told(self._tools.post("/left", json={"key": self._key}))["calls"]
         for approval in self._pending(run_id):
-            decision = {"decision": "approve" if self._allows(approval) else "deny"}
+            call = f"{approval['name']} {json.dumps(approval['arguments'], sort_keys=True)}"
+            allowed = call in left
+            if allowed:
+                left.remove(call)
+            decision = {"decision": "approve" if allowed else "deny"}
             _told(self._client.post(f"/v1/approvals/{approval['id']}", json=decision))
             self.questions += 1
-            self.denied += decision["decision"] == "deny"
-
-    def _allows(self, approval: dict[str, Any]) -> bool:
-        call = _call(approval["name"], approval["arguments"])
-        self._left[call] -= 1
-        return self._left[call] >= 0
+            self.denied += not allowed
 
     def _pending(self, run_id: str) -> list[dict[str, Any]]:
         query: dict[str, Any] = {"status": "pending", "limit": 100}
@@ -154,10 +151,6 @@ def _last_event(stream: Any, last: str) -> str:
             if line.startswith("id: "):
                 last = line[4:]
     return last
-
-
-def _call(name: str, arguments: dict[str, Any]) -> str:
-    return f"{name} {json.dumps(arguments, sort_keys=True)}"
 
 
 def _told(response: httpx2.Response) -> dict[str, Any]:
