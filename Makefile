@@ -7,7 +7,7 @@ JOBS := 3
 ARGS :=
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help run test test-all check docs bench bench-quick bench-peers bench-cost lock setup clean
+.PHONY: help run test test-all test-agentdojo check docs bench bench-quick bench-peers bench-cost lock setup clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -24,6 +24,11 @@ test: ## the fast tests; ARGS="-k name" selects some
 test-all: ## every test: nginx, browser, chaos, grown parts and image too
 	@scripts/setup.sh requirements-dev.txt
 	@$(PY) -m pytest $(ARGS)
+
+test-agentdojo: ## all 949 pairs of AgentDojo against Slipway (ten minutes); docs: tests/agentdojo/README.md
+	@scripts/setup.sh requirements-dev.txt
+	@scripts/agentdojo.sh
+	@$(PY) -m pytest -s -q --all-pairs tests/agentdojo $(ARGS)
 
 check: ## format, lint, types, imports, generated pages
 	@scripts/setup.sh requirements-dev.txt
