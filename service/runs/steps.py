@@ -10,10 +10,10 @@ from typing import Any
 
 from service.agents.definitions import AgentDefinition
 from service.agents.pattern import Events, Prompt, most_steps
-from service.errors import ModelError, ModelUnavailable, PromptTooLong, RunLimit
+from service.errors import ModelUnavailable, PromptTooLong, RunLimit
 from service.llm.client import ModelClient, ModelReply, ModelRequest
 from service.llm.prompt_cache import marked
-from service.llm.routing import CLASSIFY, CLASSIFY_TOKENS, TIER_SCHEMA, Route, excerpt, parse_tier
+from service.llm.routing import Route
 from service.llm.thinking import for_model, signatures
 from service.observe.observer import Observer
 from service.runs.attempt import Attempt
@@ -24,16 +24,16 @@ from service.runs.direct_call import direct_call
 from service.runs.event_log import NewEvent
 from service.runs.journal_codec import decode_reply, decode_result, encode_reply, encode_result
 from service.runs.replies import call_ids, going_on, joined, well_formed
+from service.runs.tier_choice import choose_route
 from service.runs.tool_execution import ToolExecution
 from service.runs.untrusted import add_results, hosts_of
 from service.store.batches import SENT, WAITING
 from service.tools import ToolResult
-from service.types import Event, Tier, ToolUse, Usage, less_sure
+from service.types import Event, ToolUse, Usage, less_sure
 from service.usage.prices import Price, PriceTable, today
 from service.usage.reservation import Spending
 
 MAX_PARTS = 8  # calls over which one paused turn may be continued
-ROUTE = "route"  # the step in which the cheap model rates a question's difficulty
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,36 +143,12 @@ class RunSteps:
             raise RunLimit(f"There is no answer after {most} model calls, and the run may make no more.")
 
     def _routed_models(self, tools: bool) -> Events[tuple[str, ...]]:
-        """Return the models of the run's tier, chosen once, before the first step that needs it.
-
-        The question decides, or the cheap model if in doubt. Every attempt chooses the same.
-        """
+        """Return the models of the run's tier, chosen once, before the first step that needs it."""
         if self._route is None:
-            request, bounds, router = self._run.request, self._agent.bounds, self._agent.model_router
-            count = len(self._agent.tools) if tools else 0
-            tier = request.tier
-            if router.unsure(tier, request.question, count, bounds):
-                tier = (yield from self._tier_by_model(request.question)) or tier
-            self._route = router.route(tier, request.question, count, bounds)
-            self._run.tier = self._route.tier
+            self._route = yield from choose_route(
+                self._agent, self._run, self._journal, self.model, tools=tools
+            )
         return self._route.models
-
-    def _tier_by_model(self, question: str) -> Events[Tier | None]:
-        """Ask the cheap model for the tier. None on failure, which is stored too: all attempts must agree."""
-        prompt = Prompt(
-            system=CLASSIFY,
-            messages=[{"role": "user", "content": excerpt(question)}],
-            tier="simple",
-            max_tokens=CLASSIFY_TOKENS,
-            json_schema=TIER_SCHEMA,
-            publish=False,
-        )
-        try:
-            reply = yield from self.model(ROUTE, prompt, counts=False)
-        except ModelError:
-            self._journal.add_step("model", ROUTE, encode_reply(ModelReply("", [], "error", Usage())))
-            return None
-        return parse_tier(reply.text)
 
     def _replayed_or_called(
         self, name: str, request: ModelRequest, models: Sequence[str], publish: bool

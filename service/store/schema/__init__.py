@@ -18,12 +18,9 @@ from service.store.schema.accounts import (
 from service.store.schema.activity import (
     DIED,
     ENDED_BADLY,
-    EXPIRING,
     OF_ALL,
     UNFINISHED,
     agent_stops,
-    approval_webhooks,
-    approvals,
     batch_items,
     batches,
     feedback,
@@ -33,7 +30,6 @@ from service.store.schema.activity import (
     runs,
     sessions,
     steps,
-    tool_calls,
     webhooks,
     workers,
 )
@@ -51,3 +47,4 @@ from service.store.schema.money import (
     usage_days,
 )
 from service.store.schema.sealed import SealedText
+from service.store.schema.tool_use import EXPIRING, approval_webhooks, approvals, tool_calls
