@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from service.agents.definitions import AgentDefinition, Finding
 from service.agents.spec import AgentSpec
@@ -12,15 +13,32 @@ from service.guardrails.taint import Taint
 from service.text.suggest import did_you_mean
 from service.tools import Tool
 
+Said = Callable[[Mapping[str, Any]], bool]
 PROVIDER_TOOLS = ("web_search", "web_fetch", "code_execution")  # run by the model's provider
 
 
-def uncovered(agent: AgentDefinition, tool: Tool | None, sources: Sequence[str]) -> tuple[str, ...]:
-    """Return the sources of untrusted text that no flow lets the tool follow. A `danger` tool follows none."""
-    if tool is None:
+def uncovered(
+    agent: AgentDefinition,
+    tool: Tool | None,
+    sources: Sequence[str],
+    arguments: Mapping[str, Any],
+    said: Said,
+) -> tuple[str, ...]:
+    """Return the sources of untrusted text that no flow lets the tool follow. A `danger` tool follows none.
+
+    A tool that only reads needs no flow where its arguments are `said` by the user, or its policy names the hosts.
+    """
+    if tool is None or (not tool.changes and (_is_bounded(agent, tool, arguments) or said(arguments))):
         return ()
     allowed = agent.flows.get(tool.name, ()) if tool.risk != "danger" else ()
     return tuple(source for source in sources if source not in allowed)
+
+
+def _is_bounded(agent: AgentDefinition, tool: Tool, arguments: Mapping[str, Any]) -> bool:
+    """Return whether the policy of the tool says to which hosts its texts may go."""
+    policy = agent.policies.get(tool.name)
+    texts = {name for name, value in arguments.items() if not isinstance(value, int | float)}
+    return policy is not None and texts <= policy.allowed_domains.keys()
 
 
 def link_hosts(agent: AgentDefinition, run_taint: Taint) -> Hosts:
@@ -37,7 +55,7 @@ def flow_findings(spec: AgentSpec, available: Mapping[str, Tool]) -> Iterator[Fi
             yield Finding(("flows", name), f"{name!r} is not one of this agent's tools{hint}")
         elif name in available and available[name].risk == "danger":
             yield Finding(("flows", name), "has no effect: a person decides about each call", "warning")
-        elif name in available and not available[name].changes:
+        elif name in available and not available[name].acts:
             yield Finding(("flows", name), "has no effect: the tool only reads", "warning")
         known = (*spec.tools, *taint.SOURCES, *PROVIDER_TOOLS)
         for number, source in enumerate(sources):

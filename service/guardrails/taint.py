@@ -73,6 +73,12 @@ class Taint:
             if kind.endswith(_SERVER_TOOL):
                 self.add(kind.removesuffix(_SERVER_TOOL), text_in(block))
 
+    def is_said(self, arguments: Mapping[str, Any]) -> bool:
+        """Return whether every text in the arguments is in the user's own words."""
+        words = _Haystack(self._words)
+        texts = [plain(value) for _, value in _leaves(arguments) if isinstance(value, str)]
+        return all(words.holds(text) for text in texts)
+
     def marks(self, arguments: Mapping[str, Any], sources: Sequence[str]) -> dict[str, list[str]]:
         """Return the sources, and the JSON pointers of arguments that occur in untrusted text."""
         untrusted = _Haystack([text for texts in self._texts.values() for text in texts])

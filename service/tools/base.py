@@ -91,8 +91,8 @@ class Tool:
 
     `idempotent`: a call that may have happened can be repeated. An answer that used a tool whose `risk` is not `read`
     is never cached. `timeout` is in seconds. `trusted`: its results hold no text from
-    outside. `faults` validates arguments without a call; its
-    messages never repeat them, and it never raises.
+    outside. `sends`: its arguments leave the service, so that a call that only reads can carry data out. `faults`
+    validates arguments without a call; its messages never repeat them, and it never raises.
     """
 
     name: str
@@ -103,6 +103,7 @@ class Tool:
     risk: Risk = "write"
     timeout: float = DEFAULT_TIMEOUT
     trusted: bool = False
+    sends: bool = False
     faults: Callable[[Mapping[str, Any]], list[ErrorDetails]] = lambda arguments: []
 
     def __post_init__(self) -> None:
@@ -118,12 +119,17 @@ class Tool:
         """Return whether a call changes something."""
         return self.risk != "read"
 
+    @property
+    def acts(self) -> bool:
+        """Return whether a call has an effect outside the run: it changes something, or carries its arguments out."""
+        return self.changes or self.sends
+
     def for_model(self) -> dict[str, Any]:
         """Return the tool as the Messages API takes it."""
         return {"name": self.name, "description": self.description, "input_schema": dict(self.input_schema)}
 
 
-def tool(
+def tool(  # noqa: PLR0913 - each is a keyword of its own for authors
     bare: object = None,
     /,
     *,
@@ -132,6 +138,7 @@ def tool(
     risk: Risk = "write",
     timeout: float = DEFAULT_TIMEOUT,
     trusted: bool = False,
+    sends: bool = False,
 ) -> Callable[[Callable[..., Any]], Tool]:
     """Make a `Tool` from a function: the model sees its name, its docstring and its typed parameters.
 
@@ -165,6 +172,7 @@ def tool(
             risk=risk,
             timeout=timeout,
             trusted=trusted,
+            sends=sends,
             faults=partial(_faults, arguments_model),
         )
 

@@ -73,7 +73,7 @@ def _question(call: ProposedCall) -> str:
         return ""  # a call that will be refused is no question for a person
     if call.needs_approval or call.tool.risk == "danger":
         return "policy"
-    return "untrusted" if call.untrusted and call.tool.changes else ""
+    return "untrusted" if call.untrusted and call.tool.acts else ""
 
 
 def _denial(approval: Approval) -> str:

@@ -28,12 +28,18 @@ def send_mail() -> str:
     return ""
 
 
+@tool(risk="read", sends=True)
+def look_up(url: str, page: int = 0) -> str:
+    """Look up."""
+    return ""
+
+
 @tool(risk="danger")
 def drop() -> str:
     """Drop."""
     return ""
 '''
-SPEC = REACT + "tools: [read_mail, send_mail, drop]\n"
+SPEC = REACT + "tools: [read_mail, send_mail, look_up, drop]\n"
 
 
 def agent_of(folder: Path, spec: str, **files: str) -> AgentDefinition:
@@ -45,15 +51,25 @@ def agent_of(folder: Path, spec: str, **files: str) -> AgentDefinition:
 def test_a_tool_follows_the_sources_that_its_flow_names(tmp_path: Path) -> None:
     agent = agent_of(tmp_path, "flows: {send_mail: [read_mail, context]}\n")
     send = agent.tools["send_mail"]
-    assert uncovered(agent, send, ("context", "read_mail")) == ()
-    assert uncovered(agent, send, ("read_mail", "session")) == ("session",)
-    assert uncovered(agent, agent.tools["read_mail"], ("read_mail",)) == ("read_mail",)
-    assert uncovered(agent, None, ("read_mail",)) == ()
+    assert uncovered(agent, send, ("context", "read_mail"), {}, Taint().is_said) == ()
+    assert uncovered(agent, send, ("read_mail", "session"), {}, Taint().is_said) == ("session",)
+    assert uncovered(agent, None, ("read_mail",), {}, Taint().is_said) == ()
+
+
+def test_a_tool_that_sends_follows_the_users_own_words_and_bounded_hosts(tmp_path: Path) -> None:
+    agent = agent_of(tmp_path, "policies: {look_up: {allowed_domains: {url: [harbor.test]}}}\n")
+    free = replace(agent, policies={})
+    tool, words = agent.tools["look_up"], Taint()
+    words.trust("What does https://example.org/a say?")
+    said, other = {"url": "https://example.org/a", "page": 2}, {"url": "https://evil.test/?secret"}
+    assert uncovered(free, tool, ("read_mail",), said, words.is_said) == ()
+    assert uncovered(free, tool, ("read_mail",), other, words.is_said) == ("read_mail",)
+    assert uncovered(agent, tool, ("read_mail",), other, words.is_said) == ()  # refused by its policy
 
 
 def test_a_tool_of_danger_follows_none(tmp_path: Path) -> None:
     agent = replace(agent_of(tmp_path, ""), flows={"drop": ("read_mail",)})
-    assert uncovered(agent, agent.tools["drop"], ("read_mail",)) == ("read_mail",)
+    assert uncovered(agent, agent.tools["drop"], ("read_mail",), {}, Taint().is_said) == ("read_mail",)
 
 
 @pytest.mark.parametrize(

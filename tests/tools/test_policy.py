@@ -102,5 +102,6 @@ def test_call_after_untrusted_text_is_asked_about() -> None:
     assert policy(replace(untrusted, approval=Approval(True, "untrusted"))) == ALLOW
     assert policy(replace(untrusted, made="yes")) == ALLOW
     assert policy(replace(untrusted, tool=replace(refund, risk="read"))) == ALLOW
+    assert policy(replace(untrusted, tool=replace(refund, risk="read", sends=True))) == ("ask", "untrusted")
     assert policy(replace(untrusted, tool=replace(refund, risk="danger"))).action == "ask"
     assert policy(replace(untrusted, tool=None)).action == "deny"

@@ -52,7 +52,7 @@ def _query_tool(tables: Tables) -> Tool:
         return {**told, "note": f"There are more rows; {len(found.rows)} are shown."} if found.cut else told
 
     query_table.__doc__ = DESCRIPTION.format(tables=_listed(tables.tables))
-    return tool(idempotent=True, risk="read", timeout=10)(query_table)
+    return tool(idempotent=True, risk="read", timeout=10, trusted=True)(query_table)
 
 
 def _listed(tables: tuple[Table, ...]) -> str:

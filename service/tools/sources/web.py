@@ -33,7 +33,7 @@ class WebTools:
         return self._tools
 
 
-@tool(idempotent=True, risk="read", timeout=5)
+@tool(idempotent=True, risk="read", timeout=5, trusted=True)
 def current_time(timezone: Annotated[str, Field(min_length=1, max_length=64)] = "UTC") -> dict[str, str]:
     """Look up the present date and time. Use it whenever an answer depends on today's date.
 
@@ -54,7 +54,7 @@ def current_time(timezone: Annotated[str, Field(min_length=1, max_length=64)] = 
 
 
 def _fetch_tool(fetcher: Fetcher) -> Tool:
-    @tool(idempotent=True, risk="read", timeout=30)
+    @tool(idempotent=True, risk="read", timeout=30, sends=True)
     def fetch(
         url: Annotated[str, Field(min_length=1, max_length=MAX_URL)],
         context: ToolContext,
