@@ -101,7 +101,8 @@ def _start(text: str, match: re.Match[str], inside: Inside, least: int, run: int
     if match[0].startswith("//"):
         return _double_slash(text, at, inside)
     if match[0] == "www.":
-        return at if text[end : end + 1].isalnum() else None
+        follows = text[end : end + 1]
+        return at if follows.isalnum() or follows in ("_", "-") else None
     begin = max(run, least, at - LONGEST_HOST)
     return None if begin >= at else _domain(text, match, inside, begin)
 

@@ -18,6 +18,7 @@ _URL = re.compile(
     rf"(?:(?P<mail>{_MAIL})|{_SCHEME}|{_BARE})(?P<host>[\w-]+(?:\.[\w-]+)*)(?P<port>:[0-9]{{1,5}})?"
     r"(?P<end>[/?#][^\s<>\"'()\[\]{}|\\`*^]*|(?=[)\]>\"'*]|[,.;:!?]*$|[,;!]))"
 )
+_LONGER = re.compile(r"@|\.\w")
 _FILLER = "\x01"  # not part of a host, a scheme or Markdown
 
 
@@ -33,9 +34,10 @@ def without_listed(word: str, hosts: Hosts, *, whole: bool) -> str:
 def _may_stay(match: re.Match[str], hosts: Hosts, whole: bool) -> bool:
     if match["host"] not in hosts or (match.end() == len(match.string) and not whole):
         return False
-    if match["mail"] or not match["end"]:
-        if match["end"]:
-            return False  # a mail with more than its address
-        # Some programs read on to the end of the word, and take what is before an `@` for a user.
-        return "@" not in view_of(match.string[match.end() :]).text
+    if not match["end"]:
+        # Some programs read on to the end of the word, for a longer host, or a user before an `@`.
+        rest = view_of(match.string[match.end() :]).text
+        return _LONGER.search(rest) is None
+    if match["mail"]:
+        return False  # more than an address
     return not holds_url(view_of(match["end"]))

@@ -98,6 +98,8 @@ def text_in(value: Any) -> str:
 
 def plain(text: str) -> str:
     """Return a text in one case and width, without invisible characters, its white space as single spaces."""
+    if text.isascii():
+        return " ".join(text.lower().split())
     return " ".join("".join(map(plain_character, word)) for word in text.split())
 
 

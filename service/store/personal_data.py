@@ -62,7 +62,9 @@ OF_USER = (
     PersonalRows("log_in", token_families.c.user_id, (token_families.c.id,), ("current_jti",)),
     PersonalRows("identity", identities.c.user_id, (identities.c.issuer, identities.c.subject)),
     PersonalRows("address", sign_in_addresses.c.user_id, (sign_in_addresses.c.digest,)),
-    PersonalRows("decision", approvals.c.decided_by, (approvals.c.id,), ("arguments", "decision_id")),
+    PersonalRows(
+        "decision", approvals.c.decided_by, (approvals.c.id,), ("arguments", "untrusted", "decision_id")
+    ),
     PersonalRows(
         "usage",
         ledger.c.user_id,

@@ -50,5 +50,5 @@ def _leads_away(url: str, hosts: Hosts) -> bool:
     authority = _AUTHORITY.match(url)
     if authority is None:
         return False
-    host = re.sub(r":\d+$", "", authority[1].rpartition("@")[2]).rstrip(".,;:!?)*_'\"]|")
+    host = re.sub(r":\d+$", "", authority[1].rpartition("@")[2]).rstrip(".,;:!?)*_'\"]| ")
     return bool(host) and host not in hosts

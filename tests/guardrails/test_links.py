@@ -102,6 +102,10 @@ def in_chunks(text: str, sizes: list[int]) -> str:
         ("https://good.example@evil.io/x", "[link removed]"),
         ("https://good.example%2f@evil.io/", "[link removed]"),
         ("https://good.example:x@evil.io/ https://good.example.evil.io/", "[link removed] [link removed]"),
+        (
+            "https://good.example'x.evil.io https://good.example)@evil.io",
+            "[link removed]'x.evil.io [link removed])@evil.io",
+        ),
         ("ht\u200btps://evil.io ｈｔｔｐｓ：／／ｅｖｉｌ．ｉｏ", "[link removed] [link removed]"),
         ("&#104;ttps&colon;//evil.io \\/\\/evil.io", "[link removed] [link removed]"),
         ("https:\\\\evil.io /\\evil.io", "[link removed] [link removed]"),
