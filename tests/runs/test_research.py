@@ -156,6 +156,12 @@ def test_searches_and_pages_are_bounded(wired: Services, upstream: WireServer) -
     assert len(documents(bodies(upstream)[1])) == 3
 
 
+def test_searches_are_text_that_can_be_stored(researching: Services, upstream: WireServer) -> None:
+    upstream.script += [plan("the\0sea", "x" * 9_999), cites("x", "y")]
+    queries = [given["query"] for name, given in calls(researching, ask(researching)) if name == "find"]
+    assert queries == ["the\ufffdsea", "x" * 500]
+
+
 def test_equal_and_blank_searches_are_made_once(wired: Services, upstream: WireServer) -> None:
     upstream.script += [plan("sea", " ", " sea "), cites("x", "y")]
     assert [given for _, given in calls(wired, ask(wired))] == [

@@ -1,6 +1,7 @@
 """Research pattern: plan searches, search, read the pages found, answer with verbatim quotes.
 
-All calls are planned before anything is read, so no text that is read can ask for one.
+Searches are planned before anything is read, and only addresses in the question or listed by a search are read: no text
+that is read can ask for a call.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from service.agents.reading import Page, pages_of, verified, with_documents
 from service.agents.spec import AgentSpec, PatternOptions
 from service.knowledge import Knowledge
 from service.llm.client import ModelReply
+from service.text.sanitise import storable
 from service.tools import Tool, ToolResult
 from service.types import Answer, Block, Usage
 
@@ -93,9 +95,9 @@ def _plan(context: Context, most: int) -> Events[list[str]]:
 
 def _search(context: Context, searches: Sequence[str], most: int) -> Events[list[Page]]:
     """Search with each tool that takes a `query`; return the pages found, the best of each search first."""
-    queries = dict.fromkeys(" ".join(query.split())[:MAX_QUERY] for query in searches)
+    queries = dict.fromkeys(storable(" ".join(query.split())[:MAX_QUERY]) for query in searches)
     tools = _readers(context, "query")
-    calls = [(tool, {"query": query}) for query in queries for tool in tools][:most]
+    calls = [(tool, {"query": query}) for query in queries if query for tool in tools][:most]
     results = yield from _make(context, "search", calls)
     ranked = zip_longest(*(pages_of(result) for result in results))
     return list(dict.fromkeys(page for page in chain.from_iterable(ranked) if page is not None))
