@@ -60,13 +60,13 @@ def _ends(messages: Sequence[Message]) -> list[int]:
     """Find the indexes of the messages that end a recurring prefix."""
     last = len(messages) - 1
     turn = last
-    while turn > 0 and not is_question(messages[turn]):
+    while turn > 0 and not _is_question(messages[turn]):
         turn -= 1
     ends = [turn - 1] if turn > 0 else []
     return [*ends, last] if last > turn else ends
 
 
-def is_question(message: Message) -> bool:
+def _is_question(message: Message) -> bool:
     """Return whether a message is the user's own and not tool results."""
     content = message["content"]
     return message["role"] == "user" and (

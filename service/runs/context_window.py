@@ -18,9 +18,9 @@ from service.runs.compaction import (
     NOTES,
     max_notes,
     notes_request,
-    question_at,
     shortened,
     split,
+    turns_at,
     with_notes,
 )
 from service.types import Message, message_text
@@ -96,13 +96,16 @@ class ContextWindow:
 
     def _fitted(self, request: ModelRequest) -> Events[ModelRequest]:
         """Return the request with the notes made so far, compacted again if it does not fit."""
-        at = question_at(request.messages) + 1
+        at = turns_at(request.messages)
         head, known = request.messages[:at], self._known(request.messages)
         body = [*known.body, *request.messages[len(known.covered) or at :]]
+        if not body:
+            return request
         messages = [*with_notes(head, known.notes), *body]
         room = self._tokens - self._answer(request) - self._estimate.of(_sent(replace(request, messages=())))
-        if body and self._estimate.of(messages) > room:
-            done = yield from self._compact(request.messages, body, known.notes, room)
+        if self._estimate.of(messages) > room:
+            notes, recent = yield from self._compact(head, body, known.notes, room)
+            done = _Compacted([*request.messages], recent, notes)
             self._compacted = [one for one in self._compacted if one is not known] + [done]
             messages = [*with_notes(head, done.notes), *done.body]
         return replace(request, messages=messages)
@@ -115,16 +118,18 @@ class ContextWindow:
         return _Compacted([], [], "")
 
     def _compact(
-        self, messages: Sequence[Message], body: Sequence[Message], notes: str, room: int
-    ) -> Events[_Compacted]:
-        """Replace older turns by notes. Half of the room is freed at once: one compaction serves for many turns."""
-        head = messages[: question_at(messages) + 1]
+        self, head: Sequence[Message], body: Sequence[Message], notes: str, room: int
+    ) -> Events[tuple[str, Sequence[Message]]]:
+        """Take notes on older turns; return all notes, and the turns that stay.
+
+        Half of the room is freed at once: one compaction serves for many turns.
+        """
         fixed, most = self._estimate.of(head), max_notes(self._tokens)
-        parts = split(head, body, room // 2 - fixed - most, self._estimate.of)
-        if parts.older:
-            notes = yield from self._noted(message_text(head[-1]) if head else "", parts.older, notes, room)
+        older, recent = split(body, room // 2 - fixed - most, self._estimate.of)
+        if older:
+            notes = yield from self._noted(message_text(head[-1]), older, notes, room)
         left = room - self._estimate.of(with_notes(head, notes))
-        return _Compacted([*messages], shortened(parts.recent, left, self._estimate.of), notes)
+        return notes, shortened(recent, left, self._estimate.of)
 
     def _noted(self, question: str, older: Sequence[Message], notes: str, room: int) -> Events[str]:
         """Add notes on `older`. Earlier notes stay word for word, or are rewritten once they have no room left.

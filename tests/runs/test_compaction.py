@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from service.runs import compaction
-from service.runs.compaction import notes_request, question_at, shortened, split, with_notes
+from service.runs.compaction import notes_request, shortened, split, turns_at, with_notes
 
 QUESTION = {"role": "user", "content": "What is the code?"}
 HISTORY = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Good day."}]
@@ -32,9 +32,9 @@ def turns(count: int) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("room", [-10, 0, 300, 600, 1_000, 2_000, 10_000])
 def test_calls_and_results_are_never_parted(room: int) -> None:
     body = turns(8)
-    parts = split([QUESTION], body, room, size)
-    assert [*parts.older, *parts.recent] == body and len(parts.recent) >= 2
-    for part in (parts.older, parts.recent):
+    parts = split(body, room, size)
+    assert [*parts[0], *parts[1]] == body and len(parts[1]) >= 2
+    for part in parts:
         uses = [block["id"] for message in part[::2] for block in message["content"]]
         assert uses == [block["tool_use_id"] for message in part[1::2] for block in message["content"]]
 
@@ -42,17 +42,19 @@ def test_calls_and_results_are_never_parted(room: int) -> None:
 def test_as_many_turns_stay_as_fit() -> None:
     body = turns(8)
     room = size(body[-6:])
-    assert split([QUESTION], body, room, size).recent == body[-6:]
-    assert split([QUESTION], body, room - 1, size).recent == body[-4:]
+    assert split(body, room, size) == (body[:-6], body[-6:])
+    assert split(body, room - 1, size) == (body[:-4], body[-4:])
 
 
 def test_nothing_is_older_without_turns() -> None:
-    assert split([QUESTION], [], 0, size) == ([QUESTION], [], [])
+    assert split([], 0, size) == ([], [])
 
 
-def test_question_is_the_last_message_of_the_user() -> None:
-    assert question_at([*HISTORY, QUESTION, *turns(3)]) == 2
-    assert question_at([QUESTION]) == 0 and question_at([]) == -1
+def test_turns_begin_at_the_first_call_also_where_the_user_speaks_again() -> None:
+    answer = {"role": "assistant", "content": "It is 7."}
+    assert turns_at([*HISTORY, QUESTION, *turns(3)]) == 3
+    assert turns_at([*HISTORY, QUESTION, *turns(3), answer, QUESTION, *turns(1)]) == 3
+    assert turns_at([*HISTORY, QUESTION]) == 3
 
 
 def test_notes_follow_the_question_in_its_message() -> None:
