@@ -143,7 +143,8 @@ def test_approval_shows_user_question_and_session(visit: Visit, office: Slipway)
     card.wait_for()
     shown = card.inner_text()
     assert f"{name} asked clerk" in shown and question.replace("\u202e", "U+202E") in shown
-    assert card.locator("time").count() == 1
+    assert "Write a line." in shown and "Changes something; not to be repeated unseen." in shown
+    assert card.locator("time").count() == 2  # asked, and the end
     assert card.locator("dl.values dt").inner_text() == "text"
     assert card.locator("dl.values dd").inner_text() == "toU+202Ehow <b>Bob</b>"
     card.get_by_role("button", name="Deny").click()

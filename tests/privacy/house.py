@@ -108,11 +108,13 @@ class House:
             answer = self.ask(root, f"POST /v1/approvals/{run['approvals'][0]}", decided, words)
             assert answer.status_code == 200, answer.text
             self.services.runs.execution.take_up(run["run_id"])
-        callback = f"https://example.com/{word()}"
-        queued = ask(
-            "POST /v1/agents/common/tasks", {"input": f"Tell me of {word()}", "callback_url": callback}
-        )
-        self.services.runs.execution.take_up(queued["run_id"])
+        for agent, question in (
+            ("common", "Tell me of {}"),
+            ("clerk", 'Call the write_line tool with "{}".'),
+        ):
+            task = {"input": question.format(word()), "callback_url": f"https://example.com/{word()}"}
+            queued = ask(f"POST /v1/agents/{agent}/tasks", task)
+            self.services.runs.execution.take_up(queued["run_id"])
         ask("POST /v1/agents/common/tasks", {"input": f"Tell me of {word()}"})  # stays in the queue
 
     def create(self, words: Canaries, root: str) -> User:

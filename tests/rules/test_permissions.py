@@ -147,6 +147,7 @@ def test_key_for_some_models_starts_agents_of_these_models_only(made: Flask) -> 
     "scope",
     (
         *("agents", "agents:A", "agents:a\n", "models:", "models:a*", "other:*"),
+        *("tools:", "tools:all", "tools:re*", "tools:calculator"),
         *("actions:", "actions:runs", "actions:runs:rea*", "actions:none:read", "actions:keys:write"),
     ),
 )
@@ -159,3 +160,8 @@ def test_page_is_up_to_date() -> None:
     command = [sys.executable, "-m", "scripts.permissions_page"]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60).stdout
     assert Path(ROOT / "docs" / "permissions.md").read_text() == printed
+
+
+@pytest.mark.parametrize("scope", ["tools:read", "tools:write", "tools:danger", "tools:*"])
+def test_scope_of_tools_is_a_risk_of_theirs(scope: str) -> None:
+    assert check_scope(scope) == scope

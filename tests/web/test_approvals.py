@@ -167,6 +167,15 @@ def test_a_call_that_timed_out_goes_to_a_person(office: Office, text: str) -> No
     assert names(events).count("tool.called") == names(events).count("tool.finished") == 1
 
 
+def test_run_that_waits_outlives_its_workers(office: Office, text: str) -> None:
+    result = office.ask("clerk", text)
+    asked = office.question(result["run_id"])
+    kill_workers(office.slipway)
+    assert office.decide(asked["id"], "approve", digest=asked["digest"]).status_code == 200
+    assert office.end(result["run_id"])["status"] == "succeeded"
+    assert office.written().count(text) == 1
+
+
 def kill_workers(slipway: Slipway) -> None:
     """Every worker, at once; Gunicorn makes new ones."""
     old = slipway.workers()
