@@ -18,6 +18,9 @@ MAX_BYTES = 32 * 1024  # of a schema, as compact JSON
 MAX_DEPTH = 32  # levels of a schema, with references followed
 MAX_PARTS = 1_000  # parts of a schema, with references followed: subschemas, literals, characters of patterns
 MAX_WORK = 50_000_000  # parts times characters of a value: about a second
+LISTED_WORK = (
+    100_000  # the same, up to which faults are listed: the library makes all of them, in up to 20 µs each
+)
 MAX_FAULTS = 5  # reported of one value
 MAX_MESSAGE = 200  # characters of one fault
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -79,6 +82,10 @@ class JsonSchema:
         """List at most `MAX_FAULTS` mismatches of a JSON value, whose text has `length` characters."""
         if self._parts * length > MAX_WORK:
             return [ValueFault((), "length", "is too long to be checked against this schema")]
+        if self._validator.is_valid(value):
+            return []
+        if self._parts * length > LISTED_WORK:
+            return [ValueFault((), "schema", "is not valid, and too long for its faults to be listed")]
         return [
             ValueFault(tuple(error.instance_path), error.kind.name, error.message[:MAX_MESSAGE])
             for error in islice(self._validator.iter_errors(value), MAX_FAULTS)
