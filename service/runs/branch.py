@@ -84,7 +84,7 @@ class BranchSteps(RunSteps):
 
     def tools(self, name: str, reply: ModelReply) -> Events[list[ToolResult]]:
         self._check()
-        results = yield from super().tools(name, reply)
+        results = yield from super().tools(name, self._with_own_ids(reply))
         yield from self._journal.commit_finished()
         return results
 
@@ -100,6 +100,19 @@ class BranchSteps(RunSteps):
             self._deps.spending.check_running(self._agent.id)
         except AgentStopped as error:
             raise AgentFault(error.detail) from None
+
+    def _with_own_ids(self, reply: ModelReply) -> ModelReply:
+        """Make the ids of calls that no model asked for, but a pattern, different from those of other branches."""
+        prefix = self._journal.call_prefix
+        content = [
+            {**block, "id": f"{prefix}{block['id']}"}
+            if block.get("type") == "tool_use"
+            and block["id"] not in self._shared.ids
+            and not block["id"].startswith(prefix)
+            else block
+            for block in reply.content
+        ]
+        return replace(reply, content=content)
 
     def _well_formed(self, reply: ModelReply) -> ModelReply:
         with self._shared.lock:

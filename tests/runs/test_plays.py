@@ -157,7 +157,7 @@ def check_run(stage: Stage, client: httpx2.Client, run_id: str) -> None:
     assert numbers == sorted(set(numbers))
     called = [event["data"]["call_id"] for event in events if event["event"] == "tool.called"]
     done = [event["data"]["call_id"] for event in events if event["event"] == "tool.finished"]
-    assert called == done and len(set(called)) == len(called)
+    assert sorted(called) == sorted(done) and len(set(called)) == len(called)
     cost = stage.sql("SELECT cost_nano FROM runs WHERE id = ?", run_id)[0][0]
     settled = (
         "SELECT coalesce(sum(amount_nano), 0) FROM ledger "
