@@ -133,6 +133,8 @@ class Branch:
         self._began = time.monotonic()
         self.error: BaseException | None = None
         self.stored = self.journal.result
+        if self.stored is not None:
+            attempt.journal.branch_steps += self.stored["steps"]
 
     def execute(
         self,
@@ -212,7 +214,6 @@ class Branch:
         """Add what this branch used to its run; return its result."""
         stored = self.stored
         assert stored is not None
-        attempt.journal.branch_steps += stored["steps"]
         attempt.run.usage_source = less_sure(attempt.run.usage_source, stored["usage_source"])
         attempt.model_seconds += self._attempt.model_seconds
         if stored["clamped"] is not None:
