@@ -148,6 +148,8 @@ class Branch:
         self._began = time.monotonic()
         self.error: BaseException | None = None
         self.stored = self.journal.result
+        if self.stored is not None:
+            attempt.journal.branch_steps += self.stored["steps"]
 
     def execute(
         self,
@@ -228,7 +230,6 @@ class Branch:
         """Add what this branch used to its run; return its result."""
         stored = self.stored
         assert stored is not None
-        attempt.journal.branch_steps += stored["steps"]
         attempt.run.usage_source = less_sure(attempt.run.usage_source, stored["usage_source"])
         for source in stored["untrusted"]:
             attempt.taint.add(source, stored["output"])

@@ -51,6 +51,21 @@ class BranchJournal(Journal):
     def is_stored(self, kind: str, name: str) -> bool:
         return super().is_stored(kind, self._full(name))
 
+    def replay(self, kind: str, name: str) -> dict[str, Any] | None:
+        stored = super().replay(kind, name)
+        if stored is not None:
+            self._count_in_run()
+        return stored
+
+    def add_step(self, kind: str, name: str, reply: dict[str, Any], **spent: Any) -> None:
+        super().add_step(kind, name, reply, **spent)
+        if kind != AGENT:
+            self._count_in_run()
+
+    def _count_in_run(self) -> None:
+        with self._lock:
+            self._whole.branch_steps += 1
+
     def suspend(self, *works: WriteInTransaction) -> list[RunEvent]:
         """Keep the questions of this branch for the transaction in which its run begins to wait for all of them.
 

@@ -67,7 +67,7 @@ class Journal:
         self._writes: list[WriteInTransaction] = []
         self._began = now_ms()
         self.steps = 0  # steps done so far, including replayed ones
-        self.branch_steps = 0  # … by sub-agents that have ended
+        self.branch_steps = 0  # … by sub-agents
 
     @property
     def opened(self) -> bool:
@@ -86,7 +86,7 @@ class Journal:
 
     @property
     def all_steps(self) -> int:
-        """Number of steps done, with those of sub-agents that have ended."""
+        """Number of steps done, with those of sub-agents."""
         return self.steps + self.branch_steps
 
     @property

@@ -99,7 +99,6 @@ class TreeSteps(RunSteps):
         if left and shared.tree is None:
             yield from self._hold_tree(limits.cost_nano, shared)
         told: SimpleQueue[RunEvent | None] = SimpleQueue()  # bounded by the steps of the branches
-        errors: list[Branch] = []
         with ThreadPoolExecutor(limits.at_once, f"branch-{self._run.id}") as pool:
             try:
                 for branch in left:
@@ -111,7 +110,7 @@ class TreeSteps(RunSteps):
                     pool.submit(work, branch.execute, self._deps, agent, pattern, shared, told.put)
                 over = 0
                 while over < len(left):
-                    event = told.get()
+                    event = told.get()  # every branch ends: its waits have the run's deadline
                     if event is None:
                         over += 1
                     else:
@@ -119,11 +118,11 @@ class TreeSteps(RunSteps):
             except BaseException:
                 shared.stop.set()
                 raise
-        errors = [branch for branch in left if branch.error is not None]
-        ended = [branch.error for branch in errors if not isinstance(branch.error, WaitsForApproval)]
-        for error in sorted(ended, key=lambda error: isinstance(error, Stopped)):
-            raise error  # type: ignore[misc]
-        return errors
+        waiting = [branch for branch in left if isinstance(branch.error, WaitsForApproval)]
+        errors = [branch.error for branch in left if branch.error is not None and branch not in waiting]
+        for error in sorted(errors, key=lambda error: isinstance(error, Stopped)):
+            raise error
+        return waiting
 
     def _count_steps_of(self, names: Sequence[str], lead_joins: bool) -> None:
         """Count the model calls that sub-agents may make as steps of this run. Raises `RunLimit`."""

@@ -152,8 +152,10 @@ def test_questions_of_branches_are_asked_together_and_each_is_decided(room: Serv
     assert room.runs.execution.take_up(run.id)
     run = room.runs.queries.get(run.id)
     assert run.result is not None and run.status == "succeeded", run.error
-    refunds = [use["ok"] for use in run.result["tools"] if use["name"] == "refund"]
-    assert refunds == [True, False] and script.asked.count("Write.") == 1
+    finished = [event.data for event in told(room, run) if event.name is Event.TOOL_FINISHED]
+    decided = {data["call_id"]: data["ok"] for data in finished if data["call_id"].startswith("toolu")}
+    assert decided == {"toolu_1": True, "toolu_2": False}
+    assert sorted(script.asked) == ["Work 1."] * 2 + ["Work 2."] * 2 + ["Write."]
     assert_whole(room, run.id)
 
 
