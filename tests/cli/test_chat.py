@@ -31,7 +31,7 @@ def pay(text: str) -> str:
     """Pay an order."""
     with (Path(__file__).parent.parent.parent / "paid").open("a") as file:
         file.write(text + "\\n")
-    return "\\x1b[31mpaid"
+    return "\\x1b]0;title\\x07paid"
 '''
 
 
@@ -70,7 +70,7 @@ def test_a_call_is_put_to_the_user(
 ) -> None:
     said, _ = chat(place, 'Call the pay tool with "7".', answer, options=("till",))
     assert 'pay {"text":"7"} needs an approval (policy).' in said and shown in said
-    assert "\x1b[31m" not in said  # a terminal escape of a tool is inert
+    assert "\x07" not in said  # a terminal escape of a tool is inert
     found = (tmp_path / "paid").read_text().split() if (tmp_path / "paid").exists() else []
     assert found == paid
 
@@ -89,13 +89,6 @@ def test_a_user_who_may_not_decide_is_told(place: dict[str, str], tmp_path: Path
 def test_a_failed_turn_is_shown_and_the_next_goes_on(place: dict[str, str]) -> None:
     said, errors = chat(place, "[offline fault=400] Hello", "Hello", options=("talker",), code=1)
     assert "The model refused the request" in errors and "Hello!" in said
-
-
-def test_log_lines_of_calls_do_not_come_between(
-    place: dict[str, str], capfd: pytest.CaptureFixture[str]
-) -> None:
-    chat({**place, "LOG_LEVEL": "INFO"}, "Hello", options=("talker",))
-    assert "llm_call" not in capfd.readouterr().err
 
 
 def test_an_unknown_agent(place: dict[str, str]) -> None:
@@ -138,7 +131,7 @@ class Terminal:
 
 @pytest.fixture
 def terminal(place: dict[str, str], model: Model) -> Iterator[Terminal]:
-    opened = Terminal(place)
+    opened = Terminal({**place, "LOG_LEVEL": "INFO"})
     yield opened
     opened.child.kill()
     opened.child.wait(30)
@@ -157,5 +150,6 @@ def test_ctrl_c_cancels_the_turn_and_ctrl_d_ends(terminal: Terminal, model: Mode
     terminal.wait_for("> ")
     terminal.type("Hello\n")
     terminal.wait_for("USD")
+    assert "llm_call" not in terminal.shown  # no log lines come between
     terminal.type("\x04")
     assert terminal.child.wait(30) == 1  # a turn was cancelled

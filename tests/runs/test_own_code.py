@@ -14,7 +14,7 @@ from service.errors import AgentFault
 from service.types import Event, RunStatus
 from service.wiring import Services
 from tests.conftest import RedisServer
-from tests.llm.wire_server import WireServer
+from tests.llm.wire_server import WireServer, whole
 from tests.runs import coded
 from tests.runs.coded import SPEC, WHOLE, body
 from tests.runs.scripted import ask, bodies, call, calls, holds, kept, message, says, stream_of, tell, text_of
@@ -220,15 +220,16 @@ def test_code_that_hangs_is_left_behind_at_the_deadline(made: Made, loop: str) -
 def test_finally_blocks_run_when_a_step_ends_the_run(
     made: Made, upstream: WireServer, tmp_path: Path
 ) -> None:
-    upstream.script = [message(says("No."), stop="something_new")]
+    upstream.script = [whole({"type": "error", "error": {"type": "invalid_request_error"}}, 400)]
     code = f"""
 def run(context):
     try:
         return answer_of((yield from context.steps.model("one", Prompt("Be good.", context.messages))))
     finally:
-        open({str(tmp_path / "closed")!r}, "w").close()
+        import pathlib, threading
+        pathlib.Path({str(tmp_path / "closed")!r}).write_text(threading.current_thread().name)
 """
     with made(code) as wired:
         run = ask(wired)
-    assert run.error is not None and run.error["code"] == "model_error"
-    assert (tmp_path / "closed").exists()
+    assert run.error is not None and run.error["code"] == "model_rejected"
+    assert (tmp_path / "closed").read_text() == "agent-code"  # and not in the run's thread

@@ -32,7 +32,7 @@ def lost_in(tmp_path: Path, redis_server: RedisServer, upstream: WireServer, url
     with coded.services(tmp_path, redis_server.url, upstream, WHOLE, database_url=url) as wired:
 
         def lose() -> None:
-            assert wired.runs.execution.take_up(coded.abandon(wired))
+            coded.take_over(wired)
 
         def run(step: str) -> Run:
             def losing(exchange: Exchange) -> None:
@@ -80,7 +80,7 @@ def run(context):
     return Answer("Paid.", "end_turn", "none")
 """
     with coded.services(tmp_path, redis_server.url, upstream, code, database_url=url) as wired:
-        coded.DURING["refund"] = lambda: wired.runs.execution.take_up(coded.abandon(wired))
+        coded.DURING["refund"] = lambda: coded.take_over(wired)
         run = ask(wired)
     assert run.error is not None and (run.error["code"], coded.MADE) == ("agent_fault", ["1"])
     assert run.error["detail"].startswith("The code of this agent took other steps than before")
