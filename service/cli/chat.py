@@ -130,10 +130,11 @@ class Chat:
         answer = read_line("Approve? [y/n] ")
         if answer is None or answer.strip().lower() not in ("y", "yes", "n", "no"):
             return False
+        by_others = self._leased.settings.approval_by_others
         said = Decision("approve" if answer.strip().lower()[0] == "y" else "deny", None, None, new_id("dec"))
 
         def work(tx: Transaction) -> None:
-            approvals.decide(tx, self._caller, row["id"], said)
+            approvals.decide(tx, self._caller, row["id"], said, by_others=by_others)
 
         try:
             DECIDE.check_role(self._caller)
