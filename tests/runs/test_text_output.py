@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 from typing import Any, cast
 
+from service.guardrails.hosts import Hosts
+from service.llm.client import ModelReply
 from service.runs.journal import Journal
 from service.runs.replay import Replay
 from service.runs.text_output import TextOutput
 from service.store.database import Database
-from service.types import Event, RunEvent
+from service.types import Event, RunEvent, Usage
 from tests.conftest import ROOT
 from tests.runs.house import asked, run_of
 
@@ -60,3 +62,35 @@ def test_no_other_module_publishes_text() -> None:
             if called and any(ast.unparse(each) == "Event.TEXT_DELTA" for each in node.args):  # type: ignore[attr-defined]
                 publishing.append(path.name)
     assert set(publishing) == {"text_output.py"}
+
+
+def test_what_may_become_a_link_is_held_back_until_the_word_or_the_reply_ends() -> None:
+    published: list[RunEvent] = []
+    text, _ = output_of(published)
+    text.begin(Hosts.of(["good.example"]))
+    assert [event.data["text"] for event in text.write("See https://evil")] == ["See "]
+    assert text.write(".io/x and https://good") == [
+        RunEvent(Event.TEXT_DELTA, {"text": "[link removed] and "}, 2)
+    ]
+    assert [event.data["text"] for event in text.write(".example/y") + text.end()] == [
+        "https://good.example/y"
+    ]
+    assert text.deltas == 3
+
+
+def test_reply_is_cleaned_as_its_stream_and_clients_are_told_once() -> None:
+    published: list[RunEvent] = []
+    text, journal = output_of(published)
+    text.begin(Hosts())
+    blocks = [
+        {"type": "text", "text": "See https:"},
+        {"type": "tool_use"},
+        {"type": "text", "text": "//evil.io."},
+    ]
+    cleaned = text.cleaned(ModelReply("m", blocks, "end_turn", Usage()), 4)
+    assert cleaned.text == "See [link removed]." and cleaned.content[1] == {"type": "tool_use"}
+    journal.commit()
+    acted = {"where": "output", "kind": "links", "action": "removed", "count": 1}
+    assert [(event.name, event.data) for event in published] == [(Event.GUARDRAIL, {"step": 4, **acted})]
+    plain = ModelReply("m", [{"type": "text", "text": "Good day."}], "end_turn", Usage())
+    assert text.cleaned(plain, 5) is plain
