@@ -53,6 +53,7 @@ def test_address_at_an_allowed_domain_passes(address: str) -> None:
         "ada@exаmple.org",
         "ada@example.org\u200b",
         "https://example.org@evil.test/",
+        "https://evil.test@example.org/",
         "https://evil.test\\@example.org/",
         "https://evil.test/?https://example.org",
         "https://exam%70le.org/",
