@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -37,7 +38,10 @@ class Quote:
 
 
 def best(question: str, sources: Iterable[Source]) -> list[Quote]:
-    """Find up to three sentences that fit the question, best first; none below `MIN_COVERAGE`."""
+    """Find up to three sentences that fit the question, best first; none below `MIN_COVERAGE`.
+
+    Without any, the first sentence that shares a word with the question and with the title of its source.
+    """
     wanted = stems(question)
     rows = [(s, sentence) for s in sources for sentence in wording.sentences(s.text)]
     if not wanted or not rows:
@@ -54,6 +58,9 @@ def best(question: str, sources: Iterable[Source]) -> list[Quote]:
         if score >= MIN_COVERAGE * total:
             # A long sentence covers more by chance; 0.01 a word is enough to prefer the short of two equals.
             quotes.append(Quote(source, sentence, score - 0.01 * len(sentence.stems)))
+    if not quotes:
+        titled = (row for row in rows if wanted & stems(row[0].title) & row[1].stems)
+        return [Quote(*row, 0.0) for row in itertools.islice(titled, 1)]
     quotes.sort(key=lambda q: -q.score)
     chosen: list[Quote] = []
     for quote in quotes:

@@ -29,6 +29,7 @@ from service.usage.prices import PriceTable
 
 TRIES = 3  # attempts at a folder that changes during the read
 FOLDER = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+NAME_RULE = "small letters, digits, - and _, begins with a letter, and is at most 64 characters long"
 _RESOLVED = ("tools", "models")  # spec fields that the definition holds in resolved form
 _EVALS = TypeAdapter(tuple[EvalCase, ...])
 
@@ -89,7 +90,7 @@ class _Folder:
 
     def load(self, version: str) -> Loaded:
         if not FOLDER.fullmatch(self._folder.name):
-            raise self._broken("", f"a folder's name must match {FOLDER.pattern}")
+            raise self._broken("", f"a folder's name has only {NAME_RULE}")
         document = self._yaml("agent.yaml")
         try:
             spec = document.read(self._available.schema)

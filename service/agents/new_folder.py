@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from service.agents.files import counted
-from service.agents.loader import FOLDER
+from service.agents.loader import FOLDER, NAME_RULE
 from service.agents.patterns import PATTERNS
 from service.errors import Conflict, Invalid
 
@@ -21,7 +21,7 @@ def patterns() -> list[str]:
 def new_folder(agents_dir: Path, name: str, pattern: str) -> Path:
     """Write a folder that can be run at once. Raises `Invalid` for a bad name, and `Conflict` if it is taken."""
     if not FOLDER.fullmatch(name):
-        raise Invalid(f"{name!r} is no name of an agent: it must match {FOLDER.pattern}")
+        raise Invalid(f"{name!r} is no name of an agent: it has only {NAME_RULE}")
     folder, unfinished = agents_dir / name, agents_dir / f".{name}.new"  # the catalog reads no hidden folders
     if folder.exists():
         raise Conflict(f"{folder} is there already: choose another name.")

@@ -24,8 +24,14 @@ def _rate(text: str) -> str:
     return text
 
 
+def _host(text: str) -> str:
+    if re.match(HOST_PATTERN, text) is None:
+        raise ValueError("must be a host without scheme and path, such as example.org or *.example.org")
+    return text
+
+
 Rate = Annotated[str, AfterValidator(_rate)]
-HostPattern = Annotated[str, Field(max_length=253, pattern=HOST_PATTERN)]
+HostPattern = Annotated[str, Field(max_length=253), AfterValidator(_host)]
 Example = Annotated[str, Field(min_length=1, max_length=500)]
 
 

@@ -23,6 +23,7 @@ from service.cli.common import (
     print_rows,
     services,
     user_named,
+    without_log_lines,
     worker_lease,
 )
 from service.errors import SlipwayError
@@ -115,7 +116,7 @@ def evaluate(names: tuple[str, ...], username: str | None, workspace: str, as_js
     The runs are real: their calls are billed, and `flask runs list` shows them. With the
     offline model, questions that only a real one can answer are named and not asked.
     """
-    with worker_lease() as leased:
+    with without_log_lines(), worker_lease() as leased:
         agents = [named(leased, name) for name in names] or list(leased.agents.agents.values())
         for agent in agents:
             if names and not agent.evals:
@@ -138,9 +139,12 @@ def caller_of(leased: Services, username: str | None, workspace: str) -> Caller:
 
 def named(leased: Services, name: str) -> AgentDefinition:
     """Find an agent, or end the command with an error."""
-    agent = leased.agents.agents.get(name)
+    catalog = leased.agents
+    agent = catalog.agents.get(name)
     if agent is None:
-        raise click.ClickException(f"There is no agent {name}{unknown(name, leased.agents.agents)}")
+        if any(fault.agent == name for fault in catalog.faults):
+            raise click.ClickException(f"{name} cannot be run: `flask agents check {name}` says why.")
+        raise click.ClickException(f"There is no agent {name}{unknown(name, catalog.agents)}")
     return agent
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import sys
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from types import FrameType
+from typing import Any
 
 import click
 import orjson
@@ -18,7 +18,7 @@ from flask.cli import with_appcontext
 from service import approvals
 from service.auth.permissions import PERMISSIONS
 from service.cli.agents import caller_of, named
-from service.cli.common import LAYOUT, in_workspace, printable, worker_lease
+from service.cli.common import LAYOUT, in_workspace, printable, without_log_lines, worker_lease
 from service.errors import SlipwayError
 from service.ids import new_id
 from service.store import approvals as approval_rows
@@ -28,6 +28,11 @@ from service.types import Caller, Event, Run, RunEvent, RunRequest
 from service.wiring import Services
 
 DECIDE = PERMISSIONS["POST /v1/approvals/<approval_id>"]
+WHY = {
+    "policy": "the agent or the tool asks for one each time",
+    "untrusted": "the run has untrusted text",
+    "unknown": "it may have been made already",
+}
 MAX_SHOWN = 500  # characters of a tool's arguments
 
 
@@ -126,7 +131,7 @@ class Chat:
         return False
 
     def _decide_one(self, row: Row) -> bool:
-        click.echo(f"{row['name']} {shortened(row['arguments'])} needs an approval ({row['reason']}).")
+        click.echo(f"{row['name']} {shortened(row['arguments'])} needs an approval: {why(row)}.")
         answer = read_line("Approve? [y/n] ")
         if answer is None or answer.strip().lower() not in ("y", "yes", "n", "no"):
             return False
@@ -147,17 +152,6 @@ class Chat:
     def _fail(self, detail: str) -> None:
         self.failed = True
         click.echo(click.style(printable(detail), fg="red"), err=True)
-
-
-@contextmanager
-def without_log_lines() -> Iterator[None]:
-    """Print no log lines of calls between those of the talk; warnings stay, such as the place where a tool failed."""
-    before = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    try:
-        yield
-    finally:
-        logging.disable(before)
 
 
 def read_line(prompt: str) -> str | None:
@@ -182,18 +176,34 @@ def print_event(event: RunEvent) -> None:
     if event.name is Event.TEXT_DELTA:
         click.echo(printable(data["text"], keep=LAYOUT), nl=False)
     elif event.name is Event.TOOL_CALLED:
-        note(f"{data['name']} {shortened(data['arguments'])}")
+        note(f"{branch(data)}{data['name']} {shortened(data['arguments'])}")
     elif event.name is Event.TOOL_FINISHED:
-        note(f"{'ok' if data['ok'] else 'failed'} ({data['ms']} ms): {data['preview']}")
+        note(f"{branch(data)}{'ok' if data['ok'] else 'failed'} ({data['ms']} ms): {data['preview']}")
+    elif event.name is Event.GUARDRAIL:
+        note(f"{data['kind']} {data['action']}, whose hosts the agent does not list: {data['count']}")
     elif event.name.is_last:
         click.echo()
         if data.get("error"):
             click.echo(click.style(printable(data["error"]["detail"]), fg="red"), err=True)
-        for source in data["sources"]:
-            note(f"source: {source['title']} {source['uri']}")
+        for source in dict.fromkeys(f"{source['title']} {source['uri']}" for source in data["sources"]):
+            note(f"source: {source}")
         steps = "1 step" if data["steps"] == 1 else f"{data['steps']} steps"
         note(f"{data['run_id']}: {steps}, {data['usage']['cost_usd']} USD")
     sys.stdout.flush()
+
+
+def branch(data: Mapping[str, Any]) -> str:
+    """Return which sub-agent an event is of, such as `research 2: `; nothing for those of the lead."""
+    return f"{data['agent']} {data['branch']}: " if "branch" in data else ""
+
+
+def why(row: Row) -> str:
+    """Return why a call waits, in words."""
+    if row["untrusted"] and row["reason"] == "untrusted":
+        taken = ", ".join(row["untrusted"]["pointers"])
+        read = ", ".join(row["untrusted"]["sources"])
+        return f"the run has untrusted text from {read}" + (f", in the arguments {taken}" if taken else "")
+    return WHY[row["reason"]]
 
 
 def note(text: str) -> None:

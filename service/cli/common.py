@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -95,6 +96,17 @@ def stoppable() -> Iterator[None]:
         raise SystemExit(128 + signum) from None
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def without_log_lines() -> Iterator[None]:
+    """Print no log lines of calls between those of a command; warnings stay, such as the place where a tool failed."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 class Commands(AppGroup):

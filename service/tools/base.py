@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple, Protocol, get_type_hints
+from typing import Any, Literal, NamedTuple, Protocol, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError, create_model
 from pydantic.fields import FieldInfo
@@ -113,6 +113,8 @@ class Tool:
             raise BadTool(f"tool {self.name!r} needs a docstring: it tells the model when to use it")
         if self.timeout <= 0:
             raise BadTool(f"tool {self.name!r}: timeout must be above 0 seconds")
+        if self.risk not in get_args(Risk):
+            raise BadTool(f"tool {self.name!r}: risk must be one of {', '.join(get_args(Risk))}")
 
     @property
     def changes(self) -> bool:

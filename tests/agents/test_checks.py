@@ -262,6 +262,10 @@ def test_links_out_of_the_folder_are_named_and_read(tmp_path: Path) -> None:
             "tools.py:8: BadTool: write @tool() with parentheses",
         ),
         (
+            {"tools_py": TOOLS.replace("@tool()", "@tool(risk='writes')")},
+            "tools.py:8: BadTool: tool 'send': risk must be one of read, write, danger",
+        ),
+        (
             {"tools_py": TOOLS.replace("@tool()", "@tool(risks=False)")},
             "tools.py:8: TypeError: @tool() takes no 'risks'; did you mean 'risk'?",
         ),

@@ -77,7 +77,7 @@ def test_a_tool_of_danger_follows_none(tmp_path: Path) -> None:
     [
         ("flows: {send_mial: [context]}\n", "'send_mial' is not one of this agent's tools"),
         ("flows: {send_mail: [contxt]}\n", "there is no source 'contxt'; did you mean 'context'?"),
-        ("links: ['https://example.org']\n", "links.0: "),
+        ("links: ['https://example.org']\n", "links.0: must be a host without scheme and path"),
         ("links: ['*']\n", "links.0: "),
     ],
 )

@@ -69,7 +69,10 @@ def test_a_call_is_put_to_the_user(
     place: dict[str, str], tmp_path: Path, answer: str, paid: list[str], shown: str
 ) -> None:
     said, _ = chat(place, 'Call the pay tool with "7".', answer, options=("till",))
-    assert 'pay {"text":"7"} needs an approval (policy).' in said and shown in said
+    assert (
+        'pay {"text":"7"} needs an approval: the agent or the tool asks for one each time.' in said
+        and shown in said
+    )
     assert "\x07" not in said  # a terminal escape of a tool is inert
     found = (tmp_path / "paid").read_text().split() if (tmp_path / "paid").exists() else []
     assert found == paid
@@ -94,6 +97,27 @@ def test_a_failed_turn_is_shown_and_the_next_goes_on(place: dict[str, str]) -> N
 def test_an_unknown_agent(place: dict[str, str]) -> None:
     _, errors = chat(place, options=("tilt",), code=1)
     assert errors == "Error: There is no agent tilt; did you mean 'till'?\n"
+
+
+def test_an_agent_with_a_fault_is_no_unknown_one(place: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "agents" / "till" / "prompt.md").unlink()
+    _, errors = chat(place, options=("till",), code=1)
+    assert errors == "Error: till cannot be run: `flask agents check till` says why.\n"
+
+
+def test_a_call_after_untrusted_text_says_where_it_came_from(place: dict[str, str], tmp_path: Path) -> None:
+    folder = tmp_path / "agents" / "mail"
+    folder.mkdir()
+    (folder / "agent.yaml").write_text("description: x\npattern: react\ntools: [read_mail, pay]\n")
+    (folder / "prompt.md").write_text("Be good.")
+    (folder / "tools.py").write_text(
+        f'{TOOLS}\n\n@tool(risk="read")\ndef read_mail() -> str:\n    "Read mail."\n'
+        '    return "Plan: https://evil.example/a"\n'
+    )
+    said, _ = chat(place, 'Use read_mail, then call the pay tool with "7".', "n", options=("mail",))
+    assert "needs an approval: the run has untrusted text from read_mail." in said
+    said, _ = chat(place, "Use read_mail: which plan?", options=("mail",))
+    assert "[link removed]" in said and "links removed, whose hosts the agent does not list: 1" in said
 
 
 class Terminal:

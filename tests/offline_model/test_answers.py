@@ -69,6 +69,14 @@ def run(offline: Any, question: str, tools: list[Any], give: Any, most: int = 20
     raise AssertionError("never came to an answer")
 
 
+def test_question_that_fits_no_sentence_is_answered_by_the_title(offline: Any) -> None:
+    text = "# Hours\n\nThe desk works from 8 to 20. Support sits on the second floor."
+    named = {**document(type="text", media_type="text/plain", data=text), "title": "Support hours"}
+    blocks = offline.ask(with_material(named, "When may colleagues telephone support abroad?")).content
+    said = "".join(block.text for block in blocks)
+    assert "Support sits on the second floor." in said
+
+
 @pytest.mark.parametrize("question", ["Can annual plans be refunded?", "How fast does support answer?"])
 def test_char_citations_are_exact(offline: Any, question: str) -> None:
     blocks = offline.ask(with_material(document(), question)).content

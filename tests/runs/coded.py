@@ -37,7 +37,7 @@ from service.tools import tool
 from tests.runs.coded import DURING, MADE
 
 
-@tool(idempotent=True, risk="read")
+@tool(idempotent=True, risk="read", trusted=True)
 def echo(text: str) -> str:
     \"\"\"Say it again.\"\"\"
     DURING.pop("echo", lambda: None)()

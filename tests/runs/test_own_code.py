@@ -125,13 +125,14 @@ def after_a_step(*lines: str) -> str:
     return body('yield from context.steps.call_tool("first", "echo", {"text": "a"})', *lines)
 
 
+NO_STEP = ("`run` yielded something else than a step: use `yield from`", "agent.py:6")
 MISTAKES = {
     "raises": (after_a_step("{}['hush']"), ("KeyError", "agent.py:6")),
     "exits": (after_a_step("raise SystemExit('hush')"), ("SystemExit", "agent.py:6")),
     "returns another thing": (after_a_step("return {'output': 'x'}"), None),
     "answers with another type": (after_a_step("return Answer(b'x', 'end_turn', 'm')"), None),
-    "yields another thing": (after_a_step("yield 'text'"), None),
-    "yields a step unentered": (after_a_step("yield context.steps.call_tool('a', 'echo', {})"), None),
+    "yields another thing": (after_a_step("yield 'text'"), NO_STEP),
+    "yields a step unentered": (after_a_step("yield context.steps.call_tool('a', 'echo', {})"), NO_STEP),
     "has a name that is none": (
         after_a_step("yield from context.steps.call_tool('', 'echo', {})"),
         ("TypeError", "agent.py:6"),

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from copy import deepcopy
 from dataclasses import replace
 from inspect import GEN_SUSPENDED, getgeneratorstate
+from types import GeneratorType
 from typing import Any, cast
 
 from service.agents.definitions import Finding
@@ -45,7 +46,7 @@ def run(context: Context) -> Events[Answer]:
         while True:
             asked = _outcome(context, program.advance(code, reply))
             if not isinstance(asked, StepRequest):
-                answer = _answer(context.agent.id, program, asked)
+                answer = _answer(context.agent.id, program, asked, _line(code))
                 break
             reply = yield from asked.make(context.steps)
             told += reply.text if asked.publishes else ""
@@ -73,8 +74,11 @@ def _outcome(context: Context, done: Future[object]) -> object:
             continue
 
 
-def _answer(agent: str, program: Program, outcome: object) -> Answer:
-    """Return a storable copy of the answer. Raises `AgentFault`, or the code's own error for its caller."""
+def _answer(agent: str, program: Program, outcome: object, line: int) -> Answer:
+    """Return a storable copy of the answer. Raises `AgentFault`, or the code's own error for its caller.
+
+    `line` is that of a `yield` of anything but a step.
+    """
     if isinstance(outcome, Raised):
         if isinstance(outcome.error, PASSED_ON):
             raise outcome.error
@@ -87,12 +91,18 @@ def _answer(agent: str, program: Program, outcome: object) -> Answer:
         except (AttributeError, TypeError):
             _log(agent, "`run` returned no Answer, or one with fields of other types")
     else:
-        _log(agent, "`run` yielded something else than a step: use `yield from`")
+        _log(agent, "`run` yielded something else than a step: use `yield from`", line)
     raise AgentFault()
 
 
+def _line(code: Generator[Any, Any, Any]) -> int:
+    """Return the line at which the code waits for its next step; 0 once it has ended."""
+    return code.gi_frame.f_lineno if isinstance(code, GeneratorType) and code.gi_frame else 0
+
+
 def _log(agent: str, error: str, line: int = 0) -> None:
-    log.error("agent_code_failed", extra={"agent": agent, "error": error, "line": f"{FILE}:{line}"})
+    place = f"{FILE}:{line}" if line else FILE
+    log.error("agent_code_failed", extra={"agent": agent, "error": error, "line": place})
 
 
 def _storable(answer: Any) -> Answer:

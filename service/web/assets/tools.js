@@ -12,8 +12,9 @@ export class ToolCalls {
     this.place = place;
   }
 
-  called({ call_id: id, name, arguments: given }) {
-    const call = line(name, "running");
+  /** `agent` and `branch` are there for a call of a sub-agent. */
+  called({ call_id: id, name, arguments: given, agent, branch }) {
+    const call = line(name, "running", branch && `${agent} ${branch}`);
     call.inside.append(...argumentsOf(given));
     this.#calls.set(id, call);
     this.place.append(call.element);
@@ -36,11 +37,11 @@ export class ToolCalls {
   }
 }
 
-function line(name, word = "") {
+function line(name, word = "", whose = "") {
   const state = h("span", { class: "state" }, word);
   const note = h("div");
   const inside = h("div", { class: "inside" }, note);
-  return { state, note, inside, element: h("details", { class: "tool" }, h("summary", {}, h("code", {}, name), state), inside) };
+  return { state, note, inside, element: h("details", { class: "tool" }, h("summary", {}, h("code", {}, name), " ", h("span", { class: "quiet" }, whose), state), inside) };
 }
 
 function end(call, { ok, ms }) {

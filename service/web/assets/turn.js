@@ -40,6 +40,7 @@ export class Turn {
     else if (what === "approval") this.#approval(how, data);
     else if (name === "run.resumed") this.#resume(data.from_seq);
     else if (name === "gap") this.#note("A part of this stream is no longer kept. The whole answer is shown when it ends.");
+    else if (name === "guardrail") this.#note(`Links removed, whose hosts the agent does not list: ${data.count}.`);
     else if (name === "usage") this.onModel(data.model);
     else if (what === "run" && name !== "run.started") this.end(data);
   }
