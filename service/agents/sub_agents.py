@@ -1,4 +1,4 @@
-"""Check of agents that call others: these exist, have none themselves, and fit into the run's step limit."""
+"""Agents that call others: these exist, have none themselves, and fit into the run's step limit."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ def sub_agent_faults(agents: Mapping[str, AgentDefinition]) -> Iterator[FolderFa
             if most > agent.limits.steps:
                 detail = f"must be at least {most}, for the model calls of the lead and of all its sub-agents"
                 yield _fault(agent, "limits.steps", detail)
+
+
+def owners_of(tool: str, agent: str, agents: Mapping[str, AgentDefinition]) -> list[AgentDefinition]:
+    """Return those of an agent and its sub-agents that have a tool: a call in its run is of one of these."""
+    lead = agents.get(agent)
+    names = (agent, *lead.options.sub_agents) if lead is not None else ()
+    return [agents[name] for name in names if name in agents and tool in agents[name].tools]
 
 
 def _wrong(name: str, agents: Mapping[str, AgentDefinition]) -> str:

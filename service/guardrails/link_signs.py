@@ -11,23 +11,43 @@ from typing import Literal, NamedTuple
 
 from service.guardrails.plain_text import View
 
-Inside = Literal["", "target", "tag", "definition"]  # part of Markdown or HTML in which any URL is a link
+# Part of Markdown or HTML in which any URL is a link; a quotation mark: an attribute of a tag, which it ends.
+Inside = Literal["", "target", "tag", "definition", "'", '"']
 
-_CONTEXT = re.compile(r"\]\(|\]:|<(?=[a-z/!])|[)>]")
+_CONTEXT = re.compile(r"\]\(|\]:|<(?=[a-z/!])|=?[\"']|[)>]")
 _OPENED: dict[str, Inside] = {"](": "target", "]:": "definition", "<": "tag"}
-_ANCHOR = re.compile(r":|//+|www\.|\.(?:xn--[a-z0-9-]+|[^\W0-9_]{2,63})(?![\w-])(?!\.\w)")
+_ANCHOR = re.compile(r":|//+|www\.|\.(?:xn--[a-z0-9-]+|[^\W0-9_]{2,63}(?!_*[a-z0-9]|-))(?!\.\w)")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*$")
 _RUN = re.compile(r"[\w.-]+")  # of a host
 _AUTHORITY = re.compile(r"/*([^/?#\"'<>()\\]*)")
 _PATH = re.compile(r"\.?(?::[0-9]{1,5})?(?:/|\?[\w%&=#])")
+_BEFORE_OTHERS = re.compile(r"(?<=[a-z])(?=[^\x00-\x7f])")  # letters of a script without spaces
 LONGEST_SCHEME, LONGEST_HOST = 32, 255
 # Schemes that are links without `//` too. Others are, where they follow `](` or are in a tag.
 _SCHEMES = frozenset({"http", "https", "mailto", "xmpp", "magnet", "javascript", "vbscript"})
-# Domains that chat programs turn into links without a path, and those reserved for examples.
-_COMMON = frozenset(["com", "net", "org", "edu", "gov", "mil", "biz", "info", "example", "test", "invalid"])
+# Domains that chat programs turn into links without a path, and those reserved for examples. Left out are countries
+# that are ends of file names (`.py`), common words of code (`.id`) or of English (`The end.So …`).
+_COMMON_WORDS = (
+    "com net org edu gov mil biz info pro mobi asia coop aero museum app dev xyz shop site online club example "
+    "test invalid onion рф ac ad ae af ag ai al ao aq ar au aw ax az ba bb bd bf bg bh bi bj bm bn bo br bs bt bw "
+    "bz ca cd cf cg ch ci ck cl cm cn co cr cu cv cw cx cy cz de dj dk dm dz ec ee eg er es et eu fi fj fk fm fo "
+    "fr ga gb gd ge gf gg gh gi gl gm gn gp gq gr gt gu gw gy hk hm hn hr ht hu ie il im io iq ir je jm jo jp ke "
+    "kg kh ki km kn kp kr kw ky kz la lb lc li lk lr ls lt lu lv ly mc mg mh mk mm mn mo mp mq mr mt mu mv mw mx "
+    "mz na nc ne nf ng ni nl np nr nu nz om pe pf pg ph pk pm pn pr pt pw qa ro ru rw sa sb sc sd se sg si sk sl "
+    "sm sn sr ss su sv sx sy sz tc td tg th tj tk tl tm tn tr tt tw tz ua ug uk uy uz va vc ve vg vi vn vu wf ws "
+    "ye yt za zm zw"
+)
+_COMMON = frozenset(_COMMON_WORDS.split())
+# Names of code that are domains too: of others than an attacker, and without a part that could carry data.
+_CODE = frozenset(
+    {"logging.info", "logger.info", "log.info", "df.info", "asp.net", "vb.net", "ado.net", "ml.net"}
+)
 # Ends of file names that are no top-level domains: `a.js/b.js` is no link.
-_FILES = frozenset({"js", "ts", "jsx", "tsx", "txt", "html", "htm", "css", "json", "yaml", "yml", "toml"})
-_FILES |= {"xml", "csv", "tsv", "pdf", "png", "jpg", "jpeg", "gif", "svg", "log", "docx", "xlsx", "pptx"}
+_FILES_WORDS = (
+    "js ts jsx tsx txt html htm css scss json yaml yml toml xml csv tsv pdf png jpg jpeg gif svg log docx xlsx pptx "
+    "doc xls ppt odt java cpp hpp php sql ini cfg conf lock ipynb rb go kt gz tar bak tmp"
+)
+_FILES = frozenset(_FILES_WORDS.split())
 # Characters that end a link: those that no reader takes for a part of it, and brackets around it.
 _END = re.compile(r"[<>\"'()\[\]{}|`*\u3001-\u3003\u3008-\u3011\uff01\uff08\uff09\uff0c\uff1b\uff1f]")
 
@@ -41,14 +61,15 @@ class Links(NamedTuple):
 
 def find_links(word: str, view: View, inside: Inside) -> Links:
     """Find the links in a word that begins in `inside`. Brackets that belong to a link count no more after it."""
-    text, spans, cut = view.text, list[tuple[int, int]](), 0
+    text, spans, cut = _with_literal_at(word, view), list[tuple[int, int]](), 0
     runs, events = _RUN.finditer(text), _CONTEXT.finditer(text)
     run, event = next(runs, None), next(events, None)
     state, before, opened = inside, inside, 0  # `before` the last event, which ends at `opened`
     for match in (*_ANCHOR.finditer(text), None):
         while event is not None and (match is None or event.start() < match.start()):
             if view.at[event.start()] >= cut:
-                state, before, opened = _OPENED.get(event[0], ""), state, view.at[event.end()]
+                literal = word[view.at[event.end() - 1]] == event[0][-1]
+                state, before, opened = _after(event[0], state, literal), state, view.at[event.end()]
             event = next(events, None)
         if match is None or view.at[match.start()] < cut:
             continue
@@ -66,6 +87,24 @@ def find_links(word: str, view: View, inside: Inside) -> Links:
             cut = end
     is_over = state == "definition" and not text.endswith("]:")
     return Links(spans, "" if is_over else state)
+
+
+def _with_literal_at(word: str, view: View) -> str:
+    """Return the view's text with an `@` only where one is written: an encoded one makes no mail address."""
+    if "@" not in view.text:
+        return view.text
+    pairs = zip(view.text, view.at, strict=False)
+    return "".join("\x02" if letter == "@" != word[at] else letter for letter, at in pairs)
+
+
+def _after(mark: str, state: Inside, literal: bool) -> Inside:
+    """Return the part of the text after a mark. `literal`: it is written as it is, not as an entity."""
+    if state in ("'", '"'):
+        return "tag" if literal and mark[-1] == state else state
+    if mark[-1] in "'\"":
+        quote: Inside = "'" if mark[-1] == "'" else '"'
+        return quote if literal and state == "tag" and mark[0] == "=" else state
+    return state if (state, mark) == ("tag", ")") else _OPENED.get(mark, "")
 
 
 def holds_url(view: View) -> bool:
@@ -135,4 +174,5 @@ def _domain(text: str, match: re.Match[str], inside: Inside, start: int) -> int 
         return opened + 1 if inside == "tag" and opened >= 0 else None
     if has_path:
         return start if name not in _FILES else None
-    return start if name in _COMMON or name.startswith("xn--") else None
+    is_common = name in _COMMON or name.startswith("xn--") or _BEFORE_OTHERS.split(name)[0] in _COMMON
+    return start if is_common and text[start : match.end()] not in _CODE else None

@@ -18,12 +18,14 @@ MARK = "[link removed]"
 LONGEST = 2_048  # characters of a word that are held back
 _TAIL = 256  # characters of a longer word without a link that stay: a host's length
 
-_PIECES = re.compile(r"\s+|\S+")
-_SPACE = re.compile(r"\s")
+# Without control characters that Python, but no browser takes for white space.
+_SPACES = "\\t\\n\\f\\r \\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000"
+_PIECES = re.compile(f"[{_SPACES}]+|[^{_SPACES}]+")
+_SPACE = re.compile(f"[{_SPACES}]")
 _MAY_BE_LINK = re.compile(r"[:/.\\&%@<>()\[\]]|[^\x00-\x7f]")
 # Up to the last letter of a script without spaces, with nothing before it that a URL needs.
 _SETTLED = re.compile(
-    r"[^:/.@<>()\[\]&%\\=]*[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]"
+    r"[^:/.@<>()\[\]&%\\=\uff0e\uff0f\uff20\uff3c]*[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]"
 )
 
 
@@ -115,7 +117,7 @@ class LinkFilter:
     def _links(self, word: str, *, whole: bool) -> Links:
         """Find the links in a word that must go."""
         if self._hosts is not None and not self._cut:
-            word = without_listed(word, self._hosts, whole=whole)
+            word = without_listed(word, self._hosts, self._inside, whole=whole)
         found = find_links(word, view_of(word), self._inside)
         if "\\" in word or "\uff3c" in word:
             more = find_links(word, view_of(word, slashes=True), self._inside)

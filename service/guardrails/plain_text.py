@@ -41,7 +41,7 @@ class View(NamedTuple):
 
 def view_of(word: str, *, slashes: bool = False) -> View:
     """Decode a word. A backslash escapes the punctuation after it, as in Markdown; `slashes`: is one, as in URLs."""
-    if word.isascii() and not any(mark in word for mark in "&%\\"):
+    if word.isascii() and word.isprintable() and not any(mark in word for mark in "&%\\"):
         return View(word.lower(), list(range(len(word) + 1)))
     letters, at = [], []
     for match in _TOKEN.finditer(word):

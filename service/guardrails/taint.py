@@ -18,6 +18,7 @@ PIECE = 24  # characters of a value that, found in untrusted text, mark it
 _STEP = 12  # between the pieces that are looked for …
 _MOST_PIECES = 400  # … and how many of one value: then their distance grows
 _SHORT = 8  # a value below it counts as found between other than letters and digits only
+_DIGITS = 8  # characters of a number, such as a place in a page, that says nothing
 _NUMBER = re.compile(r"[0-9][0-9.,'\u2019]*")
 _SERVER_TOOL = "_tool_result"  # end of the type of a block in which the model's own tools answer
 
@@ -74,10 +75,13 @@ class Taint:
                 self.add(kind.removesuffix(_SERVER_TOOL), text_in(block))
 
     def is_said(self, arguments: Mapping[str, Any]) -> bool:
-        """Return whether every text in the arguments is in the user's own words."""
-        words = _Haystack(self._words)
-        texts = [plain(value) for _, value in _leaves(arguments) if isinstance(value, str)]
-        return all(words.holds(text) for text in texts)
+        """Return whether the user's own words hold every text in the arguments, names inside them too.
+
+        Compared as written, besides white space: case and invisible characters could carry data, as long numbers could.
+        """
+        words = "\n".join(self._words)
+        texts = [text for value in arguments.values() for text in _written(value)]
+        return all(_occurs(text, words) or _occurs(text, " ".join(words.split())) for text in texts)
 
     def marks(self, arguments: Mapping[str, Any], sources: Sequence[str]) -> dict[str, list[str]]:
         """Return the sources, and the JSON pointers of arguments that occur in untrusted text."""
@@ -111,9 +115,26 @@ class _Haystack:
         self.numbers = {number for found in _NUMBER.findall(self.text) for number in _read(found)}
 
     def holds(self, value: str) -> bool:
-        if len(value) >= _SHORT:
-            return value in self.text
-        return re.search(rf"(?<!\w){re.escape(value)}(?!\w)", self.text) is not None
+        return _occurs(value, self.text)
+
+
+def _occurs(value: str, text: str) -> bool:
+    if len(value) >= _SHORT:
+        return value in text
+    return not value or re.search(rf"(?<!\w){re.escape(value)}(?!\w)", text) is not None
+
+
+def _written(value: Any) -> Iterator[str]:
+    """Yield each text in a value, names inside it, and numbers of more than `_DIGITS` characters."""
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield str(name)
+            yield from _written(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _written(item)
+    elif isinstance(value, str) or len(str(value)) > _DIGITS:
+        yield str(value)
 
 
 def _is_taken(value: Any, untrusted: _Haystack, trusted: _Haystack) -> bool:

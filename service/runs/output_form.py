@@ -74,7 +74,8 @@ class OutputForm:
             where = f"not JSON (line {error.lineno}, column {error.colno})"
             return Reading(text, None, (where,), where)
         value = each_text(given, clean)  # an escape in JSON may hide what the text shows
-        text = text if value == given else orjson.dumps(value).decode()
+        # Of a name that is there twice, the first value is in the text only.
+        text = text if value == given and "\\" not in text else orjson.dumps(value).decode()
         found = self.checker.faults(value, len(text))
         if not found:
             return Reading(text, value)

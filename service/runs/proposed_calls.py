@@ -10,6 +10,7 @@ from service.agents.flows import uncovered
 from service.guardrails.taint import Taint
 from service.llm.client import ModelReply
 from service.runs.journal_codec import decode_result
+from service.runs.untrusted import clean
 from service.store.database import Row
 from service.tools import Tool
 from service.tools.base import listed
@@ -102,7 +103,7 @@ def proposed(
             question = latest.get((block["id"], block["name"]))
             readable = block["id"] not in reply.unreadable
             call = Call(block, agent, readable, claims.get(block["id"]), question, taint)
-            call.explanation = said.strip()
+            call.explanation = clean(said.strip(), taint, agent)  # a sub-agent's words have their links still
             calls.append(call)
     return calls
 

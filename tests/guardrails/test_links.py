@@ -104,7 +104,7 @@ def in_chunks(text: str, sizes: list[int]) -> str:
         ("https://good.example:x@evil.io/ https://good.example.evil.io/", "[link removed] [link removed]"),
         (
             "https://good.example'x.evil.io https://good.example)@evil.io",
-            "[link removed]'x.evil.io [link removed])@evil.io",
+            "[link removed]'[link removed] [link removed])@evil.io",
         ),
         ("ht\u200btps://evil.io ｈｔｔｐｓ：／／ｅｖｉｌ．ｉｏ", "[link removed] [link removed]"),
         ("&#104;ttps&colon;//evil.io \\/\\/evil.io", "[link removed] [link removed]"),
@@ -121,6 +121,17 @@ def in_chunks(text: str, sizes: list[int]) -> str:
             "请看[这里] [link removed]，谢谢。[link removed]",
         ),
         ('{"url":"https:\\/\\/evil.io/x","n":1}', '{"url":"[link removed]","n":1}'),
+        (
+            "evil.io, logging.info(x) a＠evil.io/ a%40evil.ru",
+            "[link removed], logging.info(x) a＠[link removed] a%40[link removed]",
+        ),
+        ("_evil.com_ evil\x0b.io/x", "[link removed] [link removed]"),
+        ('<a href="https://good.example x@evil.io">', '<a href="[link removed] x@evil.io">'),
+        ('<a href="https://good.example.\nio/x">', '<a href="[link removed].\nio/x">'),
+        ("[x](<https://good.example x@evil.io>)", "[x] [link removed] x@evil.io>)"),
+        ('<a title=">" href="sms:1">', '<a title=">" href="[link removed]">'),
+        ('<a title="&quot;>" href="\nsms:1">', '<a title="&quot;>" href="\n[link removed]">'),
+        ("https://good.example/a\x7fevil.com.", "https://good.example/a\x7f[link removed]."),
         ("**https://evil.io** a*https://good.example/b*", "**[link removed]** a*https://good.example/b*"),
     ],
 )

@@ -73,6 +73,14 @@ AGENTS = {
     "wrecker": ("wreck_line", ""),
     "mailer": ("mail_line", "mail_line"),
 }
+CHIEF = """\
+description: Has others write lines, for tests
+pattern: orchestrator
+tier: {default: simple}
+agents: [wrecker, mailer]
+tree: {tasks: 1, at_once: 1, usd: "0.10"}
+limits: {steps: 8, seconds: 60}
+"""
 POLICIES = 'policies: {mail_line: {allowed_domains: {text: [example.org, "*.example.org"]}}}\n'
 
 
@@ -89,7 +97,8 @@ class Office:
 
     def ask(self, agent: str, text: str, client: httpx2.Client | None = None) -> dict[str, Any]:
         """Start a run whose agent calls its tool with `text`, and wait until the run ends or waits."""
-        question = f'Call the {AGENTS[agent][0]} tool with "{text}".'
+        tool = AGENTS[agent][0] if agent in AGENTS else "wreck_line"
+        question = f'Call the {tool} tool with "{text}".'
         answer = (client or self.admin).post(f"/v1/agents/{agent}/invoke", json={"input": question})
         assert answer.status_code == 200, answer.text
         result: dict[str, Any] = answer.json()
@@ -137,6 +146,10 @@ def office_server(home: Path, redis_url: str, model_url: str, **settings: str) -
         (folder / "agent.yaml").write_text(spec + (POLICIES if name == "mailer" else ""))
         (folder / "prompt.md").write_text("You write lines with your tool.")
         (folder / "tools.py").write_text(TOOLS.format(lines=str(lines)))
+    chief = home / "agents" / "chief"
+    chief.mkdir()
+    (chief / "agent.yaml").write_text(CHIEF)
+    (chief / "prompt.md").write_text("You have others write lines.")
     settings |= {"AGENTS_DIR": str(home / "agents"), "WEB_CONCURRENCY": "2", "THREADS": "12"}
     with slipway_server(home, redis_url, model_url, **settings) as server:
         yield server

@@ -68,6 +68,18 @@ def test_dangerous_tool_asks_although_no_agent_says_so(office: Office, text: str
     assert office.written().count(text) == 1
 
 
+def test_call_of_a_sub_agent_is_shown_and_approved(office: Office, text: str) -> None:
+    """The run is the lead's, which has no tools."""
+    run_id = office.ask("chief", text)["run_id"]
+    card = office.question(run_id)
+    assert (card["agent"], card["tool"]["risk"]) == ("chief", "danger")
+    refused = office.decide(card["id"], "approve", arguments={"text": 7})
+    assert [fault["pointer"] for fault in refused.json()["errors"]] == ["/arguments/text"]
+    assert office.decide(card["id"], "approve").status_code == 200
+    assert office.end(run_id)["status"] == "succeeded"
+    assert office.written().count(text) == 1
+
+
 def test_nobody_can_approve_a_call_beyond_its_bounds(office: Office, text: str) -> None:
     run_id = office.ask("mailer", f"{text}@example.org")["run_id"]
     card = office.question(run_id)

@@ -8,8 +8,11 @@ from typing import Annotated, Any, Literal
 
 from flask import Blueprint, Response
 from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import ErrorDetails
 
 from service import approvals, errors
+from service.agents.definitions import AgentDefinition
+from service.agents.sub_agents import owners_of
 from service.errors import fault
 from service.ids import new_id
 from service.store.approvals import Decision
@@ -164,9 +167,8 @@ def _decide(tx: Transaction, caller: Caller, approval_id: str, decision: Decisio
 
 
 def _shown(row: Row) -> dict[str, Any]:
-    agent = services().agents.agents.get(row["agent"])
-    tool = None if agent is None else agent.tools.get(row["name"])
-    return {**approvals.public(row), "tool": None if tool is None else _about(tool)}
+    owners = owners_of(row["name"], row["agent"], services().agents.agents)
+    return {**approvals.public(row), "tool": _about(owners[0].tools[row["name"]]) if owners else None}
 
 
 def _about(tool: Tool) -> dict[str, Any]:
@@ -181,15 +183,21 @@ def _check_call(row: Row, arguments: dict[str, Any]) -> None:
     """Check that the call can be made, before the decision is stored.
 
     Raises `ToolGone`, and `Invalid` for arguments that do not fit the tool or are beyond its policy: changed ones, or
-    those of an older version.
+    those of an older version. Where sub-agents have a tool of the same name, the one that asked checks again.
     """
     services().agents.refresh()  # as the worker that resumes the run does
-    agent = services().agents.agents.get(row["agent"])
-    tool = None if agent is None else agent.tools.get(row["name"])
-    if agent is None or tool is None:
-        name = f"The agent {row['agent']} has no tool {row['name']}"
-        raise errors.ToolGone(f"{name} any more: deny the call, or cancel its run.")
-    policy = agent.policies.get(tool.name)
-    if wrong := tool.faults(arguments) or (policy.faults(arguments) if policy is not None else []):
-        detail = f"The arguments do not fit the tool {tool.name}; see `errors`. Change them, or deny."
-        raise errors.Invalid(detail, errors=located(wrong, arguments, "/arguments"))
+    name = row["name"]
+    owners = owners_of(name, row["agent"], services().agents.agents)
+    if not owners:
+        detail = f"The agent {row['agent']} has no tool {name} any more: deny the call, or cancel its run."
+        raise errors.ToolGone(detail)
+    wrong = [_faults(owner, name, arguments) for owner in owners]
+    if all(wrong):
+        detail = f"The arguments do not fit the tool {name}; see `errors`. Change them, or deny."
+        raise errors.Invalid(detail, errors=located(wrong[0], arguments, "/arguments"))
+
+
+def _faults(agent: AgentDefinition, name: str, arguments: dict[str, Any]) -> list[ErrorDetails]:
+    policy = agent.policies.get(name)
+    invalid = agent.tools[name].faults(arguments)
+    return invalid or (policy.faults(arguments) if policy is not None else [])
