@@ -74,7 +74,6 @@ class BranchSteps(RunSteps):
     ) -> None:
         super().__init__(dependencies, agent, attempt)
         self._shared = shared
-        self._lost_calls_settled = True  # by the lead
 
     def model(self, name: str, prompt: Prompt, *, counts: bool = True) -> Events[ModelReply]:
         self._check()

@@ -24,6 +24,7 @@ from service.observe import logs
 from service.observe.observer import Observer
 from service.runs.attempt import Attempt
 from service.runs.batch.steps import WaitsForBatch
+from service.runs.billing import book_later
 from service.runs.idempotency import AlreadyStarted
 from service.runs.output_form import OutputForm
 from service.runs.result import Progress, problem_of, result_of, started_of
@@ -78,6 +79,7 @@ class Runner:
         self.observer.run(run, "started")
         try:
             yield from self._begin(attempt)
+            yield from self._settle_lost_calls(attempt)
             if run.losses >= MAX_LOSSES:
                 raise WorkerLost(f"{run.losses} workers ended while they executed this run.")
             attempt.handle.check()
@@ -158,6 +160,17 @@ class Runner:
             if run.request.session_id is not None and not journal.opened:
                 yield from journal.commit()  # a turn claims its session before reading it
             journal.publish_after_commit(Event.RUN_STARTED, started)
+
+    def _settle_lost_calls(self, attempt: Attempt) -> Generator[RunEvent]:
+        """Settle, at their worst, calls of earlier attempts whose workers died, as their outcome is unknown.
+
+        First of all, as the run may end without another call; each in a transaction of its own, which locks the
+        counters of one hold.
+        """
+        if attempt.run.attempt > 1:
+            for settlement in self.steps.spending.settle_lost(attempt.run):
+                book_later(attempt.journal, settlement)
+                yield from attempt.journal.commit()
 
     def _conversation(
         self, agent: AgentDefinition, attempt: Attempt, steps: RunSteps

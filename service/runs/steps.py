@@ -18,7 +18,7 @@ from service.llm.thinking import for_model, signatures
 from service.observe.observer import Observer
 from service.runs.attempt import Attempt
 from service.runs.batch.steps import BatchSteps, WaitsForBatch, can_wait
-from service.runs.billing import CallBilling, book_later
+from service.runs.billing import CallBilling
 from service.runs.context_window import TOO_LONG, ContextWindow
 from service.runs.direct_call import direct_call
 from service.runs.event_log import NewEvent
@@ -57,7 +57,6 @@ class RunSteps:
         self._attempt = attempt
         self._run = attempt.run
         self._journal = attempt.journal
-        self._lost_calls_settled = False
         self._calls = 0  # model calls that count as steps
         self._route: Route | None = None
         # Of every tool call that a model requested in this run, also in stored steps that are not replayed: claims and
@@ -201,7 +200,7 @@ class RunSteps:
             reply = yield from self._batched(name, request)
             if reply is not None:
                 return reply
-        billing = yield from self._billing(self._deps.prices.price(request.model, today()))
+        billing = self._billing(self._deps.prices.price(request.model, today()))
         granted, events = billing.reserve(request, then=[self._started(name, request)])
         yield from events
         reply = yield from self._receive(granted, billing)
@@ -220,9 +219,8 @@ class RunSteps:
         step = self._journal.steps + 1
         return Event.STEP_STARTED, {"step": step, "name": name, "kind": "model", "model": request.model}
 
-    def _billing(self, price: Price) -> Events[CallBilling]:
+    def _billing(self, price: Price) -> CallBilling:
         self._attempt.handle.check()
-        yield from self._settle_lost_calls()
         return CallBilling(self._deps.spending, self._attempt, self._deps.client.count_tokens, price)
 
     def _batched(self, name: str, request: ModelRequest) -> Events[ModelReply | None]:
@@ -230,7 +228,7 @@ class RunSteps:
         batch_steps, step = self._deps.batch_steps, self._journal.steps + 1
         row = batch_steps.find(self._run, step)
         if row is None:
-            billing = yield from self._billing(self._deps.prices.price(request.model, today()).in_batch())
+            billing = self._billing(self._deps.prices.price(request.model, today()).in_batch())
             added = batch_steps.add(self._run, step, request)
             _, events = billing.reserve(request, whole=True, along=[added])
             yield from events
@@ -280,17 +278,6 @@ class RunSteps:
             answer.close()
             handle.over(call)
             self._attempt.model_seconds += time.monotonic() - began
-
-    def _settle_lost_calls(self) -> Events[None]:
-        """Settle, at their worst, calls of earlier attempts whose workers died, as their outcome is unknown.
-
-        Each in a transaction of its own, which locks the counters of one hold.
-        """
-        if self._run.attempt > 1 and not self._lost_calls_settled:
-            for settlement in self._deps.spending.settle_lost(self._run):
-                book_later(self._journal, settlement)
-                yield from self._journal.commit()
-        self._lost_calls_settled = True
 
     def _note_clamped(self, tokens: int) -> int:
         self._attempt.clamped = min(tokens, self._attempt.clamped or tokens)

@@ -138,7 +138,6 @@ class TreeSteps(RunSteps):
     def _hold_tree(self, cost_nano: int, shared: Shared) -> Events[None]:
         """Hold the most that the tree may cost. Raises `BudgetExceeded`, `AgentStopped`, or the run's stop reason."""
         self._attempt.handle.check()
-        yield from self._settle_lost_calls()
         journal, spending = self._journal, self._deps.spending
         events: list[RunEvent] = []
 
