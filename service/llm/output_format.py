@@ -54,6 +54,7 @@ def _is_literal(schema: Mapping[str, Any]) -> bool:
     return (
         one
         and schema.keys() <= {"const", "enum", "type"}
+        and bool(values)
         and all(isinstance(value, _PRIMITIVE) for value in values)
     )
 

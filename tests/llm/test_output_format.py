@@ -45,6 +45,8 @@ def test_objects_are_closed_and_bounds_become_words() -> None:
         {"type": "array", "prefixItems": [{"type": "string"}]},
         {"not": {"type": "string"}},
         {"enum": [{"a": 1}]},
+        {"enum": []},
+        {"type": ["string", "null"], "enum": []},
         {"type": "string", "enum": ["a"], "const": "a"},
         {"type": "object", "properties": {"a": {"if": {"type": "string"}}}},
     ],
