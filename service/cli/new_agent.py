@@ -25,7 +25,7 @@ NEXT = {
     "--pattern",
     type=click.Choice(patterns()),
     default="react",
-    prompt="Pattern",
+    prompt="Pattern, see docs/agent-author.md",
     help="How it works: docs/agent-author.md lists the patterns. None: asked for.",
 )
 @with_appcontext

@@ -52,7 +52,7 @@ class NewRuns:
         if caller.scopes and request.session_id is not None:  # 404 for another agent's, without its name
             self.sessions.get(caller, request.session_id, own=True)
         if request.max_steps is not None and request.max_steps > agent.limits.steps:
-            detail = f"The agent {agent.id} takes {agent.limits.steps} steps at most."
+            detail = f"`max_steps` of the agent {agent.id} is at most {agent.limits.steps}."
             raise Invalid(detail, errors=[{"pointer": "/max_steps", "detail": detail}])
         if tool_scopes := of_kind(caller.scopes, TOOLS):
             request = replace(request, tool_scopes=tool_scopes)

@@ -23,6 +23,7 @@ LISTED_WORK = (
 )
 MAX_FAULTS = 5  # reported of one value
 MAX_MESSAGE = 200  # characters of one fault
+TYPES = "must be array, boolean, integer, null, number, object or string, or a list of these"
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 _SCHEMAS_WORDS = (
@@ -68,7 +69,9 @@ class JsonSchema:
         try:
             jsonschema_rs.meta.validate(schema)
         except jsonschema_rs.ValidationError as wrong:
-            raise SchemaFault(tuple(wrong.instance_path), wrong.message[:MAX_MESSAGE]) from None
+            # `type` is the only keyword that the schema of schemas describes by `anyOf`.
+            detail = TYPES if wrong.kind.name == "anyOf" else wrong.message
+            raise SchemaFault(tuple(wrong.instance_path), detail[:MAX_MESSAGE]) from None
         self._parts = _Weigher(schema).weigh()
         try:
             self._validator = jsonschema_rs.Draft202012Validator(

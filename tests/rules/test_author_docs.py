@@ -6,6 +6,7 @@ import re
 import shutil
 import textwrap
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from tests.agents.house import load as load_agents
 from tests.conftest import ROOT, Model, RedisServer
 
 PAGE = (ROOT / "docs" / "agent-author.md").read_text()
+OWN_CODE = (ROOT / "docs" / "own-code.md").read_text()
 NAMED = re.compile(r"`agents/holidays/([\w/.]+)`.*?^   ```\w+\n(.*?)^   ```$", re.M | re.S)
 Edit = Callable[[Path], object]
 
@@ -36,6 +38,11 @@ def agents(tmp_path: Path) -> Path:
 def app(agents: Path, redis_server: RedisServer, model: Model) -> Iterator[Flask]:
     for folder in (ROOT / "agents").iterdir():  # beside those of a clone
         shutil.copytree(folder, agents / folder.name)
+    yield from app_of(agents, redis_server, model)
+
+
+def app_of(agents: Path, redis_server: RedisServer, model: Model) -> Iterator[Flask]:
+    """Make the app that serves these agents, with an admin."""
     parts = {"REDIS_URL": redis_server.url, "ANTHROPIC_BASE_URL": model.url, "AGENTS_DIR": str(agents)}
     made = create_app(
         load({"APP_ENV": "testing", "SLIPWAY_HOME": str(agents.parent), "LOG_LEVEL": "ERROR", **parts})
@@ -73,6 +80,25 @@ def test_first_answer_comes_as_the_page_shows(
     said = app.test_cli_runner().invoke(args=chat[0].split(), input=f"{question}\n").output
     varies = r"run_\w+|\d+ ms|0\.\d{6}"
     assert re.sub(varies, "…", f"> {question}\n{said}") == re.sub(varies, "…", chat[1])
+
+
+def test_own_code_of_its_page_answers(tmp_path: Path, redis_server: RedisServer, model: Model) -> None:
+    code, spec, tools = re.findall(r"^```(?:python|yaml)\n(.*?)^```$", OWN_CODE, re.M | re.S)[:3]
+    folder = tmp_path / "agents" / "orders"
+    folder.mkdir(parents=True)
+    files = {
+        "agent.py": code,
+        "agent.yaml": spec,
+        "tools.py": tools,
+        "prompt.md": "You answer questions about orders.",
+    }
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    with contextmanager(app_of)(folder.parent, redis_server, model) as app:
+        command = ["agents", "chat", "orders"]
+        said = app.test_cli_runner().invoke(args=command, input="Where is order 17?\nWhere is it?\n").output
+    assert "Order 17 left our house on Monday." in said.partition("ok (")[2].partition("\n")[2]
+    assert "Please name the order's number." in said
 
 
 def put(name: str, old: str, new: str) -> Edit:

@@ -55,6 +55,12 @@ def test_a_schema_is_refused_with_its_place(schema: dict[str, Any], place: str) 
     assert pointer(refused.value.path) == place and refused.value.detail
 
 
+def test_an_unknown_type_is_told_the_types() -> None:
+    with pytest.raises(SchemaFault) as refused:
+        JsonSchema({"properties": {"a": {"type": "strng"}}})
+    assert refused.value.detail.startswith("must be array, boolean, integer")
+
+
 @pytest.mark.parametrize("schema", [deep(40), doubled(30), doubled(12)], ids=["deep", "2^30", "2^12"])
 def test_a_schema_whose_check_would_take_long_is_refused(schema: dict[str, Any]) -> None:
     with pytest.raises(SchemaFault, match=r"levels|parts"):
