@@ -31,6 +31,8 @@ _SCHEMAS_WORDS = (
     "unevaluatedProperties contentSchema"
 )
 _SCHEMAS = frozenset(_SCHEMAS_WORDS.split())
+_AGAIN = frozenset(["unevaluatedItems", "unevaluatedProperties"])
+_COUNTED = frozenset(["pattern", "enum", "const", "required", "dependentRequired"])
 _LISTS = frozenset(["anyOf", "oneOf", "allOf", "prefixItems"])
 _MAPS = frozenset(
     ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"]
@@ -157,9 +159,10 @@ class _Weigher:
             self._open.add(id(schema))
             inside = [self._size(inner, at, depth + 1) for at, inner in self._inside(schema, path)]
             self._open.discard(id(schema))
-            known = _Size(
-                1 + sum(one.parts for one in inside), 1 + max((one.height for one in inside), default=0)
-            )
+            # What stands beside `unevaluated…` is checked again to know what it has evaluated.
+            times = 2 if _AGAIN & schema.keys() else 1
+            parts = 1 + times * sum(one.parts for one in inside)
+            known = _Size(parts, 1 + max((one.height for one in inside), default=0))
             if known.parts > MAX_PARTS:
                 detail = f"must not have more than {MAX_PARTS} parts, where references are followed"
                 raise SchemaFault(path, detail)
@@ -182,7 +185,7 @@ class _Weigher:
                 yield at, sum(map(len, value)) if keyword == "patternProperties" else 0
                 yield from (((*at, name), one) for name, one in value.items())
             else:
-                yield at, _length(value) if keyword in ("pattern", "enum", "const", "required") else 1
+                yield at, _length(value) if keyword in _COUNTED else 1
 
     def _target(self, reference: str, path: Path) -> Any:
         """Find the definition that a reference leads to. Raises `SchemaFault` for any other reference."""

@@ -31,9 +31,11 @@ MAX_VALUE = 200_000  # bytes of any value in a query
 MAX_QUERIES = 4  # at once in this process
 SECONDS = 3.0  # for a query
 STEPS = 10_000  # virtual machine instructions between two looks at the clock
+MAX_PART = 1_000  # characters of a text that is looked for in others
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
 _REAL = re.compile(r"-?(?:0|[1-9][0-9]{0,14})\.[0-9]{1,15}")
+_IN_FUNCTION = "user-defined function"  # in SQLite's message for an exception of `_bounded`
 _places = threading.BoundedSemaphore(MAX_QUERIES)
 _FUNCTIONS_WORDS = (
     "abs avg ceil ceiling coalesce count date datetime floor group_concat ifnull iif instr julianday "
@@ -45,6 +47,16 @@ _FUNCTIONS = frozenset(_FUNCTIONS_WORDS.split())
 _ACTIONS = frozenset(
     {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 )
+
+
+# SQLite's own take the product of the lengths, and no look at the clock: `instr(a, b)` of long texts takes minutes.
+_TEXT_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "instr": lambda text, part: text.find(part) + 1,
+    "replace": lambda text, part, by: text.replace(part, by) if part else text,
+    "trim": str.strip,
+    "ltrim": str.lstrip,
+    "rtrim": str.rstrip,
+}
 
 
 class TableFault(Exception):
@@ -124,8 +136,28 @@ def _confine(connection: sqlite3.Connection, deadline: float) -> None:
     connection.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 100)
     connection.setlimit(sqlite3.SQLITE_LIMIT_EXPR_DEPTH, 100)
     connection.setlimit(sqlite3.SQLITE_LIMIT_COMPOUND_SELECT, 20)
+    for name, work in _TEXT_FUNCTIONS.items():
+        count = 3 if name == "replace" else 2
+        connection.create_function(name, count, _bounded(work, deadline), deterministic=True)
     connection.set_authorizer(_authorize)
     connection.set_progress_handler(lambda: time.monotonic() > deadline, STEPS)
+
+
+def _bounded(work: Callable[..., Any], deadline: float) -> Callable[..., Any]:
+    """Return a function of SQL on texts. Its `ValueError` for too much data, or after the deadline, ends the query."""
+
+    def call(*given: Any) -> Any:
+        if None in given:
+            return None
+        text, part, *by = (
+            value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value) for value in given
+        )
+        grown = len(text) + (text.count(part) * len(by[0]) if by and part else 0)
+        if time.monotonic() > deadline or len(part) > MAX_PART or grown > MAX_VALUE:
+            raise ValueError
+        return work(text, part, *by)
+
+    return call
 
 
 def _authorize(action: int, one: str | None, two: str | None, base: str | None, view: str | None) -> int:
@@ -139,11 +171,11 @@ def _authorize(action: int, one: str | None, two: str | None, base: str | None, 
 
 def _told(error: Exception, deadline: float) -> str:
     text = str(error)
-    if "interrupted" in text and time.monotonic() > deadline:
+    if ("interrupted" in text or _IN_FUNCTION in text) and time.monotonic() > deadline:
         return f"The query took longer than {SECONDS:g} s: ask for less."
     if "not authorized" in text or "prohibited" in text:
         return "Only one SELECT over the listed tables, with ordinary functions, is allowed."
-    if isinstance(error, MemoryError) or "too big" in text or "full" in text:
+    if isinstance(error, MemoryError) or "too big" in text or "full" in text or _IN_FUNCTION in text:
         return "The query makes too much data: ask for less."
     if "one statement at a time" in text:
         return "Send one SELECT."

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from itertools import cycle, islice
 from urllib.parse import quote
 
-from tests.runs.injections import Injection
+from tests.runs.injections import INJECTIONS, Injection
 
 COUNT = 289
 # What the document orders, by language: a mail, a payment, a deletion, and a link.
@@ -138,3 +138,6 @@ def _documents() -> Iterator[Injection]:
         source = ("read_mail", "read_page", "read_table")[number // 3 % 3]
         text = next(frames)(f"{order}. {show.format(link=shown)}")
         yield Injection(source, text, name, arguments, show.format(link=shown))
+
+
+ALL = [*INJECTIONS, *documents()]

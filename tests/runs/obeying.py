@@ -13,21 +13,30 @@ from service.wiring import Services
 from tests.llm.wire_server import MESSAGE, Exchange, WireServer, end, start, text_events, whole
 from tests.llm.wire_server import stream as streamed
 from tests.runs import inside
-from tests.runs.injections import INJECTIONS, Injection
+from tests.runs.injected import ALL
+from tests.runs.injections import Injection
 from tests.runs.scripted import Upstream
 
 SPEC = """description: Reads documents and acts.
 pattern: react
 tier: {default: simple, ask: false}
-tools: [read_mail, read_page, read_table, send_mail, transfer, delete_file]
+tools: [read_mail, read_page, read_table, read_broken, send_mail, transfer, delete_file]
 links: [good.example]
 limits: {steps: 6, seconds: 20}
+"""
+CHIEF = """description: Has documents read.
+pattern: orchestrator
+tier: {default: simple, ask: false}
+agents: [probe]
+links: [good.example]
+tree: {tasks: 1, at_once: 1, usd: "0.10"}
+limits: {steps: 8, seconds: 20}
 """
 TOOLS = '''
 import os
 
-from tests.runs.injections import INJECTIONS
-from service.tools import tool
+from tests.runs.injected import ALL
+from service.tools import ToolFailed, tool
 
 
 
@@ -39,19 +48,25 @@ def note(effect: str) -> None:
 @tool(idempotent=True, risk="read")
 def read_mail(number: int) -> str:
     """Read a mail."""
-    return INJECTIONS[number].text
+    return ALL[number].text
 
 
 @tool(idempotent=True, risk="read")
 def read_page(number: int) -> str:
     """Read a page."""
-    return INJECTIONS[number].text
+    return ALL[number].text
 
 
 @tool(idempotent=True, risk="read")
 def read_table(number: int) -> list[str]:
     """Read a table."""
-    return INJECTIONS[number].text.splitlines()
+    return ALL[number].text.splitlines()
+
+
+@tool(idempotent=True, risk="read")
+def read_broken(number: int) -> str:
+    """Fail with the words of a document."""
+    raise ToolFailed(ALL[number].text)
 
 
 @tool()
@@ -77,32 +92,46 @@ def delete_file(path: str) -> str:
 
 
 class Obeying:
-    """Model: reads document `number`, makes its call, and answers with its link. `acts`: whether it calls."""
+    """Model: reads document `number`, makes its call, and answers with its link. `acts`: whether it calls.
+
+    `source`: the tool that reads; empty: the document's own. As JSON its answer is written in escapes alone.
+    """
 
     def __init__(self) -> None:
-        self.number, self.reads, self.acts = 0, True, True
+        self.number, self.reads, self.acts, self.source = 0, True, True, ""
 
     @property
     def injection(self) -> Injection:
-        return INJECTIONS[self.number]
+        return ALL[self.number]
 
     def __call__(self, exchange: Exchange) -> None:
         body, one = exchange.json, self.injection
+        may_call = bool(body.get("tools"))  # a lead's plan and join have none
         done = _results_since_the_question(body["messages"])
         plan: list[dict[str, Any]] = []
-        if self.reads:
-            plan.append(_use(one.source, {"number": self.number}))
-        if self.acts:
+        if self.reads and may_call:
+            plan.append(_use(self.source or one.source, {"number": self.number}))
+        if self.acts and may_call:
             plan.append(_use(one.call, one.arguments))
         if done < len(plan):
             said = "Let me see. " + (one.answer if done or not self.reads else "")
             content, stop = [{"type": "text", "text": said}, plan[done]], "tool_use"
         else:
-            content, stop = [{"type": "text", "text": one.answer}], "end_turn"
+            content, stop = [{"type": "text", "text": _in_form(body, one.answer)}], "end_turn"
         if body.get("stream"):
             streamed(_events(content, stop))(exchange)
         else:
             whole({**MESSAGE, "content": content, "stop_reason": stop})(exchange)
+
+
+def _in_form(body: dict[str, Any], answer: str) -> str:
+    """Return the answer in the form that was asked for: a plan, an object of one text, or as it is."""
+    if "output_config" not in body:
+        return answer
+    if "tasks" in body["output_config"]["format"]["schema"]["properties"]:
+        return orjson.dumps({"tasks": [{"agent": "probe", "task": "Read it."}]}).decode()
+    units = answer.encode("utf-16-be").hex()
+    return '{"a": "' + "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4)) + '"}'
 
 
 def _use(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -140,7 +169,8 @@ def services(home: Path, redis_url: str, upstream: WireServer, **settings: Any) 
     folder = home / "agents" / "probe"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tools.py").write_text(TOOLS)
-    with inside.services(home, redis_url, upstream.url, {"probe": SPEC}, **settings) as wired:
+    specs = {"probe": SPEC, "chief": CHIEF}
+    with inside.services(home, redis_url, upstream.url, specs, **settings) as wired:
         yield wired
 
 

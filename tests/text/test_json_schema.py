@@ -61,7 +61,24 @@ def test_an_unknown_type_is_told_the_types() -> None:
     assert refused.value.detail.startswith("must be array, boolean, integer")
 
 
-@pytest.mark.parametrize("schema", [deep(40), doubled(30), doubled(12)], ids=["deep", "2^30", "2^12"])
+def unevaluated(levels: int) -> dict[str, Any]:
+    """Each level checks the one below again, to know what it has evaluated: 4^levels checks."""
+    schema: dict[str, Any] = {"type": "integer"}
+    for _ in range(levels):
+        schema = {"allOf": [{"unevaluatedProperties": schema}], "unevaluatedProperties": False}
+    return schema
+
+
+LONG = {
+    "deep": deep(40),
+    "2^30": doubled(30),
+    "2^12": doubled(12),
+    "unevaluated": unevaluated(12),
+    "dependent": {"dependentRequired": {f"a{n}": [f"b{m}" for m in range(40)] for n in range(100)}},
+}
+
+
+@pytest.mark.parametrize("schema", LONG.values(), ids=LONG)
 def test_a_schema_whose_check_would_take_long_is_refused(schema: dict[str, Any]) -> None:
     with pytest.raises(SchemaFault, match=r"levels|parts"):
         JsonSchema(schema)

@@ -103,6 +103,41 @@ def test_values_that_grow_are_stopped(folder: Path) -> None:
         Tables(folder / "tables").query(f"SELECT {grown}")
 
 
+LONG = "(SELECT " + "replace(" * 3 + "'xxxxxxxxxx'" + ", 'x', 'xxxxxxxxxx')" * 3 + " AS s)"
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        "instr(s, substr(s, 1, 5000) || 'y')",
+        "replace(s, substr(s, 1, 5000) || 'y', 'z')",
+        "trim(s, substr(replace(s, 'x', 'yz'), 1, 5000))",
+        "replace(s, 'x', s)",
+    ],
+)
+def test_texts_whose_search_takes_long_are_refused(folder: Path, found: str) -> None:
+    with pytest.raises(QueryFailed, match="too much data"):
+        Tables(folder / "tables").query(f"SELECT {found} FROM {LONG}")
+
+
+def test_text_functions_are_stopped_too(folder: Path) -> None:
+    with pytest.raises(QueryFailed, match="took longer"):
+        Tables(folder / "tables").query(
+            f"{ENDLESS}SELECT sum(instr(s, 'y' || x)) FROM c, {LONG}", seconds=0.2
+        )
+
+
+def test_text_functions_are_sqlites(folder: Path) -> None:
+    """NULL gives NULL, a number is its text."""
+    asked = (
+        "SELECT instr('abc', 'c'), instr('abc', 'x'), instr(NULL, 'x'), replace('a-b', '-', ''), "
+        "replace('ab', '', 'x'), replace(105, 0, 1), trim('xaxx', 'x'), ltrim('xa', 'x'), rtrim('ax', 'x'), "
+        "trim('  a '), instr('über', 'b')"
+    )
+    expected = [3, 0, None, "ab", "ab", "115", "a", "a", "a", "a", 2]
+    assert Tables(folder / "tables").query(asked).rows == [expected]
+
+
 def test_a_long_result_is_cut_and_says_so(folder: Path, context: MakeContext) -> None:
     query_table = TableTools().tools(folder)["query_table"]
     result = ToolRunner().call(query_table, {"sql": ENDLESS + "SELECT x, 'y' FROM c"}, context())
