@@ -42,7 +42,7 @@ def test_banner_shows_address_and_sign_in(running: Launcher) -> None:
     banner = running.output[running.output.index("Slipway is up") :]
     for part in (
         running.url,
-        "agents: 3 served\n",
+        "agents: 6 served\n",
         "demo / demo-password",
         "offline model: answers come from a stand-in",
         "Redis (embedded)",
