@@ -55,7 +55,9 @@ def test_warning_fails_the_check_but_serves_the_agent(env: dict[str, str], tmp_p
     assert listed.stderr == "Error: There is no agent od; did you mean 'odd'?\n"
 
 
-def test_evals_pass_and_fail(env: dict[str, str], whole: Flask, tmp_path: Path) -> None:
+def test_evals_pass_and_fail(
+    env: dict[str, str], whole: Flask, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     good = {"input": "What is 17 * 23?", "expect": {"contains": ["391"], "tools": ["calculator"]}}
     bad = {"input": "Hello", "expect": {"contains": ["xyzzy"], "tools": ["calculator"], "sources": ["a.md"]}}
     for name, cases in (("sound", [good]), ("picky", [good, bad])):
@@ -64,9 +66,10 @@ def test_evals_pass_and_fail(env: dict[str, str], whole: Flask, tmp_path: Path) 
         (folder / "agent.yaml").write_text("description: x\npattern: react\ntools: [calculator]\n")
         (folder / "prompt.md").write_text("x")
         (folder / "evals.yaml").write_text(json.dumps(cases))
-    here = create_app(load({**env, "AGENTS_DIR": str(tmp_path / "agents")}))
+    here = create_app(load({**env, "LOG_LEVEL": "INFO", "AGENTS_DIR": str(tmp_path / "agents")}))
     passed = here.test_cli_runner().invoke(args=["agents", "eval", "sound"])
     assert (passed.exit_code, passed.stdout) == (0, "pass  sound: What is 17 * 23?\n1 of 1 passed.\n")
+    assert "llm_call" not in caplog.messages  # between the verdicts
     failed = here.test_cli_runner().invoke(args=["agents", "eval", "picky", "--user", "ada"])
     assert failed.exit_code == 1
     assert failed.stdout.splitlines()[1:] == [
