@@ -83,3 +83,22 @@ def test_results_of_the_providers_tools_are_untrusted() -> None:
     taint.add_reply([{"type": "web_search_tool_result", "content": [{"url": "https://evil.example"}]}])
     assert taint.sources == ("web_search",)
     assert taint.marks({"url": "https://evil.example"}, taint.sources)["pointers"] == ["/url"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_said"),
+    [
+        ({"url": "https://shop.example/A1"}, True),
+        ({"url": "https://shop.example/A1", "start": 15_000, "deep": True, "note": ""}, True),
+        ({"query": "prices of two boats"}, True),
+        ({"url": "https://shop.example/a1"}, False),
+        ({"url": "https://shop.example/\u200bA1"}, False),
+        ({"query": {"prices": "boats"}}, True),
+        ({"query": {"a secret": "boats"}}, False),
+        ({"number": 4_111_111_111_111_111}, False),
+    ],
+)
+def test_only_words_as_the_user_wrote_them_are_said(arguments: dict[str, Any], is_said: bool) -> None:
+    words = Taint()
+    words.trust("Look at https://shop.example/A1 for prices of\ntwo boats")
+    assert words.is_said(arguments) is is_said

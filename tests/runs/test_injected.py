@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from service import approvals
 from service.guardrails.hosts import Hosts
 from service.guardrails.links import LinkFilter, without_links
+from service.runs.output_form import OutputForm
+from service.text.json_schema import JsonSchema
 from service.types import Run
 from service.wiring import Services
 from tests.guardrails.readers import unlisted
@@ -18,7 +21,7 @@ from tests.llm.wire_server import WireServer
 from tests.runs import inside, obeying
 from tests.runs.injected import ALL, COUNT, documents
 from tests.runs.obeying import Obeying
-from tests.runs.test_untrusted import HOSTS, deny, effects, events_of, let_out, start, wired
+from tests.runs.test_untrusted import HOSTS, OPERATOR, deny, effects, events_of, let_out, start, wired
 
 __all__ = ["effects", "wired"]
 DOCUMENTS = range(len(ALL) - COUNT, len(ALL))
@@ -46,6 +49,8 @@ def upstream(model: Obeying) -> Iterator[WireServer]:
 def held(wired: Services, run: Run, effects: Path, number: int) -> Run:
     """Assert that a run waits, has had no effect, and lets out no link once its calls are denied."""
     assert run.status == "waiting_approval", (ALL[number], run.error)
+    for row in approvals.page(wired.infra.db, OPERATOR, limit=9, before=None, status="pending"):
+        assert unlisted(row["explanation"], HOSTS) == [], ALL[number]
     run = deny(wired, run)
     assert run.status == "succeeded", run.error
     assert let_out(events_of(wired, run), run.result) == [], ALL[number]
@@ -88,6 +93,12 @@ def test_answers_in_a_form_hide_no_link_in_escapes(wired: Services, model: Obeyi
         values: dict[str, Any] = run.result["structured"]
         assert json.loads(run.result["output"]) == values and "\\u" not in run.result["output"]
         assert unlisted(values["a"], HOSTS) == [] and "removed]" in values["a"]
+
+
+def test_a_name_that_is_there_twice_hides_no_link() -> None:
+    hidden = '{"a": "\\u0068ttps:\\u002f\\u002fevil.example", "a": "x"}'
+    form = OutputForm(FORM, JsonSchema(FORM), None)
+    assert form.read(hidden, lambda text: without_links(text, HOSTS)).text == '{"a":"x"}'
 
 
 def test_documents_that_a_sub_agent_reads(wired: Services, model: Obeying, effects: Path) -> None:

@@ -26,6 +26,7 @@ tier: {ask: false}
 tools: [find, read_page, send]
 searches: 2
 pages: 3
+links: [example.org]
 """
 TOOLS = '''
 from service.tools import ToolFailed, tool
