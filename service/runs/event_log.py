@@ -32,7 +32,8 @@ class EventLog:
         self._waiting: list[NewEvent] = []
         self._numbered: list[RunEvent] = []  # from `_waiting`, and not committed yet
         self.resumes_after = self._replay.resumes_after  # events up to this number remain valid
-        run.last_seq = max(run.last_seq, self._replay.last_seq)
+        # Not what the run's row says: events numbered before its last write may have reached nobody.
+        run.last_seq = self._replay.last_seq
 
     def add(self, name: Event, data: Mapping[str, Any]) -> list[RunEvent]:
         """Number an event. Empty: clients got it before a crash."""

@@ -52,6 +52,15 @@ def append_line(text: str, context: ToolContext) -> str:
     time.sleep(0.02)
     return "appended"
 '''
+# Leads the scribe: each sentence of a question is a task.
+DESK = """\
+description: Leads agents that append lines
+pattern: orchestrator
+tier: {default: simple, ask: false}
+agents: [scribe]
+writer: assistant
+limits: {steps: 65, seconds: 120}
+"""
 # The same by code of its own: a reply's calls, a call by name, and the answer.
 CODE = """\
 from service.agents import Answer, Context, Events, Prompt, answer_of, assistant_turn, tool_turn
@@ -86,6 +95,10 @@ def agents_dir(scratch: Path) -> Path:
     (scribe / "agent.yaml").write_text(AGENT)
     (scribe / "prompt.md").write_text("You append lines with your tool, as often as you are asked to.")
     (scribe / "tools.py").write_text(TOOLS)
+    desk = folder / "desk"
+    desk.mkdir()
+    (desk / "agent.yaml").write_text(DESK)
+    (desk / "prompt.md").write_text("You plan.")
     coded = folder / "coded"
     shutil.copytree(scribe, coded)
     (coded / "agent.yaml").write_text(AGENT.replace("react", "code"))

@@ -8,6 +8,7 @@ import random
 import signal
 import time
 from collections import Counter
+from contextlib import AbstractContextManager
 from typing import Any
 
 import httpx2
@@ -33,7 +34,21 @@ class Reader:
         self.run_id = ""
 
     def read(self, question: dict[str, Any], agent: str = "scribe") -> dict[str, Any]:
-        stream = self.client.stream("POST", f"/v1/agents/{agent}/stream", json=question)
+        return self._followed(self.client.stream("POST", f"/v1/agents/{agent}/stream", json=question))
+
+    def read_on(self) -> dict[str, Any]:
+        """Read the events after the last one, of a run that waited."""
+        return self._followed(self._rest())
+
+    def _rest(self) -> AbstractContextManager[httpx2.Response]:
+        return self.client.stream(
+            "GET",
+            f"/v1/runs/{self.run_id}/events",
+            headers={"Last-Event-ID": f"{self.run_id}:{self.events[-1][0]}"},
+        )
+
+    def _followed(self, stream: AbstractContextManager[httpx2.Response]) -> dict[str, Any]:
+        before = len(self.events)
         end = time.monotonic() + 90
         while time.monotonic() < end:
             try:
@@ -42,14 +57,10 @@ class Reader:
                     self._take(response)
             except httpx2.HTTPError:
                 time.sleep(0.1)
-            if self.events and self.events[-1][1] in ENDS:
+            if len(self.events) > before and self.events[-1][1] in ENDS:
                 return self.events[-1][2]
             assert self.run_id, "the stream broke before its first event"
-            stream = self.client.stream(
-                "GET",
-                f"/v1/runs/{self.run_id}/events",
-                headers={"Last-Event-ID": f"{self.run_id}:{self.events[-1][0]}"},
-            )
+            stream = self._rest()
         raise AssertionError(f"no last event; got {[name for _, name, _ in self.events][-5:]}")
 
     def _take(self, response: httpx2.Response) -> None:

@@ -44,7 +44,7 @@ def echo(text: str) -> str:
     return text
 
 
-@tool()
+@tool(trusted=True)
 def refund(order: str = "all") -> str:
     \"\"\"Pay money back.\"\"\"
     MADE.append(order)

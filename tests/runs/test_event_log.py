@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from service.runs.event_log import EventLog
-from service.types import Event
+from service.runs.replay import Replay
+from service.types import Event, RunEvent
 from tests.runs.house import asked, run_of
 
 TEXT = {"text": "a"}
@@ -51,3 +52,13 @@ def test_text_that_cannot_be_encoded_is_replaced_wherever_it_waits() -> None:
     log.make_storable()
     assert [event.data for event in log.unstored] == [{"text": "\ufffd"}]
     assert [event.data for event in log.number_waiting()] == [{"model": "\ufffd"}]
+
+
+def test_number_of_an_event_that_nobody_got_is_given_again() -> None:
+    """A sub-agent's hold may store the run's last number before another one's event is in the live stream."""
+    run = run_of(asked("Hello"))
+    run.last_seq = 3
+    stored = [step((1, Event.RUN_STARTED, {}))]
+    got = Replay([RunEvent(Event.STEP_STARTED, {"step": 1, "branch": "1"}, 2)], 1)
+    log = EventLog(run, stored, got)
+    assert [event.seq for event in log.add(Event.RUN_RESUMED, {"from_seq": 2})] == [3]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from service.agents import requested_steps
 from service.errors import AgentFault
 from service.types import Event, RunStatus
 from service.wiring import Services
@@ -149,6 +150,19 @@ MISTAKES = {
         ),
         ("TypeError", "agent.py:8"),
     ),
+    "has arguments that are no JSON": (
+        after_a_step("yield from context.steps.call_tool('a', 'echo', {'text': object()})"),
+        ("TypeError", "agent.py:6"),
+    ),
+    "has too large arguments": (
+        after_a_step("yield from context.steps.call_tool('a', 'echo', {'text': 'x' * 2_000_000})"),
+        ("TypeError", "agent.py:6"),
+    ),
+    "answers with too much": (after_a_step("return Answer('x' * 2_000_000, 'end_turn', 'm')"), None),
+    "quotes too much": (
+        after_a_step("return Answer('x', 'end_turn', 'm', sources=({'quote': 'x' * 20_000},))"),
+        None,
+    ),
     "reaches for more": (after_a_step("context.steps.seconds_left()"), ("AttributeError", "agent.py:6")),
 }
 
@@ -174,13 +188,6 @@ def test_a_mistake_before_the_first_step_leaves_no_run(made: Made) -> None:
         assert coded.all_runs(wired) == []
 
 
-def test_arguments_that_are_no_json_end_the_run(made: Made) -> None:
-    code = after_a_step("yield from context.steps.call_tool('a', 'echo', {'text': object()})")
-    with made(code) as wired:
-        run = ask(wired)
-    assert run.error is not None and run.error["code"] == "agent_fault"
-
-
 def test_own_error_is_for_the_caller(made: Made) -> None:
     code = after_a_step("from service.agents import AgentFault", "raise AgentFault('Name an order.')")
     with made(code) as wired:
@@ -203,6 +210,19 @@ def run(context):
         assert holds(wired) == 0
     assert run.error is not None and run.error["code"] == "run_limit"
     assert len(upstream.requests) == 3
+
+
+def test_the_limit_of_calls_by_name_holds(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requested_steps, "MAX_CALLS", 3)
+    code = """
+def run(context):
+    while True:
+        yield from context.steps.call_tool("again", "echo", {"text": "a"})
+"""
+    with made(code) as wired:
+        run = ask(wired)
+    assert run.error is not None and run.error["code"] == "run_limit"
+    assert run.result is not None and run.result["steps"] == 3
 
 
 @pytest.mark.parametrize("loop", ["while True: pass", "import time; time.sleep(15)"])

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from service.types import Event
+from service.usage.ledger import check
 from service.wiring import Services
 from tests.conftest import RedisServer
 from tests.runs import inside, newsroom
 from tests.runs.newsroom import LEAD, Script, assert_whole, told, uses
 from tests.runs.scripted import Upstream, message, says
 from tests.runs.test_tree_killed import PLAN, Killed, Worker
+from tests.usage.house import TABLE
 
 WRITES = 25  # of a run without a kill, at most
 JOINED = LEAD.replace("agents: [writer, worker]", "agents: [writer, worker]\nwriter: writer")
@@ -51,3 +53,15 @@ def test_killed_tree_with_a_writer_leaves_no_hold(joined: Services, writes: int)
     assert [event.data["text"] for event in events if event.name is Event.TEXT_DELTA] == ["Joined."]
     assert sum(event.name is Event.RUN_STARTED for event in events) == 1
     assert_whole(joined, run_id)
+
+
+def test_killed_tree_that_is_cancelled_leaves_no_hold(joined: Services) -> None:
+    run = joined.runs.start.queue(inside.ADA, inside.request("Of cats and dogs."), None, "req").run
+    with pytest.MonkeyPatch.context() as patch, suppress(Killed):
+        Worker(joined, patch, 6)
+        joined.runs.execution.take_up(run.id)
+    assert check(joined.infra.db, TABLE).held > 0
+    joined.runs.cancellation.cancel(joined.runs.queries.get(run.id))
+    joined.runs.execution.take_up(run.id)
+    assert joined.runs.queries.get(run.id).status == "cancelled"
+    assert_whole(joined, run.id)

@@ -25,6 +25,8 @@ from service.types import Answer
 POLL = 0.25  # seconds between checks whether the run must stop, while the code executes
 CLOSE_SECONDS = 1.0  # seconds that `finally` blocks of a run that ends get
 MAX_SOURCES = 50
+MAX_OUTPUT = 1_000_000  # characters of an answer: more than a model writes
+MAX_FIELD = 10_000  # characters of each field of a source
 PASSED_ON = (AgentFault, ModelError, RunLimit)  # errors that the code may raise for its caller
 log = logging.getLogger("slipway.agents")
 
@@ -89,7 +91,7 @@ def _answer(agent: str, program: Program, outcome: object, line: int) -> Answer:
         try:
             return _storable(outcome.value)
         except (AttributeError, TypeError):
-            _log(agent, "`run` returned no Answer, or one with fields of other types")
+            _log(agent, "`run` returned no Answer, or one with fields of other types, or too long")
     else:
         _log(agent, "`run` yielded something else than a step: use `yield from`", line)
     raise AgentFault()
@@ -109,14 +111,15 @@ def _storable(answer: Any) -> Answer:
     """Copy an answer, with the fields of a source that the API contract names. Raises for other types."""
     names = ("title", "uri", "quote")
     sources = [
-        {name: _text(source.get(name, "")) for name in names} for source in answer.sources[:MAX_SOURCES]
+        {name: _text(source.get(name, ""), MAX_FIELD) for name in names}
+        for source in answer.sources[:MAX_SOURCES]
     ]
-    output, stop_reason, model = map(_text, (answer.output, answer.stop_reason, answer.model))
-    return Answer(output, stop_reason, model, sources=tuple(sources))
+    stop_reason, model = _text(answer.stop_reason, MAX_FIELD), _text(answer.model, MAX_FIELD)
+    return Answer(_text(answer.output, MAX_OUTPUT), stop_reason, model, sources=tuple(sources))
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
+def _text(value: Any, most: int) -> str:
+    if not isinstance(value, str) or len(value) > most:
         raise TypeError
     return storable(value)
 
