@@ -13,6 +13,7 @@ from config import ENVIRONMENTS, Settings
 from config.base import DEVELOPMENT_SECRET
 from config.describe import choices, type_of
 from config.identity import Identity
+from config.saving import Saving
 
 APP_ENV = f"Environment: one of {', '.join(f'`{name}`' for name in ENVIRONMENTS)}"
 
@@ -71,8 +72,11 @@ def markdown() -> str:
 
 
 def _fields() -> list[tuple[str, FieldInfo]]:
-    """List all settings, those of `Identity` last: inherited fields come first."""
-    return sorted(Settings.model_fields.items(), key=lambda item: item[0] in Identity.model_fields)
+    """List all settings; inherited fields, which come first, are listed last."""
+    return sorted(
+        Settings.model_fields.items(),
+        key=lambda item: sum(item[0] in cls.model_fields for cls in (Saving, Identity)),
+    )
 
 
 def environments() -> str:

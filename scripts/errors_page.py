@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from service.errors import ModelKeyRefused, PriceUnknown, SlipwayError, all_errors, is_retryable
+from service.error_table import all_errors, is_retryable
+from service.errors import ModelKeyRefused, PriceUnknown, SlipwayError
 
 HEAD = """# Errors
 

@@ -50,8 +50,7 @@ class SlipwayError(Exception):
         }
         if self.errors:
             problem["errors"] = list(self.errors)
-        problem.update(self.extra)
-        return problem
+        return {**problem, **self.extra}
 
 
 # --- client errors ---------------------------------------------------------------------
@@ -299,24 +298,3 @@ class GatewayTimeout(SlipwayError):
     """Sent by nginx when a replica does not answer in time."""
 
     status, code, title = 504, "gateway_timeout", "No answer in time"
-
-
-_RETRYABLE = (408, 429, 502, 503, 504)
-
-
-def is_retryable(error: type[SlipwayError]) -> bool:
-    """Check whether the same request may succeed later, unchanged."""
-    if issubclass(error, ModelRejected | ModelKeyRefused | PriceUnknown):
-        return False
-    return error.status in _RETRYABLE or error is SessionBusy
-
-
-def all_errors() -> list[type[SlipwayError]]:
-    """List every class of the tree, for the error table in the docs and its test."""
-    found: list[type[SlipwayError]] = []
-    todo = [SlipwayError]
-    while todo:
-        cls = todo.pop()
-        found.append(cls)
-        todo.extend(cls.__subclasses__())
-    return sorted(found, key=lambda cls: (cls.status, cls.code))

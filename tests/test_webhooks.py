@@ -7,16 +7,12 @@ import hmac
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import unquote
 
 import httpx2
 import orjson
 import pytest
-from standardwebhooks import Webhook
 
 from service.store.database import Database
 from service.store.schema import metadata
@@ -34,8 +30,9 @@ from tests.jobs.conftest import (
     worker,
 )
 from tests.jobs.house import House, Receiver, TaskWorker, ended, until
+from tests.webhook_db import db
 
-__all__ = ["_standing_worker", "client", "house", "receiver", "standing", "task_redis", "worker"]
+__all__ = ["_standing_worker", "client", "db", "house", "receiver", "standing", "task_redis", "worker"]
 
 
 def webhook(client: httpx2.Client, run_id: str) -> dict[str, Any]:
@@ -136,24 +133,6 @@ def test_retries_last_about_a_day() -> None:
 # --- without a server ---------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def db(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path}/webhooks.db")
-    metadata.create_all(database.engine)
-    user = {
-        "id": "usr_1",
-        "username": "ada",
-        "password_hash": "x",
-        "role": "user",
-        "created_at": 0,
-        "disabled": False,
-    }
-    with database.begin() as tx:
-        tx.execute(metadata.tables["users"].insert(), user)
-    yield database
-    database.close()
-
-
 def run_of(db: Database, run_id: str, url: str) -> Run:
     """A finished run, with a webhook that is not due yet."""
     from service.store import runs
@@ -251,51 +230,6 @@ def test_the_last_attempt_is_the_last(db: Database) -> None:
         tx.execute(metadata.tables["webhooks"].update().values(attempts=MAX_ATTEMPTS - 1, next_at=0))
     hooks.send_due()
     until(lambda: _status(hooks, run) == "failed", "the end")
-
-
-def test_notice_is_delivered_once_per_name(db: Database, receiver: Receiver) -> None:
-    hooks = [Webhooks(db, "secret", allow_private=True) for _ in range(2)]
-    for hook in hooks:
-        for name in ("notice-1", "notice-2"):
-            with db.begin() as tx:
-                hook.notice(tx, name, receiver.url, "somebody", {"notice": name})
-    until(lambda: _states(db) == {"delivered"}, "both")
-    for name in ("notice-1", "notice-2"):
-        [told] = receiver.of(name)
-        assert told.headers["webhook-id"] == name
-        assert Webhook(hooks[0].secret_of("somebody")).verify(told.body, told.headers) == {"notice": name}
-
-
-def test_notice_of_an_end_user_of_any_name_is_delivered(db: Database, receiver: Receiver) -> None:
-    name = "end_user:key_1/zoë / 100%/day/0/80"
-    hooks = Webhooks(db, "secret", allow_private=True)
-    db.transact(lambda tx: hooks.notice(tx, name, receiver.url, "somebody", {"notice": name}))
-    until(lambda: receiver.of(name), "the delivery")
-    [told] = receiver.of(name)
-    assert unquote(told.headers["webhook-id"]) == name and told.headers["webhook-id"].isascii()
-
-
-def test_a_notice_to_a_private_address_fails_for_good(db: Database) -> None:
-    hooks = Webhooks(db, "secret", allow_private=False)
-    with db.begin() as tx:
-        hooks.notice(tx, "notice-3", "http://127.0.0.1/hook", "somebody", {})
-    until(lambda: _states(db) == {"failed"}, "the refusal")
-
-
-def test_rolled_back_notice_is_not_delivered(db: Database, receiver: Receiver) -> None:
-    hooks = Webhooks(db, "secret", allow_private=True)
-    with suppress(KeyError), db.begin() as tx:
-        hooks.notice(tx, "notice-4", receiver.url, "somebody", {"notice": "notice-4"})
-        raise KeyError
-    hooks.send_due()
-    with db.begin() as tx:
-        hooks.notice(tx, "notice-5", receiver.url, "somebody", {"notice": "notice-5"})
-    until(lambda: receiver.of("notice-5"), "the other")
-    assert receiver.of("notice-4") == []
-
-
-def _states(db: Database) -> set[str]:
-    return {row["status"] for row in db.query(lambda tx: tx.rows(metadata.tables["notices"].select()))}
 
 
 def _status(hooks: Webhooks, run: Run) -> str:

@@ -1,7 +1,7 @@
 """Code of an agent's own: the generator `run(context)` of its `agent.py`, executed apart from the run.
 
-The generator asks for steps and gets their outcomes. It runs in threads of its own, one at a time, and only between
-steps: a run can leave code that hangs behind, and such code can reach neither the journal nor the database.
+The generator asks for steps and gets their outcomes. Its threads are its own: one at a time, and only between steps.
+A run can leave code that hangs behind, and such code can reach neither the journal nor the database.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class AgentTask(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AgentResult:
-    """Result of a sub-agent. `output` of one that failed: what its lead may know of the reason."""
+    """Result of a sub-agent. `output` of one that failed: the reason, as far as its lead may know."""
 
     agent: str
     ok: bool
@@ -137,13 +137,6 @@ class PatternModule(Protocol):
 
     def check(self, spec: AgentSpec, options: Any, knowledge: Knowledge | None) -> Iterator[Finding]:
         """Find conflicts between fields that are valid by themselves. `options` is the module's own `Options`."""
-
-
-def tools_unused(spec: AgentSpec) -> Iterator[Finding]:
-    """Warn of tools that the pattern never calls."""
-    if spec.tools:
-        detail = f"pattern {spec.pattern} calls no tools: use react, or leave them out"
-        yield Finding(("tools",), detail, "warning")
 
 
 # Truncated, but still an answer: the result shows its `stop_reason`, and it is never cached.

@@ -1,4 +1,4 @@
-"""Checks that several patterns share: documents and the tool that searches them."""
+"""Checks that several patterns share: tools, and documents with the tool that searches them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from service.agents.definitions import Finding
 from service.agents.spec import AgentSpec
 from service.knowledge import Knowledge
 from service.tools.sources.builtin import calculator, search_knowledge
+
+
+def tools_unused(spec: AgentSpec) -> Iterator[Finding]:
+    """Warn of tools that the pattern never calls."""
+    if spec.tools:
+        detail = f"pattern {spec.pattern} calls no tools: use react, or leave them out"
+        yield Finding(("tools",), detail, "warning")
 
 
 def documents_unread(spec: AgentSpec, knowledge: Knowledge | None) -> Iterator[Finding]:

@@ -71,8 +71,8 @@ def _rank(role: str, workspace_id: str) -> int:
 def check_credential(caller: Caller, role: str, workspace_id: str) -> None:
     """Check that a caller may set the password or role of a user with this role, their own included.
 
-    Whoever sets it can sign in as that user, without the scopes of a key. So a caller with scopes may for users of a
-    lower rank only. Raises `Forbidden`.
+    Knowing either, a caller can sign in as that user, without the scopes of a key. So one with scopes may for users
+    of a lower rank only. Raises `Forbidden`.
     """
     if caller.scopes and _rank(role, workspace_id) >= _rank(caller.role, caller.workspace_id):
         raise Forbidden("An API key with scopes sets passwords and roles of users below its own only.")

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import orjson
 
+from service.error_table import all_errors
 from service.errors import (
     AgentFault,
     ModelError,
@@ -17,7 +18,6 @@ from service.errors import (
     RunLimit,
     RunTimeout,
     SlipwayError,
-    all_errors,
 )
 from service.types import Run, RunStatus, now_ms
 

@@ -1,6 +1,6 @@
-"""Signs of links: whatever some reader, browser or chat program turns into one.
+"""Signs of links: text that some reader, browser or chat program turns into one.
 
-Liberal: text that only looks like a link counts. What an answer may keep is parsed strictly, in `listed_links`.
+Liberal: text that only looks like a link counts. Links that an answer may keep are parsed strictly, in `listed_links`.
 """
 
 from __future__ import annotations

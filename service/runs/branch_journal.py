@@ -12,6 +12,7 @@ from typing import Any
 from service.runs.branch_rows import AGENT, BranchRows
 from service.runs.event_log import BranchEvents, NewEvent
 from service.runs.journal import Journal
+from service.runs.step_row import step_row
 from service.store.transaction import WriteInTransaction
 from service.types import RunEvent, now_ms
 
@@ -81,16 +82,8 @@ class BranchJournal(Journal):
         return {**self._with_events(self._step, self._whole.events.unstored), "n": next(self._numbers)}
 
     def _row(self, kind: str, name: str, reply: dict[str, Any], cost_nano: int) -> dict[str, Any]:
-        return {
-            "run_id": self._run.id,
-            "kind": kind,
-            "name": self._full(name),
-            "attempt": self._run.attempt,
-            "reply": {**reply, "branch": self._branch},
-            "cost_nano": cost_nano,
-            "started_at": self._began,
-            "finished_at": now_ms(),
-        }
+        marked = {**reply, "branch": self._branch}
+        return step_row(self._run, kind, self._full(name), marked, cost_nano=cost_nano, began=self._began)
 
     def _full(self, name: str) -> str:
         return f"{self._agent} {self._branch} / {name}"[:MAX_NAME]

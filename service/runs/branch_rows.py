@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from service.runs.step_row import call_ids
 from service.store.database import Row
 
 AGENT = "agent"  # kind of a step row that stores the result of a sub-agent
@@ -39,6 +40,4 @@ class BranchRows:
     @property
     def call_ids(self) -> set[str]:
         """Ids of the tool calls that models asked for."""
-        rows = (row for rows in self._rows.values() for row in rows)
-        blocks = (block for row in rows for block in row["reply"].get("content", ()))
-        return {block["id"] for block in blocks if block.get("type") == "tool_use"}
+        return call_ids(row for rows in self._rows.values() for row in rows)

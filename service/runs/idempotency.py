@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from service.errors import IdempotencyMismatch, all_errors, is_retryable
+from service.error_table import all_errors, is_retryable
+from service.errors import IdempotencyMismatch
 from service.store import idempotency as rows
 from service.store import runs, tool_calls
 from service.store.database import Transaction

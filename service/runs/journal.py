@@ -16,6 +16,7 @@ from service.runs.branch_rows import BranchRows, branch_of
 from service.runs.event_log import EventLog, NewEvent
 from service.runs.replay import Replay
 from service.runs.slots import LeaseLost
+from service.runs.step_row import call_ids, step_row, with_events
 from service.store import ownership
 from service.store import runs as rows
 from service.store import steps as step_rows
@@ -105,8 +106,7 @@ class Journal:
 
     def stored_call_ids(self) -> set[str]:
         """Return the ids of all tool calls in the stored replies of models."""
-        blocks = [block for row in self._stored for block in row["reply"].get("content") or ()]
-        return {block["id"] for block in blocks if block.get("type") == "tool_use"}
+        return call_ids(self._stored)
 
     def make_storable(self) -> None:
         """Replace text that cannot be encoded by U+FFFD in all pending writes: the last resort to end a run."""
@@ -283,22 +283,11 @@ class Journal:
         return None if step is None else self._with_events(step, self.events.unstored)
 
     def _with_events(self, step: dict[str, Any], events: Sequence[RunEvent]) -> dict[str, Any]:
-        listed = [[event.seq, event.name, event.data] for event in events]
-        first = events[0].seq if events else self._run.last_seq
-        return {**step, "events": listed, "first_seq": first, "last_seq": self._run.last_seq}
+        return with_events(step, events, self._run.last_seq)
 
     def _row(self, kind: str, name: str, reply: dict[str, Any], cost_nano: int) -> dict[str, Any]:
-        return {
-            "run_id": self._run.id,
-            "n": next(self._numbers),
-            "kind": kind,
-            "name": name,
-            "attempt": self._run.attempt,
-            "reply": reply,
-            "cost_nano": cost_nano,
-            "started_at": self._began,
-            "finished_at": now_ms(),
-        }
+        row = step_row(self._run, kind, name, reply, cost_nano=cost_nano, began=self._began)
+        return {**row, "n": next(self._numbers)}
 
     def _committed(self, after: list[RunEvent], then: Sequence[NewEvent] = ()) -> list[RunEvent]:
         if self._step is not None:

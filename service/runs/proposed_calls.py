@@ -45,10 +45,8 @@ class Call:
         finished = claim is not None and claim["status"] in ("done", "failed")
         self.result = decode_result(claim["result"]) if claim is not None and finished else None
         self.tool = agent.tools.get(self.name)
-        self._taint, self._untrusted = (
-            taint,
-            uncovered(agent, self.tool, taint.sources, self.arguments, taint.is_said),
-        )
+        self._taint = taint
+        self._untrusted = uncovered(agent, self.tool, taint.sources, self.arguments, taint.is_said)
         self.verdict = policy(
             ProposedCall(
                 name=self.name,

@@ -175,7 +175,7 @@ class Runner:
     def _conversation(
         self, agent: AgentDefinition, attempt: Attempt, steps: RunSteps
     ) -> Events[tuple[Message, ...]]:
-        """Return the messages of the run's session and of this turn; what no longer fits is summarised, once."""
+        """Return the messages of the session, older ones summarised where they do not fit, and this turn's."""
         run = attempt.run
         turn = with_context(run.request)
         if run.request.session_id is None:

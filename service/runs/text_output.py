@@ -30,7 +30,7 @@ class TextOutput:
         self.deltas = 0  # written in this attempt, including those clients have from an earlier one
 
     def begin(self, hosts: Hosts | None) -> None:
-        """Begin a reply that may link to `hosts`; None: to any. What was held back of an interrupted one is lost."""
+        """Begin a reply that may link to `hosts`; None: to any. Text held back of an interrupted one is lost."""
         self._hosts, self._links = hosts, LinkFilter(hosts)
 
     def write(self, text: str) -> list[RunEvent]:

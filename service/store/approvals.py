@@ -34,7 +34,7 @@ class Decision(NamedTuple):
     """Decision on a tool call. `arguments` replace the model's.
 
     `id` is random and unique: a transaction that is run again finds its own decision. `digest`: of the call that is
-    decided about; None: whatever the call is.
+    decided about; None: any call.
     """
 
     decision: Literal["approve", "deny"]

@@ -85,7 +85,7 @@ _TAKE_FROM = Statement(
 )
 _GIVE_BACK = Statement(sa.update(holds).where(*_OF_TREE).values(amount_nano=holds.c.amount_nano + _PART))
 
-ORPHANED_AFTER_MS = 60_000  # whoever takes the run up had better settle them, and know what the run has cost
+ORPHANED_AFTER_MS = 60_000  # the next worker of the run should settle them: then the run's cost is right
 _IN_BATCH = sa.exists().where(batch_items.c.run_id == holds.c.run_id, batch_items.c.step == holds.c.step)
 
 

@@ -129,7 +129,7 @@ class Tables:
 
 def _confine(connection: sqlite3.Connection, deadline: float) -> None:
     """Allow reading alone, and bound time and values."""
-    connection.execute("PRAGMA temp_store = FILE")  # what a query sorts beyond its cache is no memory
+    connection.execute("PRAGMA temp_store = FILE")  # a query that sorts much takes disk, and no memory
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE)
     connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, MAX_SQL)
     connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)

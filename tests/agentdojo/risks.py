@@ -1,7 +1,7 @@
 """Risk of each AgentDojo tool, classified by hand, and bounds of arguments.
 
-`danger`: what cannot be taken back. `get_unread_emails` marks as read, so it is no reading. `get_webpage` is, as it is
-bounded to known pages: a request for any other could carry data out.
+`danger`: effects that cannot be taken back. `get_unread_emails` marks as read, so it is no reading. `get_webpage` is,
+as it is bounded to known pages: a request for any other could carry data out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Agent folders: what is read from them, and what is said about those that cannot be."""
+"""Agent folders: reading them, and the faults of those that cannot be read."""
 
 from __future__ import annotations
 

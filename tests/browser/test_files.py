@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from service.errors import all_errors
+from service.error_table import all_errors
 from service.web.routes import page
 
 WEB = Path(page.__file__).parents[1]

@@ -1,4 +1,4 @@
-"""Untrusted text: what counts, and which arguments are taken from it."""
+"""Untrusted text: its sources, and the arguments taken from it."""
 
 from __future__ import annotations
 

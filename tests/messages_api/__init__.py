@@ -1,1 +1,1 @@
-"""An independent Messages API over HTTP: it answers by a script, and judges each request by the API's rules."""
+"""Independent Messages API over HTTP: answers by a script, and judges each request by the API's rules."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import all_errors
+from service.error_table import all_errors
 from tests.nginx.edge import ROOT, Edge
 
 NGINX_FILES = ROOT / "nginx"

@@ -11,7 +11,7 @@ from typing import Any
 
 from prometheus_client.metrics import MetricWrapperBase
 
-from service.errors import all_errors
+from service.error_table import all_errors
 from service.observe.metrics import Metrics
 from service.types import LAST_EVENTS, Event
 from service.web.openapi import specification

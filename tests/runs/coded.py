@@ -29,7 +29,7 @@ tools: [echo, refund]
 limits: {steps: 3, seconds: 20}
 """
 HEAD = "from service.agents import Answer, Context, Prompt, answer_of, assistant_turn, tool_turn\n\n\n"
-# What happens once during a call of a tool, by its name, before the tool has returned.
+# Function to run once during a call of a tool, by its name, before the tool has returned.
 DURING: dict[str, Callable[[], object]] = {}
 MADE: list[str] = []  # orders of refunds
 TOOLS = """

@@ -1,4 +1,4 @@
-"""One approval allows one call: whatever the model repeats, and wherever a worker dies."""
+"""One approval allows one call: also when the model repeats it, or a worker dies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs of agents of their own code: what the code may do, and what becomes of its mistakes."""
+"""Runs of agents of their own code: its freedoms, and its mistakes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON Schema of users: what is accepted, and what a check may cost."""
+"""JSON Schema of users: accepted and refused schemas, and the cost of a check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole check: all the books at once, in one snapshot and in memory. What `service.usage.ledger` must find too."""
+"""The whole check: all the books at once, in one snapshot and in memory. `service.usage.ledger` must find the same."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class _Check:
         self._chains: dict[str, list[_Link]] = defaultdict(list)
         self._deals: dict[str, list[tuple[int, Row]]] = defaultdict(list)
         self._open: dict[str, Row] = {}  # the held row of each hold that is not settled
-        self._trees: dict[str, int] = defaultdict(int)  # what each tree has left
+        self._trees: dict[str, int] = defaultdict(int)  # left in each tree
         self._totals = {HELD: 0, UPSTREAM: 0}
         self.faults: list[Fault] = []
 

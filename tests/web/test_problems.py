@@ -7,7 +7,8 @@ from flask import Flask, abort
 from werkzeug.exceptions import HTTPException, default_exceptions
 
 from service import errors
-from service.errors import SlipwayError, all_errors
+from service.error_table import all_errors
+from service.errors import SlipwayError
 from service.web import problems
 from service.web.current import Application, current
 from service.web.problems import from_http

@@ -19,15 +19,15 @@ from service.agents.pattern import (
     Prompt,
     TreeLimits,
     answer_of,
-    tools_unused,
 )
+from service.agents.pattern_checks import tools_unused
 from service.agents.spec import AgentSpec, Name, PatternOptions, Spec
 from service.errors import ModelError
 from service.knowledge import Knowledge
 from service.types import Answer
 from service.usage.caps import nano_of
 
-PLAN_TOKENS = 2_000  # whatever the caller's `max_tokens`: half a plan is none
+PLAN_TOKENS = 2_000  # not the caller's `max_tokens`: half a plan is none
 MAX_TASK = 4_000  # characters
 MAX_SOURCES = 50
 PLAN = (

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.agents.definitions import Finding
-from service.agents.pattern import WHOLE, Context, Events, Prompt, answer_of, assistant_turn, tools_unused
-from service.agents.pattern_checks import documents_unread
+from service.agents.pattern import WHOLE, Context, Events, Prompt, answer_of, assistant_turn
+from service.agents.pattern_checks import documents_unread, tools_unused
 from service.agents.spec import AgentSpec, PatternOptions
 from service.knowledge import Knowledge
 from service.llm.client import ModelReply

@@ -10,7 +10,8 @@ import orjson
 from pydantic import Field
 
 from service.agents.definitions import Finding
-from service.agents.pattern import Context, Events, Prompt, answer_of, tools_unused
+from service.agents.pattern import Context, Events, Prompt, answer_of
+from service.agents.pattern_checks import tools_unused
 from service.agents.reading import with_documents
 from service.agents.spec import AgentSpec, Name, PatternOptions, Spec
 from service.knowledge import Knowledge, Passage

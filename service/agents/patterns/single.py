@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from service.agents.definitions import Finding
-from service.agents.pattern import Context, Events, Prompt, answer_of, tools_unused
-from service.agents.pattern_checks import documents_unread
+from service.agents.pattern import Context, Events, Prompt, answer_of
+from service.agents.pattern_checks import documents_unread, tools_unused
 from service.agents.spec import AgentSpec, PatternOptions
 from service.knowledge import Knowledge
 from service.types import Answer

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from flask import Blueprint, Response, render_template, request
 
-from service.errors import NotFound, all_errors
+from service.error_table import all_errors
+from service.errors import NotFound
 from service.web.admission import public
 from service.web.current import services
 from service.web.openapi import api
