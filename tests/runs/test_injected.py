@@ -16,12 +16,15 @@ from service.runs.output_form import OutputForm
 from service.text.json_schema import JsonSchema
 from service.types import Run
 from service.wiring import Services
+from tests.conftest import RedisServer
 from tests.guardrails.readers import unlisted
 from tests.llm.wire_server import WireServer
 from tests.runs import inside, obeying
 from tests.runs.injected import ALL, COUNT, documents
 from tests.runs.obeying import Obeying
+from tests.runs.scripted import bodies
 from tests.runs.test_untrusted import HOSTS, OPERATOR, deny, effects, events_of, let_out, start, wired
+from tests.runs.turns import begin
 
 __all__ = ["effects", "wired"]
 DOCUMENTS = range(len(ALL) - COUNT, len(ALL))
@@ -93,6 +96,26 @@ def test_answers_in_a_form_hide_no_link_in_escapes(wired: Services, model: Obeyi
         values: dict[str, Any] = run.result["structured"]
         assert json.loads(run.result["output"]) == values and "\\u" not in run.result["output"]
         assert unlisted(values["a"], HOSTS) == [] and "removed]" in values["a"]
+
+
+def test_summary_of_a_session_is_as_untrusted_as_its_turns(
+    tmp_path: Path, effects: Path, redis_server: RedisServer, upstream: WireServer, model: Obeying
+) -> None:
+    """The model's summary is the document's words, too."""
+    with obeying.services(tmp_path, redis_server.url, upstream, session_history_tokens=1_000) as wired:
+        session_id, model.number = begin(wired), DOCUMENTS[0]
+        for model.reads, model.acts, text in (
+            (True, False, ""),
+            (False, False, "x " * 4_000),
+            (False, False, ""),
+        ):
+            question = ({"role": "user", "content": f"Read it. {text}"},)
+            run = start(wired, "stream", session_id=session_id, messages=question)
+            assert run.status == "succeeded" and let_out(events_of(wired, run), run.result) == []
+        model.acts = True
+        run = start(wired, "stream", session_id=session_id)
+        assert any("Summarise" in str(one["messages"]) for one in bodies(upstream))
+        held(wired, run, effects, model.number)
 
 
 def test_a_name_that_is_there_twice_hides_no_link() -> None:
