@@ -37,14 +37,14 @@ from service.tools import tool
 from tests.runs.coded import DURING, MADE
 
 
-@tool(idempotent=True, risk="read")
+@tool(idempotent=True, risk="read", trusted=True)
 def echo(text: str) -> str:
     \"\"\"Say it again.\"\"\"
     DURING.pop("echo", lambda: None)()
     return text
 
 
-@tool()
+@tool(trusted=True)
 def refund(order: str = "all") -> str:
     \"\"\"Pay money back.\"\"\"
     MADE.append(order)
