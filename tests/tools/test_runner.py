@@ -21,7 +21,7 @@ SOURCE = {"title": "T", "uri": "u", "quote": "q"}
 
 
 def made(run: Callable[[], Any], *, timeout: float = 30.0, idempotent: bool = True) -> Tool:
-    return Tool("probe", "A probe.", {}, lambda arguments, context: run(), idempotent, False, timeout)
+    return Tool("probe", "A probe.", {}, lambda arguments, context: run(), idempotent, "read", timeout)
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_context_variables_reach_the_tool(runner: ToolRunner, context: MakeConte
 
 
 def test_concurrent_calls_get_their_own_results(runner: ToolRunner, context: MakeContext) -> None:
-    echo = Tool("echo", "Echo.", {}, lambda arguments, _: arguments["n"], True, False)
+    echo = Tool("echo", "Echo.", {}, lambda arguments, _: arguments["n"], True, "read")
     got: dict[int, str] = {}
 
     def call(n: int) -> None:
