@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from service.errors import AgentStopped
+from service.guardrails.taint import Taint
 from service.llm.client import ModelReply
 from service.runs.proposed_calls import proposed, side_by_side
 from service.runs.slots import HandedOver
@@ -90,7 +91,7 @@ def test_call_that_changes_something_waits_for_those_before_it(wired: Services) 
 def test_no_more_than_so_many_at_once(wired: Services) -> None:
     desk = Readers(wired, parties=1)
     reply = ModelReply("m", [*reads("read", 19), PAY], "tool_use", Usage())
-    calls = proposed(reply, desk.agent, {}, [])
+    calls = proposed(reply, desk.agent, {}, [], Taint())
     assert [len(group) for group in side_by_side(calls, 8)] == [8, 8, 3, 1]
 
 

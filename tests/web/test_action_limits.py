@@ -17,7 +17,7 @@ LIMITS = {
     "LIMIT_STREAM": "2/hour",
     "LIMIT_TASK": "1/hour",
     "LIMIT_TOOL": "1/hour",
-    "LIMIT_TOKENS": "1000/hour",
+    "LIMIT_TOKENS": "2000/hour",
     "LIMIT_SESSION": "2/hour",
 }
 
@@ -64,11 +64,11 @@ def test_tokens_count_after_the_call_and_keep_the_next_one_out(user: httpx2.Clie
     first = ask(user, text="Tell me about this. " + "word " * 2_000)  # 2,500 tokens: known only afterwards
     assert first.status_code == 200
     used = first.json()["usage"]
-    assert used["input_tokens"] + used["output_tokens"] > 1_000
+    assert used["input_tokens"] + used["output_tokens"] > 2_000
     second = ask(user)
     assert (second.status_code, second.json()["code"]) == (429, "rate_limited")
     assert "tokens" in second.json()["detail"]
-    assert (second.headers["RateLimit-Limit"], second.headers["RateLimit-Remaining"]) == ("1000", "0")
+    assert (second.headers["RateLimit-Limit"], second.headers["RateLimit-Remaining"]) == ("2000", "0")
     assert int(second.headers["Retry-After"]) > 0
 
 
