@@ -29,6 +29,9 @@ class Taint:
     def __init__(self) -> None:
         self._texts: dict[str, list[str]] = {}
         self._words: list[str] = []
+        self.read: set[str] = (
+            set()
+        )  # arguments of calls that left the service: allowed, or chosen before this text
 
     def __bool__(self) -> bool:
         return bool(self._texts)
@@ -48,6 +51,7 @@ class Taint:
         copied = Taint()
         copied._texts = {source: list(texts) for source, texts in self._texts.items()}
         copied._words = list(self._words)
+        copied.read = set(self.read)
         return copied
 
     def trust(self, text: str) -> None:

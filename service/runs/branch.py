@@ -214,6 +214,7 @@ class Branch:
             "model": result.model,
             "sources": list(result.sources),
             "untrusted": list(self._attempt.taint.sources),
+            "read": sorted(self._attempt.taint.read),
             "steps": self.journal.steps,
             "usage_source": self._attempt.run.usage_source,
             "clamped": self._attempt.clamped,
@@ -230,6 +231,7 @@ class Branch:
         stored = self.stored
         assert stored is not None
         attempt.run.usage_source = less_sure(attempt.run.usage_source, stored["usage_source"])
+        attempt.taint.read.update(stored["read"])
         for source in stored["untrusted"]:
             attempt.taint.add(source, stored["output"])
         attempt.model_seconds += self._attempt.model_seconds

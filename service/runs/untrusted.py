@@ -48,9 +48,11 @@ def add_history(found: Taint, past: History) -> None:
 def add_results(
     found: Taint, agent: AgentDefinition, reply: ModelReply, results: Sequence[ToolResult]
 ) -> None:
-    """Add the results of tools that are not declared `trusted`."""
+    """Add the results of tools that are not declared `trusted`, and the addresses that calls have read."""
     for use, result in zip(reply.tool_uses, results, strict=True):
         tool = agent.tools.get(use["name"])
+        if tool is not None and tool.sends and result.ok:
+            found.read.update(value for value in use["input"].values() if isinstance(value, str))
         if tool is not None and not tool.trusted:
             found.add(tool.name, result.content)
 
@@ -76,12 +78,19 @@ def clean(text: str, found: Taint, agent: AgentDefinition) -> str:
 
 
 def answer_without_links(answer: Answer, found: Taint, agent: AgentDefinition) -> Answer:
-    """Take links out of an answer and its sources, as far as they are not from replies without any."""
+    """Take links out of an answer and its sources, as far as they are not from replies without any.
+
+    The address of a page that was read stays in its source: untrusted text could not choose it.
+    """
     if not found:
         return answer
     hosts = link_hosts(agent, found)
     sources = [
-        {name: without_links(text, hosts) for name, text in source.items()} for source in answer.sources
+        {
+            name: text if name == "uri" and text in found.read else without_links(text, hosts)
+            for name, text in source.items()
+        }
+        for source in answer.sources
     ]
     output, untold = without_links(answer.output, hosts), without_links(answer.untold, hosts)
     return replace(answer, output=output, untold=untold, sources=tuple(sources))
