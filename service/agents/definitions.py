@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from pydantic_core import ErrorDetails
+
 from service.agents.marked_yaml import FieldPath
 from service.agents.own_code import Program
 from service.agents.spec import CacheSpec, EvalCase, LimitSpec, PatternOptions, TierSpec
@@ -61,6 +63,11 @@ class AgentDefinition:
     def dangers(self) -> list[str]:
         """Names of tools whose calls always need a person's approval."""
         return [name for name, tool in self.tools.items() if tool.risk == "danger"]
+
+    def beyond(self, tool: str, arguments: Mapping[str, Any]) -> list[ErrorDetails]:
+        """List places in the arguments of a tool that are beyond its policy."""
+        policy = self.policies.get(tool)
+        return [] if policy is None else policy.faults(arguments)
 
     def public(self) -> dict[str, Any]:
         """Return the agent as `GET /v1/agents` shows it."""

@@ -127,8 +127,7 @@ def _fault(agent: AgentDefinition, tool: Tool | None, arguments: dict[str, Any])
         return ""
     if invalid := tool.faults(arguments):
         return f"Invalid arguments. {listed(invalid)}"
-    policy = agent.policies.get(tool.name)
-    beyond = policy.faults(arguments) if policy is not None else []
+    beyond = agent.beyond(tool.name, arguments)
     return f"This call is beyond its bounds, so it was not made. {listed(beyond)}" if beyond else ""
 
 

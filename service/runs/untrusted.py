@@ -80,7 +80,7 @@ def clean(text: str, found: Taint, agent: AgentDefinition) -> str:
 def answer_without_links(answer: Answer, found: Taint, agent: AgentDefinition) -> Answer:
     """Take links out of an answer and its sources, as far as they are not from replies without any.
 
-    The address of a page that was read stays in its source: untrusted text could not choose it.
+    The address of a page that was read stays in its source: its call was allowed.
     """
     if not found:
         return answer

@@ -27,8 +27,7 @@ from service.usage.budgets import Budgets
 from service.usage.caps import Standing
 from service.usage.estimate import CallEstimate, HoldAttempt, Placed, Reserved, Settlement
 from service.usage.prices import Price
-from service.usage.tree import HoldRefused as HoldRefused
-from service.usage.tree import TreeReservation
+from service.usage.tree import HoldRefused, TreeReservation
 
 log = logging.getLogger("slipway.money")
 PATIENCE = 3.0  # seconds a call waits for calls under way to release money

@@ -115,7 +115,7 @@ def test_users_whose_refusals_are_counted_are_bounded(db: Database, monkeypatch:
 def test_settings_are_recorded_once_for_each_change(db: Database, tmp_path: Path) -> None:
     first = settings_in(tmp_path)
     other = settings_in(tmp_path, SWEEP_SECONDS="7")
-    secret = settings_in(tmp_path, ANTHROPIC_API_KEY="sk-ant-something-else")
+    secret = settings_in(tmp_path, ANTHROPIC_API_KEY="sk-ant-" + "y" * 16)
     for settings in (first, first, other, other, first, secret):
         record_settings(db, settings)
     told = read(db, "SELECT details FROM audit WHERE action = '" + Action.SETTINGS + "' ORDER BY id")

@@ -104,7 +104,7 @@ def test_guessable_bootstrap_password_is_refused(environment: str, password: str
         ("ANTHROPIC_API_KEY", "sk-ant-your-key-here-your-api-key"),
         ("ANTHROPIC_API_KEY", "sk-ant-…"),
         ("ANTHROPIC_API_KEY", "sk-ant-"),
-        ("ANTHROPIC_API_KEY", "sk-ant-xxxxxxxxxxxxxxxx"),
+        ("ANTHROPIC_API_KEY", "sk-ant-" + "x" * 16),
         ("ANTHROPIC_API_KEY", "sk-ant-api03-0000000000000000"),
         ("ANTHROPIC_API_KEY", "sk-ant-your-key-here"),
         ("ANTHROPIC_API_KEY", "dummy"),

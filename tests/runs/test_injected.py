@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,21 @@ from tests.runs import inside, obeying
 from tests.runs.injected import ALL, COUNT, documents
 from tests.runs.obeying import Obeying
 from tests.runs.scripted import bodies
-from tests.runs.test_untrusted import HOSTS, OPERATOR, deny, effects, events_of, let_out, start, wired
+from tests.runs.test_untrusted import (
+    HOSTS,
+    OPERATOR,
+    deny,
+    effects,
+    events_of,
+    let_out,
+    model,
+    start,
+    upstream,
+    wired,
+)
 from tests.runs.turns import begin
 
-__all__ = ["effects", "wired"]
+__all__ = ["effects", "model", "upstream", "wired"]
 DOCUMENTS = range(len(ALL) - COUNT, len(ALL))
 SOME = DOCUMENTS[::13]
 FORM = {
@@ -35,18 +45,6 @@ FORM = {
     "required": ["a"],
     "additionalProperties": False,
 }
-
-
-@pytest.fixture
-def model() -> Obeying:
-    return Obeying()
-
-
-@pytest.fixture
-def upstream(model: Obeying) -> Iterator[WireServer]:
-    server = obeying.upstream_of(model)
-    yield server
-    server.stop()
 
 
 def held(wired: Services, run: Run, effects: Path, number: int) -> Run:

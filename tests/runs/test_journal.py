@@ -9,7 +9,7 @@ import pytest
 from service.runs.journal import Journal
 from service.store.database import Transaction
 from service.types import Event, RunEvent
-from service.usage.reservation import HoldRefused
+from service.usage.tree import HoldRefused
 from tests.runs.house import asked, run_of
 from tests.usage.conftest import Make, make
 

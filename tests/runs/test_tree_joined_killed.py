@@ -13,19 +13,14 @@ from service.usage.ledger import check
 from service.wiring import Services
 from tests.conftest import RedisServer
 from tests.runs import inside, newsroom
-from tests.runs.newsroom import LEAD, Script, assert_whole, told, uses
-from tests.runs.scripted import Upstream, message, says
-from tests.runs.test_tree_killed import PLAN, Killed, Worker
+from tests.runs.newsroom import LEAD, Script, assert_whole, told
+from tests.runs.scripted import Upstream
+from tests.runs.test_tree_killed import Killed, Worker, script
 from tests.usage.house import TABLE
 
+__all__ = ["script"]
 WRITES = 25  # of a run without a kill, at most
 JOINED = LEAD.replace("agents: [writer, worker]", "agents: [writer, worker]\nwriter: writer")
-
-
-@pytest.fixture(scope="module")
-def script() -> Script:
-    used = [uses("echo", {"text": "woof"}), message(says("Dogs bark."))]
-    return Script(PLAN, {"Work 1": used, "Work 2": used})
 
 
 @pytest.fixture(scope="module")

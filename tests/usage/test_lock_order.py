@@ -20,7 +20,8 @@ from service.types import NANO, Usage, now_ms
 from service.usage import budget_windows
 from service.usage.caps import PERIODS, Cap
 from service.usage.estimate import Reserved
-from service.usage.reservation import LATEST_HOLD, HoldRefused
+from service.usage.reservation import LATEST_HOLD
+from service.usage.tree import HoldRefused
 from tests.conftest import wait_until
 from tests.usage.conftest import Make
 from tests.usage.house import CENT, SONNET, House, a_run, at_once, wish

@@ -9,7 +9,8 @@ from service.store import holds
 from service.store.transaction import WriteInTransaction
 from service.types import NANO, Usage
 from service.usage.bounds import counted_bound
-from service.usage.reservation import HoldRefused, sweep_holds
+from service.usage.reservation import sweep_holds
+from service.usage.tree import HoldRefused
 from tests.usage.conftest import Make
 from tests.usage.house import ASKED, CENT, SONNET, a_run, wish
 

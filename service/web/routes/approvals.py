@@ -8,10 +8,8 @@ from typing import Annotated, Any, Literal
 
 from flask import Blueprint, Response
 from pydantic import AfterValidator, Field, model_validator
-from pydantic_core import ErrorDetails
 
 from service import approvals, errors
-from service.agents.definitions import AgentDefinition
 from service.agents.sub_agents import owners_of
 from service.errors import fault
 from service.ids import new_id
@@ -191,13 +189,7 @@ def _check_call(row: Row, arguments: dict[str, Any]) -> None:
     if not owners:
         detail = f"The agent {row['agent']} has no tool {name} any more: deny the call, or cancel its run."
         raise errors.ToolGone(detail)
-    wrong = [_faults(owner, name, arguments) for owner in owners]
+    wrong = [owner.tools[name].faults(arguments) or owner.beyond(name, arguments) for owner in owners]
     if all(wrong):
         detail = f"The arguments do not fit the tool {name}; see `errors`. Change them, or deny."
         raise errors.Invalid(detail, errors=located(wrong[0], arguments, "/arguments"))
-
-
-def _faults(agent: AgentDefinition, name: str, arguments: dict[str, Any]) -> list[ErrorDetails]:
-    policy = agent.policies.get(name)
-    invalid = agent.tools[name].faults(arguments)
-    return invalid or (policy.faults(arguments) if policy is not None else [])
