@@ -97,6 +97,7 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
         sessions.build(settings, infra),
         sender,
         accounts.revocations,
+        accounts.run_tokens,
     )
     settle = partial(sweep_holds, infra.db, money.spending, older_than=ORPHANED_AFTER_MS / 1000)
     chores = [

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from service.audit.record import Refusals
 from service.auth.keys import KeyService
 from service.auth.revocation import Revocations
+from service.auth.run_tokens import RunTokens
 from service.auth.signing_keys import Lifetimes, SigningKeys
 from service.auth.tokens import TokenService
 from service.auth.users import UserService
@@ -31,6 +32,7 @@ class AuthServices:
     revocations: Revocations
     identities: Identities | None  # of the issuer, where one is configured
     workspaces: WorkspaceService
+    run_tokens: RunTokens
     first_admin: Callable[[], object]  # raises `DatabaseUnavailable`: call again later
 
 
@@ -63,5 +65,6 @@ def build(settings: Settings, infra: Infra, refusals: Refusals) -> AuthServices:
         revocations=revocations,
         identities=identities,
         workspaces=WorkspaceService(db, revocations),
+        run_tokens=RunTokens(db),
         first_admin=cache(bootstrap),  # once a process: users deleted later bring back no admin
     )

@@ -9,6 +9,7 @@ from service.infra.backends import Infra
 from service.llm.batch import BatchClient
 from service.llm.claude import ClaudeClient
 from service.llm.client import ModelClient
+from service.llm.relay import RelayClient
 from service.llm.retry import RetryingClient
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class ModelClients(NamedTuple):
     calls: ModelClient
     batches: BatchClient
     breakers: Callable[[], list[tuple[str, str, float]]]  # see `RetryingClient.breakers`
+    relay: ModelClient  # for calls that remote agents have written, see `RelayClient`
 
 
 def build(settings: Settings, infra: Infra) -> ModelClients:
@@ -39,4 +41,4 @@ def build(settings: Settings, infra: Infra) -> ModelClients:
     upstream = claude(settings)
     failures, recovery = settings.breaker_failures, settings.breaker_recovery
     calls = RetryingClient(upstream, settings.model_retries, failures, recovery, infra.observer.attempt)
-    return ModelClients(calls, upstream, calls.breakers)
+    return ModelClients(calls, upstream, calls.breakers, calls.around(RelayClient(upstream)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
@@ -12,8 +12,9 @@ from typing import Any, cast
 import httpx2
 import orjson
 
-from service.errors import ModelError, ModelRejected, ModelTimeout, RunCancelled, SlipwayError
+from service.errors import ModelError, ModelRejected, ModelTimeout
 from service.llm.batch import BatchState
+from service.llm.call_errors import NEVER_SENT, our_errors
 from service.llm.client import (
     MAX_BATCH_BYTES,
     MAX_TEXT,
@@ -28,7 +29,7 @@ from service.llm.sdk import anthropic, request_of, status_error, transport_to
 from service.llm.sse_data import SseData
 from service.llm.stream_reader import FEW_STREAMS, StreamReader, StreamSink
 from service.llm.transport import ModelAnswer, Waits, carrying
-from service.llm.upstream import broken_off, refused, unreached
+from service.llm.upstream import unreached
 from service.types import Usage
 
 PROVIDER = "https://api.anthropic.com"
@@ -41,7 +42,6 @@ NOT_TAKEN = "not_taken"  # stop reason of a batch answer that is unreadable or t
 # Headers that differ from call to call; the others are those of one request that the SDK has made.
 OF_EACH_CALL = (b"content-length", b"x-stainless-timeout", b"x-stainless-read-timeout")
 HEADERS_OF_EACH_CALL = b"content-length: %d\r\nx-stainless-timeout: %a\r\nx-stainless-read-timeout: %a\r\n"
-NEVER_SENT = (httpx2.PoolTimeout, httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError)
 
 
 class ClaudeClient:
@@ -77,8 +77,8 @@ class ClaudeClient:
         call.answer_bytes = request.most_bytes
         call.impatient = self._silence(call) < self._timeout
         answer = MessageBuilder(request.model, request.most_text)
-        with _our_errors(call):
-            with closing(self._sent(request, call)) as response:
+        with our_errors(call):
+            with closing(self.send(orjson.dumps(_params(request)), call)) as response:
                 try:
                     if request.stream:
                         yield from self._relay(response, answer, call)
@@ -94,7 +94,7 @@ class ClaudeClient:
         body = _params(request)
         fields = {name: body[name] for name in COUNTED if name in body}
         messages = cast(Any, self._sdk.messages)
-        with _our_errors(call), carrying(call):
+        with our_errors(call), carrying(call):
             raw = messages.with_raw_response.count_tokens(**fields, timeout=self._waits(call))
             return _counted(raw.http_response.content)
 
@@ -102,7 +102,7 @@ class ClaudeClient:
         """Raise `ModelUnavailable`, or another `ModelError`, when the model cannot be reached within 2 seconds."""
         call = ModelCall(time.monotonic() + PING_SECONDS)
         try:
-            with _our_errors(call), carrying(call):
+            with our_errors(call), carrying(call):
                 self._sdk.models.with_raw_response.list(limit=1, timeout=self._waits(call))
         except ModelRejected:
             pass  # reachable: a Messages API need not list models
@@ -110,7 +110,7 @@ class ClaudeClient:
     def list_models(self) -> list[dict[str, Any]]:
         """List the models that the key may use, as the API describes them: id, lifecycle, limits, capabilities."""
         call = ModelCall(time.monotonic() + self._timeout)
-        with _our_errors(call), carrying(call):
+        with our_errors(call), carrying(call):
             return [model.to_dict() for model in self._sdk.models.list(limit=1000, timeout=self._waits(call))]
 
     def submit(self, requests: Mapping[str, ModelRequest], call: ModelCall) -> str:
@@ -120,17 +120,17 @@ class ClaudeClient:
             for name, request in requests.items()
         ]
         call.progress.billable = True  # until refused
-        with _our_errors(call), carrying(call):
-            batches = cast(Any, self._sdk.messages.batches)
-            return str(batches.create(requests=items, timeout=self._waits(call)).id)
+        with our_errors(call), carrying(call):
+            create = cast(Any, self._sdk.messages.batches).create
+            return str(create(requests=items, timeout=self._waits(call)).id)
 
     def batch(self, batch_id: str, call: ModelCall) -> BatchState:
-        with _our_errors(call), carrying(call):
+        with our_errors(call), carrying(call):
             return _state(self._sdk.messages.batches.retrieve(batch_id, timeout=self._waits(call)))
 
     def batches_since(self, ms: int, call: ModelCall) -> list[BatchState]:
         found = []
-        with _our_errors(call), carrying(call):
+        with our_errors(call), carrying(call):
             for batch in self._sdk.messages.batches.list(limit=100, timeout=self._waits(call)):
                 if batch.created_at.timestamp() * 1000 < ms:
                     break  # newest first
@@ -139,7 +139,7 @@ class ClaudeClient:
 
     def results(self, batch_id: str, call: ModelCall) -> Iterator[tuple[str, ModelReply | None]]:
         call.answer_bytes = MAX_BATCH_BYTES
-        with _our_errors(call), carrying(call):
+        with our_errors(call), carrying(call):
             for row in self._sdk.messages.batches.results(batch_id, timeout=self._waits(call)):
                 result = row.result.to_dict()
                 yield row.custom_id, _batched(result)
@@ -147,12 +147,16 @@ class ClaudeClient:
     def close(self) -> None:
         self._sdk.close()
 
-    def _sent(self, request: ModelRequest, call: ModelCall) -> ModelAnswer:
-        """Send the request; return its answer once the head has arrived. Closing it stops the upstream call."""
-        body, waits = orjson.dumps(_params(request)), self._seconds(call)
+    def send(self, body: bytes, call: ModelCall, headers: bytes = b"") -> ModelAnswer:
+        """Send a body of `POST /v1/messages`, with further header lines; return its answer once the head is there.
+
+        Closing the answer stops the upstream call.
+        """
+        waits = self._seconds(call)
         # Billable until refused: after any other failure the model may have done the work.
         call.progress.billable = True
-        message = self._request.message(body, HEADERS_OF_EACH_CALL % (len(body), waits.read, waits.read))
+        own = HEADERS_OF_EACH_CALL % (len(body), waits.read, waits.read)
+        message = self._request.message(body, own + headers)
         try:
             answer = self._transport.send(self._request.origin, message, call, waits)
         except Exception as error:
@@ -273,28 +277,3 @@ def _counted(body: bytes) -> int:
     if type(count) is not int or count < 1:
         raise ModelError("The model sent a count that is no number of tokens")
     return count
-
-
-@contextmanager
-def _our_errors(call: ModelCall) -> Iterator[None]:
-    """Map errors of the SDK and the transport to `SlipwayError`s; `RunCancelled` when the call was aborted."""
-    try:
-        yield
-        failed: SlipwayError | None = None
-    except anthropic.APIStatusError as error:
-        call.progress.billable = False
-        headers = error.response.headers
-        failed = refused(error.status_code, error.type, error.error_code, headers, error.body)
-    except anthropic.APIConnectionError as error:
-        call.progress.billable = call.progress.billable and not isinstance(error.__cause__, NEVER_SENT)
-        failed = unreached(error.__cause__)
-    except httpx2.HTTPError as error:
-        failed = broken_off(error)
-    except SlipwayError as error:
-        failed = error
-    except (TypeError, ValueError, RecursionError):
-        failed = ModelRejected("The request cannot be sent to the model")  # such as invalid Unicode
-    if call.aborted:
-        raise RunCancelled() from None
-    if failed is not None:
-        raise failed from None  # the cause carries the upstream's text, which must not reach the logs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import threading
 import time
@@ -80,6 +81,12 @@ class RetryingClient:
                 raise RunCancelled()
             call.begin_retry()
             number += 1
+
+    def around(self, inner: ModelClient) -> RetryingClient:
+        """Return a client with the same retries and breakers around another."""
+        other = copy.copy(self)
+        other._inner = inner
+        return other
 
     def count_tokens(self, request: ModelRequest, call: ModelCall) -> int:
         return self._inner.count_tokens(request, call)

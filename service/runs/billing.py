@@ -86,15 +86,9 @@ class CallBilling:
     def settle_failed(self, request: ModelRequest, progress: CallProgress) -> None:
         """Settle an interrupted call in the run's next transaction: the run pays for the usage so far."""
         reserved, self._reserved = self._reserved, None
-        if reserved is None:
-            return
-        if progress.usage is not None:
-            settlement = _settle_part(self._spending, reserved.hold, self._price, request, progress)
-        elif progress.billable:
-            settlement = self._spending.settle_worst(reserved.hold)
-        else:
-            settlement = self._spending.settle_unused(reserved.hold)
-        book_later(self._journal, settlement)
+        if reserved is not None:
+            settlement = settle_progress(self._spending, reserved.hold, self._price, request, progress)
+            book_later(self._journal, settlement)
 
     def _hold(
         self,
@@ -112,7 +106,7 @@ class CallBilling:
             model=request.model,
             max_tokens=request.max_tokens,
             fewest=fewest,
-            input_tokens=_prompt_bound(request),
+            input_tokens=bound_of(request),
             count=lambda: self._counted(request),
             most=self._spending.remaining_budget(self._run) if self._tree is None else None,
             tree=self._tree,
@@ -154,7 +148,7 @@ def settle_reply(
     spending: Spending, hold: Hold, price: Price, request: ModelRequest, reply: ModelReply
 ) -> Settlement:
     """Settle to an answer's reported usage; if it is unreliable to an estimate, and at most to the hold."""
-    prompt = _prompt_bound(request)
+    prompt = bound_of(request)
     if reply.usage_source == "worst" or not _plausible(hold, request, prompt, reply.usage):
         return spending.settle_worst(hold)
     if reply.usage_source == "reported":
@@ -165,12 +159,21 @@ def settle_reply(
     return spending.settle(hold, price, used, "estimate")
 
 
+def settle_progress(
+    spending: Spending, hold: Hold, price: Price, request: ModelRequest, progress: CallProgress
+) -> Settlement:
+    """Settle a call that did not end, to what its progress says: nothing, an estimate, or its hold."""
+    if progress.usage is not None:
+        return _settle_part(spending, hold, price, request, progress)
+    return spending.settle_worst(hold) if progress.billable else spending.settle_unused(hold)
+
+
 def _settle_part(
     spending: Spending, hold: Hold, price: Price, request: ModelRequest, progress: CallProgress
 ) -> Settlement:
     """Settle an interrupted call to an estimate of its usage so far, and at most to the hold."""
     assert progress.usage is not None
-    if not _plausible(hold, request, _prompt_bound(request), progress.usage):
+    if not _plausible(hold, request, bound_of(request), progress.usage):
         return spending.settle_worst(hold)
     used = interrupted_usage(progress.usage, progress.text, request.max_tokens)
     if price.cost(used) > hold.amount_nano:
@@ -189,7 +192,7 @@ def _plausible(hold: Hold, request: ModelRequest, prompt: int | None, usage: Usa
     return False
 
 
-def _prompt_bound(request: ModelRequest) -> int | None:
+def bound_of(request: ModelRequest) -> int | None:
     return prompt_bound(request.system, request.messages, request.tools, request.json_schema)
 
 

@@ -63,6 +63,16 @@ class BranchJournal(Journal):
         if kind != AGENT:
             self._count_in_run()
 
+    @property
+    def known_in_run(self) -> int:
+        """Number of steps of the whole run, done or stored."""
+        return self._whole.known_steps
+
+    def count_stored(self) -> None:
+        """Count the stored steps of a branch that is not replayed: others than a pattern have made them."""
+        for _ in self._stored:
+            self._count_in_run()
+
     def _count_in_run(self) -> None:
         with self._lock:
             self._whole.branch_steps += 1

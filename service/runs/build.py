@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from service.agents.catalog import AgentCatalog
 from service.agents.patterns import PATTERNS
 from service.auth.revocation import Revocations
+from service.auth.run_tokens import RunTokens
 from service.cache.build import build as build_cache
 from service.ids import new_id
 from service.infra.backends import Infra
@@ -24,6 +25,8 @@ from service.runs.conflicts import Conflicts
 from service.runs.events.event_stream import EventStreamReader
 from service.runs.events.publisher import Publisher
 from service.runs.execution import Execution
+from service.runs.gateway_calls import GatewayCalls
+from service.runs.gateway_watch import GatewayWatch
 from service.runs.new_run import NewRuns
 from service.runs.queries import RunQueries
 from service.runs.recovery.supervisor import Chore, ProcessRole, Supervisor, Times, Wakeup
@@ -55,6 +58,7 @@ class Domains(NamedTuple):
     sessions: Sessions
     webhooks: Webhooks
     revocations: Revocations
+    run_tokens: RunTokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ class RunServices:
     stops: AgentStops
     bulkhead: Bulkhead
     batches: BatchSubmitter
+    gateway: GatewayCalls
     model: ModelClients
     wakeup: Wakeup
     supervisor: Supervisor
@@ -115,8 +120,24 @@ def build(
     times = Times(settings.lease_seconds, settings.sweep_seconds, settings.graceful_timeout)
     supervisor = Supervisor(infra.db, execution, role, times, chores)
     model, wakeup = domains.model, role.wakeup
+    gateway = _gateway(settings, infra, domains, bulkhead)
     return RunServices(
-        start, execution, queries, cancellation, stops, bulkhead, batches, model, wakeup, supervisor
+        start, execution, queries, cancellation, stops, bulkhead, batches, gateway, model, wakeup, supervisor
+    )
+
+
+def _gateway(settings: Settings, infra: Infra, domains: Domains, bulkhead: Bulkhead) -> GatewayCalls:
+    usage, tokens = domains.usage, domains.run_tokens
+    reserved = max(1, (settings.most_requests - settings.request_places) // 2)
+    return GatewayCalls(
+        db=infra.db,
+        tokens=tokens,
+        client=domains.model.relay,
+        prices=usage.prices,
+        spending=usage.spending,
+        watch=GatewayWatch(tokens),
+        places=bulkhead,
+        reserve=Bulkhead(reserved, reserved),
     )
 
 

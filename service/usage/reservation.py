@@ -63,6 +63,11 @@ class Spending:
         """Return a run's remaining budget in nano-dollars; None: limited by the caps only."""
         return None if self._run_most is None else max(0, self._run_most - run.cost_nano)
 
+    def check_run(self, estimate: CallEstimate, total: int) -> None:
+        """Check what a run has spent and holds, in nano-dollars, against the most of one. Raises `BudgetExceeded`."""
+        if self._run_most is not None and total > self._run_most:
+            raise self._over_run(estimate)
+
     def check_running(self, agent: str) -> None:
         """Check that an agent is not stopped. Raises `AgentStopped`."""
         if self._db.query(lambda tx: agent_stops.get(tx, agent)) is not None:

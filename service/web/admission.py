@@ -69,12 +69,12 @@ def admit(action: limits.Action, read: Callable[[], RunRequest]) -> Admitted:
     return Admitted(request.caller, asked, idempotency_key(request), request.id, request.trip)
 
 
-def guard(*, counts: Literal["call", "run", "end"] = "call") -> Callable[[V], V]:
+def guard(*, counts: Literal["call", "run", "end", "step"] = "call") -> Callable[[V], V]:
     """Restrict a view to authenticated callers who meet the permission of its route (`service.auth.permissions`).
 
     `counts`: against LIMIT_READS or LIMIT_WRITES ("call"), or as a run against LIMIT_RUNS and its agent's own limit.
     "end" for views that end something: against LIMIT_WRITES for each log-in and view, as a stolen token at its limit
-    must not keep its owner from using them.
+    must not keep its owner from using them. "step" for a model call of a run, which the run's own bounds limit.
 
     Raises `Unauthenticated`, `InvalidToken`, `RateLimited` and `Forbidden`.
     """
@@ -90,7 +90,7 @@ def guard(*, counts: Literal["call", "run", "end"] = "call") -> Callable[[V], V]
                 limits.limit_run(request, kwargs.get("agent"))
             elif counts == "end":
                 limits.limit_end(request)
-            else:
+            elif counts != "step" or request.grant is None:
                 limits.limit_call(request)
             if counts != "run":
                 request.trip.send()

@@ -12,6 +12,7 @@ from jwt import ExpiredSignatureError, InvalidTokenError, PyJWTError
 
 from service.auth.keys import PREFIX as KEY_PREFIX
 from service.auth.oidc.refusals import Forged
+from service.auth.run_tokens import PREFIX as RUN_PREFIX
 from service.auth.signing_keys import ALGORITHMS
 from service.auth.tokens import (
     AUDIENCE,
@@ -31,6 +32,7 @@ from service.web.current import Request, current
 # Verified access tokens cached by this process: verification takes 0.7 ms with HS256 and 1.3 ms with EdDSA (2026-11-29,
 # two busy cores); a lookup takes a thousandth of that.
 _KNOWN_MOST = 4096
+RUN_ROUTES = ("/v1/messages", "/v1/messages/count_tokens")
 # Errors a forged token may raise: its payload is parsed before its signature is checked.
 _WRONG = (
     PyJWTError,
@@ -107,8 +109,11 @@ def identify(request: Request) -> Caller:
     request.trip = Trip(services.infra.redis_store)
     key, authorization = sent.get("HTTP_X_API_KEY"), sent.get("HTTP_AUTHORIZATION", "")
     if key is not None and authorization[:7].lower() != "bearer ":
-        caller = _of_key(request, key.strip())
-    elif (token := bearer(authorization)).startswith(KEY_PREFIX):
+        token = key.strip()
+        caller = _of_run(request, token) if token.startswith(RUN_PREFIX) else _of_key(request, token)
+    elif (token := bearer(authorization)).startswith(RUN_PREFIX):
+        caller = _of_run(request, token)
+    elif token.startswith(KEY_PREFIX):
         caller = _of_key(request, token)
     else:
         caller = _signed(request, token)
@@ -127,6 +132,18 @@ def _of_key(request: Request, key: str) -> Caller:
     except InvalidToken as error:
         request.made_up = not error.expired
         raise
+
+
+def _of_run(request: Request, token: str) -> Caller:
+    """Find the run of a token, which is good at `RUN_ROUTES` only. Raises `InvalidToken` and `AgentStopped`."""
+    if str(request.url_rule) not in RUN_ROUTES:
+        raise InvalidToken("The token of a run is good for model calls only.")
+    try:
+        request.grant = request.services.auth.run_tokens.find(token)
+    except InvalidToken as error:
+        request.made_up = not error.expired
+        raise
+    return request.grant.caller
 
 
 def _signed(request: Request, token: str) -> Caller:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import flask
 from flask import Flask, current_app
 
+from service.auth.run_tokens import RunGrant
 from service.infra.redis_trip import Trip
 from service.types import Caller
 from service.usage.rate_limits import LimitWindow
@@ -29,6 +30,7 @@ class Request(flask.Request):
     began = 0.0  # time.perf_counter()
     caller: Caller  # set by a guard
     key: str | None = None  # API key of the caller, if they sent one
+    grant: RunGrant | None = None  # of the token of a run, if one was sent
     trip: Trip  # begun by a guard: its first steps check the log-in and count the call
     check_again: Callable[[Request], None] | None = None  # set by a guard: its checks, once more
     made_up = False  # refused for a forged key or token

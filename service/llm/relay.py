@@ -1,0 +1,82 @@
+"""Relay of model calls that another program has written: the body is sent as it came, the answer's bytes come back.
+
+The answer is read on its way, for its usage and its end: the same `MessageBuilder` bills it as any other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from service.errors import ModelError
+from service.llm.call_errors import our_errors
+from service.llm.claude import LAST_BYTES_SECONDS, ClaudeClient
+from service.llm.client import CallProgress, ModelCall, ModelReply, ModelRequest
+from service.llm.message_builder import MessageBuilder
+from service.llm.sse_data import SseData
+from service.llm.transport import ModelAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class RelayedRequest(ModelRequest):
+    """Request whose `body` is sent unchanged; the other fields are those of it that bound its cost."""
+
+    body: bytes = b""
+    betas: str = ""  # header `anthropic-beta`; checked by the door
+
+
+class RelayClient:
+    """`ModelClient` whose `create` takes a `RelayedRequest` and yields the answer's bytes, as they arrive.
+
+    An answer that is not streamed is yielded whole, once it is known to be readable.
+    """
+
+    def __init__(self, client: ClaudeClient) -> None:
+        self._client = client
+
+    def create(self, request: ModelRequest, call: ModelCall) -> Generator[Any, None, ModelReply]:
+        assert isinstance(request, RelayedRequest)
+        began = time.perf_counter()
+        call.progress = CallProgress()
+        call.answer_bytes = request.most_bytes
+        answer = MessageBuilder(request.model, request.most_text)
+        headers = b"anthropic-beta: %b\r\n" % request.betas.encode() if request.betas else b""
+        with our_errors(call):
+            with closing(self._client.send(request.body, call, headers)) as response:
+                try:
+                    if request.stream:
+                        yield from _events(response, answer)
+                    else:
+                        body = b"".join(response)
+                        answer.take(body)
+                        yield body
+                finally:
+                    call.progress.usage, call.progress.text = answer.usage, answer.written
+            ms = (time.perf_counter() - began) * 1000
+            return answer.reply(response.header(b"request-id"), ms)
+
+    def count_tokens(self, request: ModelRequest, call: ModelCall) -> int:
+        return self._client.count_tokens(request, call)
+
+    def ping(self) -> None:
+        self._client.ping()
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _events(response: ModelAnswer, answer: MessageBuilder) -> Generator[bytes]:
+    """Yield chunks of a stream once their events are read. Raises `ModelError` for a stream without events."""
+    data = SseData()
+    for chunk in response:
+        for event in data.feed(chunk):
+            answer.feed(event)
+        yield chunk
+        if answer.ended:
+            response.wire.drain(LAST_BYTES_SECONDS)
+            return
+    if answer.stop_reason is None and not answer.written and answer.usage is None:
+        raise ModelError("The model sent an answer that cannot be read")

@@ -1,0 +1,252 @@
+"""Model calls that a remote agent makes for a run, with the run's token: held, relayed, settled and kept.
+
+The call is served by any replica, the run executed by another. So the call touches no row of the run: it is held and
+settled under the lock of its token, and the run's worker makes a step of it (`service.runs.gateway_steps`). See
+docs/adr/0040-run-tokens.md.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+import time
+import zlib
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.auth.run_tokens import RunGrant, RunTokens
+from service.errors import InvalidToken, ModelError, Overloaded, RateLimited, RunLimit
+from service.ids import new_id
+from service.llm.client import CallProgress, ModelCall, ModelClient, ModelReply
+from service.llm.relay import RelayedRequest
+from service.runs.billing import COUNT_SECONDS, bound_of, settle_progress, settle_reply
+from service.runs.bulkhead import Bulkhead, Permit
+from service.runs.gateway_watch import GatewayWatch
+from service.store import gateway_calls as rows
+from service.store import runs as run_rows
+from service.store.database import Database, Transaction
+from service.store.holds import Hold
+from service.store.transaction import WriteInTransaction
+from service.types import Run, now_ms
+from service.usage.estimate import CallEstimate, Settlement
+from service.usage.prices import Price, PriceTable, today
+from service.usage.reservation import Spending
+
+log = logging.getLogger("slipway.gateway")
+AT_ONCE = 8  # calls of one run under way
+MOST_KEPT = (
+    1024 * 1024
+)  # bytes of an answer, compressed; a longer one is not kept, and paid again after a lost worker
+
+
+@dataclass(slots=True)
+class Relayed:
+    """Answer on its way. `cost_nano`, once it has ended."""
+
+    kept: bool = False  # given from an earlier attempt of the run, at no cost
+    cost_nano: int = 0
+    pieces: Generator[bytes] = field(default_factory=lambda: (_ for _ in ()))
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayCalls:
+    """Makes calls with tokens of runs. One per process."""
+
+    db: Database
+    tokens: RunTokens
+    client: ModelClient  # see `service.llm.relay`
+    prices: PriceTable
+    spending: Spending
+    watch: GatewayWatch
+    places: Bulkhead
+    reserve: Bulkhead  # where runs that wait for remote agents have taken all places
+
+    def take_place(self, user_id: str) -> Permit:
+        """Take a place for a call. Raises `Overloaded`, or `RateLimited` at the user's bound."""
+        try:
+            return self.places.take(user_id)
+        except (Overloaded, RateLimited):
+            return self.reserve.take(user_id)
+
+    def relay(self, grant: RunGrant, request: RelayedRequest) -> Relayed:
+        """Hold, then relay; the first piece has arrived when this returns.
+
+        Raises `PriceUnknown`, `BudgetExceeded`, `RunLimit`, `RateLimited` for too many at once, `InvalidToken` for a
+        run that has ended meanwhile, and the errors of the model.
+        """
+        digest = hashlib.sha256(request.body).hexdigest()
+        kept = self.db.transact(lambda tx: self._kept(tx, grant, digest))
+        if kept is not None:
+            return Relayed(kept=True, pieces=(piece for piece in (_unpacked(kept),)))
+        run = self.db.query(lambda tx: run_rows.get(tx, grant.run_id))
+        if run is None:
+            raise InvalidToken()
+        call = _Call(self, grant, run, request, digest)
+        relayed = Relayed()
+        pieces = call.pieces(relayed)
+        first = next(pieces)
+        relayed.pieces = _again(first, pieces)
+        return relayed
+
+    def count_tokens(self, grant: RunGrant, request: RelayedRequest) -> int:
+        """Count a prompt's tokens, which is free. Raises the errors of the model."""
+        return self.client.count_tokens(request, ModelCall(time.monotonic() + COUNT_SECONDS))
+
+    def _kept(self, tx: Transaction, grant: RunGrant, digest: str) -> str | None:
+        """Take the kept answer to this body, if there is one. Raises `InvalidToken`."""
+        if not rows.lock(tx, grant.digest):
+            raise InvalidToken()
+        row = rows.take_kept(tx, grant.run_id, grant.attempt, digest)
+        return None if row is None else row["answer"]
+
+
+class _Call:
+    """One call, from its hold to its settlement."""
+
+    def __init__(
+        self, calls: GatewayCalls, grant: RunGrant, run: Run, request: RelayedRequest, digest: str
+    ) -> None:
+        self._calls, self._grant, self._run, self._request = calls, grant, run, request
+        self._digest = digest
+        self._id = new_id("gwc")
+        self._price: Price = calls.prices.price(request.model, today())
+        self._hold: Hold | None = None
+        seconds = max(0.0, grant.expires_at / 1000 - time.time())
+        self._call = ModelCall(time.monotonic() + seconds, before_retry=self._before_retry)
+
+    def pieces(self, relayed: Relayed) -> Generator[bytes]:
+        """Yield the answer's bytes; settle on every exit."""
+        calls, request = self._calls, self._request
+        self._reserve()
+        kept: list[bytes] = []
+        reply: ModelReply | None = None
+        answer = calls.client.create(request, self._call)
+        try:
+            with calls.watch.watching(self._grant.digest, self._call):
+                while True:
+                    try:
+                        piece: Any = next(answer)
+                    except StopIteration as done:
+                        reply = done.value
+                        break
+                    kept.append(piece)
+                    yield piece
+        finally:
+            answer.close()
+            relayed.cost_nano = self._settle(reply, b"".join(kept))
+
+    def _reserve(self) -> None:
+        """Hold the most that the call can cost: all of it, as a shorter answer is not what was asked for."""
+        request, run = self._request, self._run
+        estimate = CallEstimate(
+            run=run,
+            step=self._grant.step,
+            price=self._price,
+            model=request.model,
+            max_tokens=request.max_tokens,
+            fewest=request.max_tokens,
+            input_tokens=bound_of(request),
+            count=lambda: self._calls.count_tokens(self._grant, request),
+        )
+
+        def write(first: WriteInTransaction, hold: WriteInTransaction) -> None:
+            def work(tx: Transaction) -> None:
+                self._check_bounds(tx)
+                first(tx)
+                hold(tx)
+                total = rows.spent(tx, run.id, run.attempt)
+                self._calls.spending.check_run(estimate, total["cost"] + total["held"])
+                rows.insert(tx, self._row())
+
+            self._calls.db.transact(work)
+
+        reserved = self._calls.spending.reserve(estimate, write, lambda: self._check_token())
+        self._hold = reserved.hold
+
+    def _check_bounds(self, tx: Transaction) -> None:
+        """Lock the token and check the run's bounds. Raises `InvalidToken`, `RunLimit` and `RateLimited`."""
+        grant = self._grant
+        if not rows.lock(tx, grant.digest):
+            raise InvalidToken()
+        so_far = rows.spent(tx, grant.run_id, grant.attempt)
+        if so_far["calls"] >= grant.most_calls:
+            raise RunLimit(f"The run has made {grant.most_calls} model calls, and may make no more.")
+        if so_far["open"] >= AT_ONCE:
+            raise RateLimited(f"{AT_ONCE} model calls of this run are under way.", retry_after=1)
+
+    def _check_token(self) -> None:
+        if not self._calls.tokens.still_valid([self._grant.digest]):
+            raise InvalidToken()
+
+    def _before_retry(self, failed: CallProgress) -> None:
+        """Settle an attempt that may be billed: no second one is made, as its hold covers one. Raises `ModelError`."""
+        self._check_token()
+        if failed.billable:
+            raise ModelError("The model's answer broke off")
+
+    def _row(self) -> dict[str, Any]:
+        grant = self._grant
+        return {
+            "id": self._id,
+            "run_id": grant.run_id,
+            "attempt": grant.attempt,
+            "digest": self._digest,
+            "state": rows.OPEN,
+            "model": self._request.model,
+            "started_at": now_ms(),
+        }
+
+    def _settle(self, reply: ModelReply | None, body: bytes) -> int:
+        """Settle the hold and store the call's end; return its cost in nano-dollars.
+
+        The answer is kept only where its attempt still executes the run. A hold that another has settled, such as the
+        next attempt, costs nothing more.
+        """
+        hold, grant = self._hold, self._grant
+        if hold is None:
+            return 0
+        settlement = self._settlement(hold, reply)
+        packed = _packed(body) if reply is not None else None
+
+        def work(tx: Transaction) -> int:
+            current = rows.lock(tx, grant.digest)
+            held = rows.is_held(tx, hold.run_id, hold.id)
+            settlement.work(tx)
+            ended = {
+                "state": rows.FAILED if reply is None else rows.DONE,
+                "usage": list(settlement.usage) if held else None,
+                "source": settlement.source,
+                "cost_nano": settlement.cost if held else 0,
+                "answer": packed if current else None,
+            }
+            rows.finish(tx, self._id, self._run.user_id, ended)
+            return settlement.cost if held else 0
+
+        return self._calls.db.transact(work, patience=30)
+
+    def _settlement(self, hold: Hold, reply: ModelReply | None) -> Settlement:
+        spending, request = self._calls.spending, self._request
+        if reply is None:
+            return settle_progress(spending, hold, self._price, request, self._call.progress)
+        return settle_reply(spending, hold, self._price, request, reply)
+
+
+def _again(first: bytes, rest: Generator[bytes]) -> Generator[bytes]:
+    """Yield a piece that was read ahead, then the others; closing this closes them."""
+    try:
+        yield first
+        yield from rest
+    finally:
+        rest.close()
+
+
+def _packed(body: bytes) -> str | None:
+    """Compress an answer for its row; None for one that is too long to be kept."""
+    packed = zlib.compress(body)
+    return base64.b64encode(packed).decode() if len(packed) <= MOST_KEPT else None
+
+
+def _unpacked(answer: str) -> bytes:
+    return zlib.decompress(base64.b64decode(answer))

@@ -1,0 +1,252 @@
+"""Messages API for remote agents: model calls with the token of a run, in Anthropic's dialect.
+
+Models of the price table are asked as they are; the call is a held, paid and kept step of the run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import orjson
+from flask import Blueprint, Response
+from pydantic import BaseModel, ConfigDict, Field
+from werkzeug.exceptions import HTTPException
+
+from service import errors
+from service.auth.run_tokens import RunGrant
+from service.errors import SlipwayError, fault
+from service.llm.relay import RelayedRequest
+from service.runs.bulkhead import Permit
+from service.runs.gateway_calls import Relayed
+from service.types import usd
+from service.usage.prices import today
+from service.web.admission import guard
+from service.web.body import sent_json
+from service.web.current import current, services
+from service.web.openapi import api
+from service.web.problems import from_http
+from service.web.streaming import HEADERS
+from service.web.validation import validate
+
+blueprint = Blueprint("messages", __name__)
+MAX_BODY = 8 * 1024 * 1024  # bytes
+WITHOUT_EFFECT = ("temperature", "top_p", "top_k")  # the models take them no longer
+# Fields that change what a call costs in a way that its hold does not cover, or make the provider call others.
+NOT_OFFERED = (
+    "container",
+    "context_management",
+    "fallbacks",
+    "inference_geo",
+    "mcp_servers",
+    "speed",
+    "thread",
+)
+_BETAS = re.compile(r"[A-Za-z0-9._ ,-]{1,1000}")
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+_STATUS: dict[type[SlipwayError], int] = {  # where it differs from the problem's; the first that fits
+    errors.PriceUnknown: 404,
+    errors.RunLimit: 403,
+    errors.RunCancelled: 401,
+    errors.ModelKeyRefused: 500,
+    errors.ModelRejected: 400,
+    errors.Unavailable: 529,
+    errors.ModelUnavailable: 529,
+    errors.UnsupportedMediaType: 400,
+    errors.Invalid: 400,
+    errors.Conflict: 400,
+}
+_FINAL = (errors.RunLimit, errors.ModelKeyRefused, errors.BudgetExceeded)  # a repetition brings the same
+
+
+class Turn(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    role: str
+    content: str | list[dict[str, Any]]
+
+
+class OutputFormat(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+
+
+class OutputConfig(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    format: OutputFormat | None = None
+
+
+class MessagesBody(BaseModel):
+    """Body of the Messages API; fields that are not named here reach the model unchanged."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: Annotated[str, Field(min_length=1, max_length=128)]
+    messages: Annotated[list[Turn], Field(min_length=1, max_length=100_000)]
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    system: str | list[dict[str, Any]] = ""
+    tools: list[dict[str, Any]] = []
+    output_config: OutputConfig | None = None
+    stream: bool = False
+
+    @property
+    def answer_schema(self) -> dict[str, Any] | None:
+        """Return the JSON Schema of the answer, which counts as a part of the prompt."""
+        form = self.output_config and self.output_config.format
+        return form.schema_ if form else None
+
+
+@blueprint.post("/v1/messages")
+@api("Ask a model, as a step of a run", body=MessagesBody, tag="Messages API", stream="text/event-stream")
+@guard(counts="step")
+def create() -> Response:
+    """Relay the model's answer, as JSON or as a stream."""
+    grant, asked, gateway = _grant(), _asked(needs_limit=True), services().runs.gateway
+    place = gateway.take_place(grant.user_id)
+    try:
+        relayed = gateway.relay(grant, asked)
+    except BaseException:
+        place.give()
+        raise
+    return _streamed(relayed, place) if asked.stream else _whole(relayed, place)
+
+
+@blueprint.post("/v1/messages/count_tokens")
+@api("Count the tokens of a prompt", body=MessagesBody, tag="Messages API")
+@guard(counts="step")
+def count_tokens() -> Response:
+    grant, asked, gateway = _grant(), _asked(needs_limit=False), services().runs.gateway
+    with gateway.take_place(grant.user_id):
+        return _json({"input_tokens": gateway.count_tokens(grant, asked)})
+
+
+@blueprint.errorhandler(SlipwayError)
+def refused(error: SlipwayError) -> Response:
+    """Answer with the error in Anthropic's shape."""
+    response = _json(_error_body(error))
+    response.status_code = _status(error)
+    if error.retry_after is not None or response.status_code in (429, 529):
+        response.headers["Retry-After"] = str(int(error.retry_after or 1))
+    if isinstance(error, _FINAL):
+        response.headers["x-should-retry"] = "false"
+    return response
+
+
+@blueprint.errorhandler(HTTPException)
+def refused_by_http(error: HTTPException) -> Response:
+    return refused(from_http(error))
+
+
+def _grant() -> RunGrant:
+    """Return what the request's token grants. Raises `NotFound` for any other credential."""
+    grant = current().grant
+    if grant is None:
+        raise errors.NotFound("This door takes tokens of runs only, which remote agents are given.")
+    return grant
+
+
+def _asked(*, needs_limit: bool) -> RelayedRequest:
+    """Read the body and what of it bounds the call. Raises `Invalid`, `PriceUnknown` and the errors of `sent_json`."""
+    sent, value = sent_json(MAX_BODY)
+    body = validate(MessagesBody, value)
+    if needs_limit and "max_tokens" not in value:
+        raise fault("/max_tokens", "Field required")
+    _refuse_not_offered(value, body)
+    services().usage.prices.price(body.model, today())
+    if not value.keys().isdisjoint(WITHOUT_EFFECT):
+        kept = {name: part for name, part in orjson.loads(sent).items() if name not in WITHOUT_EFFECT}
+        sent = orjson.dumps(kept)
+    return RelayedRequest(
+        model=body.model,
+        messages=[turn.model_dump() for turn in body.messages],
+        max_tokens=body.max_tokens,
+        system=body.system,
+        tools=body.tools,
+        json_schema=body.answer_schema,
+        stream=body.stream,
+        body=sent,
+        betas=_betas(),
+    )
+
+
+def _refuse_not_offered(value: dict[str, Any], body: MessagesBody) -> None:
+    """Refuse what the hold of a call does not cover. Raises `Invalid`."""
+    for name in NOT_OFFERED:
+        if value.get(name) is not None:
+            raise fault(f"/{name}", "is not offered here")
+    if value.get("service_tier", "standard_only") not in ("auto", "standard_only"):
+        raise fault("/service_tier", "must be auto or standard_only")
+    for number, tool in enumerate(body.tools):
+        if tool.get("type", "custom") not in (None, "custom"):
+            raise fault(f"/tools/{number}/type", "tools that the provider runs are not offered here")
+
+
+def _betas() -> str:
+    betas: str = current().headers.get("anthropic-beta", "")
+    if betas and _BETAS.fullmatch(betas) is None:
+        raise fault("", "The header anthropic-beta is not a list of names")
+    return betas
+
+
+def _whole(relayed: Relayed, place: Permit) -> Response:
+    with place:
+        response = _json(b"".join(relayed.pieces))
+    return _with_cost(response, relayed)
+
+
+def _streamed(relayed: Relayed, place: Permit) -> Response:
+    """Stream the answer; a failure after its beginning is an event of the stream."""
+
+    def body() -> Iterator[bytes]:
+        try:
+            yield from relayed.pieces
+        except SlipwayError as error:
+            yield b"event: error\ndata: %b\n\n" % orjson.dumps(_error_body(error))
+        finally:
+            relayed.pieces.close()
+            place.give()
+
+    response = Response(body(), mimetype="text/event-stream", headers=HEADERS)
+    response.call_on_close(place.give)
+    return _with_cost(response, relayed) if relayed.kept else _named(response)
+
+
+def _with_cost(response: Response, relayed: Relayed) -> Response:
+    response.headers["X-Cost-USD"] = usd(relayed.cost_nano)
+    if relayed.kept:
+        response.headers["Idempotency-Replayed"] = "true"
+    return response
+
+
+def _json(body: bytes | dict[str, Any]) -> Response:
+    sent = body if isinstance(body, bytes) else orjson.dumps(body)
+    return _named(Response(sent, mimetype="application/json"))
+
+
+def _named(response: Response) -> Response:
+    response.headers["request-id"] = current().id
+    return response
+
+
+def _status(error: SlipwayError) -> int:
+    return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), error.status)
+
+
+def _error_body(error: SlipwayError) -> dict[str, Any]:
+    faults = "; ".join(f"{one['pointer']}: {one['detail']}" for one in error.errors)
+    kind = _TYPES.get(_status(error), "api_error")
+    told = {"type": kind, "message": faults or error.detail, "code": error.code}
+    return {"type": "error", "error": told, "request_id": current().id}
