@@ -1,0 +1,129 @@
+"""A run under way whose token a test holds, and the gateway over HTTP, before a model that answers by a script."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import httpx2
+import sqlalchemy as sa
+from werkzeug.serving import make_server
+
+from service.app import create_app
+from service.runs.attempt import Attempt
+from service.runs.gateway_steps import GatewaySteps
+from service.runs.journal import Journal
+from service.runs.slots import Handle
+from service.store import runs as run_rows
+from service.store import steps as step_rows
+from service.store.schema import gateway_calls, holds, ledger
+from service.types import Run, RunEvent
+from service.wiring import Services
+from tests.messages_api.asked import Asked, Said
+from tests.messages_api.server import MessagesApi
+from tests.runs import inside
+from tests.runs.inside import ADA
+
+MODEL = "claude-haiku-5-5"
+SPEC = "description: A test agent.\npattern: single\nlimits: {steps: 20, seconds: 60}\n"
+HELLO = {"model": MODEL, "max_tokens": 50, "messages": [{"role": "user", "content": "Hello"}]}
+
+
+def says_hello(asked: Asked) -> Said:
+    return Said([{"type": "text", "text": f"Answer {len(asked.prompt)}."}])
+
+
+@dataclass
+class Gateway:
+    """The gateway at `url`. `api` is the model."""
+
+    services: Services
+    api: MessagesApi
+    url: str
+
+    def run(self, **fields: Any) -> Run:
+        """Begin a run that this worker executes, and that does nothing by itself."""
+        run = self.services.runs.start.new_runs.make(ADA, inside.request("Go.", **fields), "wait", "req")
+        self.services.runs.start.new_runs.open(run, None)
+        return run
+
+    def token(self, run: Run, most_calls: int = 20) -> str:
+        return self.services.auth.run_tokens.issue(run, 1, seconds=60, most_calls=most_calls)
+
+    def steps(self, run: Run) -> GatewaySteps:
+        """Return what the run's worker tells its gateway calls with."""
+        return GatewaySteps(
+            self.services.infra.db,
+            self.services.usage.spending,
+            self.services.auth.run_tokens,
+            self.attempt(run),
+            "probe",
+        )
+
+    def attempt(self, run: Run) -> Attempt:
+        stored = self.services.infra.db.query(lambda tx: step_rows.of_run(tx, run.id))
+        journal = Journal(self.services.infra.db, run, self.told.extend, stored=stored)
+        return Attempt(run, journal, Handle(run.id, 60, run.attempt))
+
+    @property
+    def told(self) -> list[RunEvent]:
+        return _told.setdefault(id(self), [])
+
+    def again(self, run: Run) -> Run:
+        """Let another worker claim the run: its next attempt."""
+        db = self.services.infra.db
+        assert db.transact(lambda tx: run_rows.abandon(tx, run.id, run.attempt))
+        assert db.transact(lambda tx: run_rows.claim(tx, run.id, "wrk_other"))
+        found = db.query(lambda tx: run_rows.get(tx, run.id))
+        assert found is not None
+        return found
+
+    def sdk(self, token: str) -> anthropic.Anthropic:
+        return anthropic.Anthropic(api_key=token, base_url=self.url, max_retries=0)
+
+    def post(
+        self, token: str, body: Any = HELLO, path: str = "/v1/messages", **headers: str
+    ) -> httpx2.Response:
+        sent = {"x-api-key": token, **headers}
+        return httpx2.post(self.url + path, json=body, headers=sent, timeout=30)
+
+    @property
+    def spent(self) -> int:
+        """Nano-dollars of model calls in the ledger."""
+        query = sa.select(sa.func.coalesce(sa.func.sum(ledger.c.amount_nano), 0).label("sum"))
+        query = query.where(ledger.c.account == "upstream")
+        row = self.services.infra.db.query(lambda tx: tx.row(query))
+        assert row is not None
+        return abs(int(row["sum"]))
+
+    def rows(self, table: sa.Table = gateway_calls) -> list[Any]:
+        return self.services.infra.db.query(lambda tx: tx.rows(sa.select(table)))
+
+    @property
+    def held(self) -> int:
+        return len(self.rows(holds))
+
+
+_told: dict[int, list[RunEvent]] = {}
+
+
+@contextmanager
+def gateway(home: Path, redis_url: str, script: Any = says_hello, **settings: Any) -> Iterator[Gateway]:
+    api = MessagesApi(script)
+    try:
+        with inside.services(home, redis_url, api.url, {"probe": SPEC}, **settings) as wired:
+            server = make_server("127.0.0.1", 0, create_app(wired.settings, wired), threaded=True)
+            thread = threading.Thread(target=server.serve_forever, daemon=True)
+            thread.start()
+            try:
+                yield Gateway(wired, api, f"http://127.0.0.1:{server.server_port}")
+            finally:
+                server.shutdown()
+                server.server_close()
+    finally:
+        api.close()
