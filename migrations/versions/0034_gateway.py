@@ -23,6 +23,9 @@ def upgrade() -> None:
         sa.Column("run_id", sa.String(length=32), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("step", sa.Integer(), nullable=False),
+        sa.Column("agent", sa.String(length=64), nullable=False),
+        sa.Column("branch", sa.String(length=32), nullable=False),
+        sa.Column("tree_id", sa.String(length=32), nullable=True),
         sa.Column("most_calls", sa.Integer(), nullable=False),
         sa.Column("expires_at", sa.BigInteger(), nullable=False),
         sa.Column("ended_at", sa.BigInteger(), nullable=True),
@@ -35,6 +38,9 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=32), nullable=False),
         sa.Column("run_id", sa.String(length=32), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("token", sa.String(length=64), nullable=False),
+        sa.Column("branch", sa.String(length=32), nullable=False),
+        sa.Column("hold_id", sa.String(length=32), nullable=False),
         sa.Column("replayed_by", sa.Integer(), nullable=False),
         sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("state", sa.String(length=8), nullable=False),
@@ -50,6 +56,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_gateway_calls"),
     )
     op.create_index("ix_gateway_calls_run_id_id", "gateway_calls", ["run_id", "id"])
+    op.create_index("ix_gateway_calls_token", "gateway_calls", ["token"])
     op.create_index(
         "ix_gateway_calls_untold",
         "gateway_calls",

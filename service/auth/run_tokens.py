@@ -10,10 +10,12 @@ import hashlib
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from service.errors import AgentStopped, InvalidToken
 from service.store import gateway_calls as rows
 from service.store.database import Database
+from service.store.holds import Hold
 from service.types import Caller, Run, now_ms
 
 PREFIX = "slr_"
@@ -22,12 +24,18 @@ _ENDED = "This token of a run is not valid, or no longer."
 
 @dataclass(frozen=True, slots=True)
 class RunGrant:
-    """Valid token of a run, by its digest. `most_calls`: model calls of the run, of all attempts."""
+    """Valid token of a run, by its digest. `most_calls`: model calls that may be made with it.
+
+    `branch`: of the sub-agent that has it; empty: the run's own agent. `tree_id`: hold that its calls take theirs from.
+    """
 
     digest: str
     run_id: str
     attempt: int
     step: int
+    agent: str
+    branch: str
+    tree_id: str | None
     most_calls: int
     expires_at: int
     user_id: str
@@ -40,20 +48,32 @@ class RunGrant:
         return Caller(self.user_id, "", "user", key_id=self.key_id, workspace_id=self.workspace_id)
 
 
+class TokenStep(NamedTuple):
+    """Step that a token is for: its number, and see `RunGrant`."""
+
+    number: int
+    agent: str
+    branch: str = ""
+    tree: Hold | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class RunTokens:
     """Issues, finds and ends tokens. One per process."""
 
     db: Database
 
-    def issue(self, run: Run, step: int, *, seconds: float, most_calls: int) -> str:
+    def issue(self, run: Run, step: TokenStep, *, seconds: float, most_calls: int) -> str:
         """Return a token for a step of this attempt at a run, valid for at most `seconds`."""
         token = PREFIX + secrets.token_hex(24)
         row = {
-            "digest": _digest(token),
+            "digest": digest_of(token),
             "run_id": run.id,
             "attempt": run.attempt,
-            "step": step,
+            "step": step.number,
+            "agent": step.agent,
+            "branch": step.branch,
+            "tree_id": None if step.tree is None else step.tree.id,
             "most_calls": most_calls,
             "expires_at": now_ms() + int(seconds * 1000),
         }
@@ -62,7 +82,7 @@ class RunTokens:
 
     def find(self, token: str) -> RunGrant:
         """Return what a token grants. Raises `InvalidToken`, and `AgentStopped`."""
-        digest = _digest(token)
+        digest = digest_of(token)
         row = self.db.query(lambda tx: rows.valid(tx, [digest])).get(digest)
         if row is None:
             error = InvalidToken(_ENDED)
@@ -79,9 +99,9 @@ class RunTokens:
 
     def end(self, token: str) -> None:
         """End a token: no call begins with it any more, and those under way are stopped."""
-        digest = _digest(token)
+        digest = digest_of(token)
         self.db.transact(lambda tx: rows.end_token(tx, digest))
 
 
-def _digest(token: str) -> str:
+def digest_of(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()

@@ -16,6 +16,7 @@ from service.runs.step_row import step_row
 from service.store.transaction import WriteInTransaction
 from service.types import RunEvent, now_ms
 
+GATEWAY = "g"  # branch of gateway calls, after that of their agent
 MAX_NAME = 128  # characters of a step's name
 
 
@@ -25,7 +26,7 @@ class BranchJournal(Journal):
     def __init__(self, whole: Journal, agent: str, branch: str) -> None:
         self._db, self._run, self._publish = whole._db, whole._run, whole._publish
         self._lock, self._numbers = whole._lock, whole._numbers
-        self._whole, self._agent, self._branch = whole, agent, branch
+        self._whole, self._agent, self.branch = whole, agent, branch
         self._opening = None
         self._stored = whole.branch_rows.of(branch)
         self.branch_rows = BranchRows(())
@@ -44,7 +45,7 @@ class BranchJournal(Journal):
 
     @property
     def call_prefix(self) -> str:
-        return f"branch_{self._branch}_call_"
+        return f"branch_{self.branch}_call_"
 
     def owns_call(self, call_id: str) -> bool:
         return call_id.startswith(self.call_prefix)
@@ -92,11 +93,21 @@ class BranchJournal(Journal):
         return {**self._with_events(self._step, self._whole.events.unstored), "n": next(self._numbers)}
 
     def _row(self, kind: str, name: str, reply: dict[str, Any], cost_nano: int) -> dict[str, Any]:
-        marked = {**reply, "branch": self._branch}
+        marked = {**reply, "branch": self.branch}
         return step_row(self._run, kind, self._full(name), marked, cost_nano=cost_nano, began=self._began)
 
     def _full(self, name: str) -> str:
-        return f"{self._agent} {self._branch} / {name}"[:MAX_NAME]
+        return f"{self._agent} {self.branch} / {name}"[:MAX_NAME]
+
+
+def gateway_journal(journal: Journal, agent: str) -> BranchJournal:
+    """Return the journal of an agent's gateway calls, beside its own steps; those that are stored are counted."""
+    if isinstance(journal, BranchJournal):
+        beside = BranchJournal(journal._whole, agent, f"{journal.branch}{GATEWAY}")
+    else:
+        beside = BranchJournal(journal, agent, GATEWAY)
+    beside.count_stored()
+    return beside
 
 
 def questions_of(

@@ -25,6 +25,7 @@ from service.runs.billing import COUNT_SECONDS, bound_of, settle_progress, settl
 from service.runs.bulkhead import Bulkhead, Permit
 from service.runs.gateway_watch import GatewayWatch
 from service.store import gateway_calls as rows
+from service.store import holds
 from service.store import runs as run_rows
 from service.store.database import Database, Transaction
 from service.store.holds import Hold
@@ -35,7 +36,7 @@ from service.usage.prices import Price, PriceTable, today
 from service.usage.reservation import Spending
 
 log = logging.getLogger("slipway.gateway")
-AT_ONCE = 8  # calls of one run under way
+AT_ONCE = 8  # calls under way with one token
 MOST_KEPT = (
     1024 * 1024
 )  # bytes of an answer, compressed; a longer one is not kept, and paid again after a lost worker
@@ -80,10 +81,10 @@ class GatewayCalls:
         kept = self.db.transact(lambda tx: self._kept(tx, grant, digest))
         if kept is not None:
             return Relayed(kept=True, pieces=(piece for piece in (_unpacked(kept),)))
-        run = self.db.query(lambda tx: run_rows.get(tx, grant.run_id))
-        if run is None:
+        run, tree = self.db.query(lambda tx: (run_rows.get(tx, grant.run_id), _tree_of(tx, grant)))
+        if run is None or (tree is None and grant.tree_id is not None):
             raise InvalidToken()
-        call = _Call(self, grant, run, request, digest)
+        call = _Call(self, grant, run, request, digest, tree)
         relayed = Relayed()
         pieces = call.pieces(relayed)
         first = next(pieces)
@@ -102,12 +103,31 @@ class GatewayCalls:
         return None if row is None else row["answer"]
 
 
+@dataclass(frozen=True, slots=True)
+class _Estimate(CallEstimate):
+    """Estimate that remembers the ids of the holds made of it; the last is the one being written."""
+
+    made: list[str] = field(default_factory=list)
+
+    def hold(self, tokens: int, at: int) -> Hold:
+        hold = CallEstimate.hold(self, tokens, at)
+        self.made.append(hold.id)
+        return hold
+
+
 class _Call:
     """One call, from its hold to its settlement."""
 
     def __init__(
-        self, calls: GatewayCalls, grant: RunGrant, run: Run, request: RelayedRequest, digest: str
+        self,
+        calls: GatewayCalls,
+        grant: RunGrant,
+        run: Run,
+        request: RelayedRequest,
+        digest: str,
+        tree: Hold | None,
     ) -> None:
+        self._tree = tree
         self._calls, self._grant, self._run, self._request = calls, grant, run, request
         self._digest = digest
         self._id = new_id("gwc")
@@ -140,7 +160,7 @@ class _Call:
     def _reserve(self) -> None:
         """Hold the most that the call can cost: all of it, as a shorter answer is not what was asked for."""
         request, run = self._request, self._run
-        estimate = CallEstimate(
+        estimate = _Estimate(
             run=run,
             step=self._grant.step,
             price=self._price,
@@ -149,6 +169,7 @@ class _Call:
             fewest=request.max_tokens,
             input_tokens=bound_of(request),
             count=lambda: self._calls.count_tokens(self._grant, request),
+            tree=self._tree,
         )
 
         def write(first: WriteInTransaction, hold: WriteInTransaction) -> None:
@@ -156,25 +177,23 @@ class _Call:
                 self._check_bounds(tx)
                 first(tx)
                 hold(tx)
-                total = rows.spent(tx, run.id, run.attempt)
-                self._calls.spending.check_run(estimate, total["cost"] + total["held"])
-                rows.insert(tx, self._row())
+                self._calls.spending.check_run(estimate, rows.spent(tx, run.id))
+                rows.insert(tx, {**self._row(), "hold_id": estimate.made[-1]})
 
             self._calls.db.transact(work)
 
-        reserved = self._calls.spending.reserve(estimate, write, lambda: self._check_token())
-        self._hold = reserved.hold
+        self._hold = self._calls.spending.reserve(estimate, write, self._check_token).hold
 
     def _check_bounds(self, tx: Transaction) -> None:
-        """Lock the token and check the run's bounds. Raises `InvalidToken`, `RunLimit` and `RateLimited`."""
+        """Lock the token and check its bounds. Raises `InvalidToken`, `RunLimit` and `RateLimited`."""
         grant = self._grant
         if not rows.lock(tx, grant.digest):
             raise InvalidToken()
-        so_far = rows.spent(tx, grant.run_id, grant.attempt)
-        if so_far["calls"] >= grant.most_calls:
-            raise RunLimit(f"The run has made {grant.most_calls} model calls, and may make no more.")
-        if so_far["open"] >= AT_ONCE:
-            raise RateLimited(f"{AT_ONCE} model calls of this run are under way.", retry_after=1)
+        used = rows.used(tx, grant.digest)
+        if used["calls"] >= grant.most_calls:
+            raise RunLimit(f"The agent has made {grant.most_calls} model calls, and may make no more.")
+        if used["open"] >= AT_ONCE:
+            raise RateLimited(f"{AT_ONCE} model calls of this agent are under way.", retry_after=1)
 
     def _check_token(self) -> None:
         if not self._calls.tokens.still_valid([self._grant.digest]):
@@ -192,6 +211,8 @@ class _Call:
             "id": self._id,
             "run_id": grant.run_id,
             "attempt": grant.attempt,
+            "token": grant.digest,
+            "branch": grant.branch,
             "digest": self._digest,
             "state": rows.OPEN,
             "model": self._request.model,
@@ -250,3 +271,10 @@ def _packed(body: bytes) -> str | None:
 
 def _unpacked(answer: str) -> bytes:
     return zlib.decompress(base64.b64decode(answer))
+
+
+def _tree_of(tx: Transaction, grant: RunGrant) -> Hold | None:
+    """Find the open hold of a token's tree."""
+    if grant.tree_id is None:
+        return None
+    return next((hold for hold in holds.of_run(tx, grant.run_id) if hold.id == grant.tree_id), None)

@@ -69,6 +69,7 @@ class Journal:
         self._began = now_ms()
         self.steps = 0  # steps done so far, including replayed ones
         self.branch_steps = 0  # … by sub-agents
+        self.branch = ""  # of a sub-agent; empty: these are the steps of the run's own agent
 
     @property
     def opened(self) -> bool:

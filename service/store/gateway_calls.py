@@ -48,8 +48,9 @@ def _valid(now: int) -> list[sa.ColumnElement[bool]]:
 
 
 def valid(tx: Transaction, digests: Sequence[str]) -> dict[str, Row]:
-    """Find the valid ones of these tokens, by digest; `stopped`: whether the run's agent is."""
-    of_run = runs.c.user_id, runs.c.workspace_id, runs.c.key_id, stopped(runs.c.agent).label("stopped")
+    """Find the valid ones of these tokens, by digest; `stopped`: whether its agent or the run's is."""
+    is_stopped = sa.or_(stopped(runs.c.agent), stopped(_tokens.agent))
+    of_run = runs.c.user_id, runs.c.workspace_id, runs.c.key_id, is_stopped.label("stopped")
     query = sa.select(run_tokens, *of_run)
     found = tx.rows(query.where(*_valid(now_ms()), _tokens.digest.in_(digests)))
     return {row["digest"]: row for row in found}
@@ -80,24 +81,21 @@ def take_kept(tx: Transaction, run_id: str, attempt: int, digest: str) -> Row | 
     return row
 
 
-def spent(tx: Transaction, run_id: str, attempt: int) -> Row:
-    """Read what bounds a run: its `cost` and open `held` in nano-dollars, `calls` in all, and those of the attempt
-    that are `open`."""
-    of_run = _calls.run_id == run_id
-    untold = sa.select(sa.func.coalesce(sa.func.sum(_calls.cost_nano), 0)).where(of_run, ~_calls.told)
+def used(tx: Transaction, token: str) -> Row:
+    """Count the calls made with a token: `calls` in all, and those that are `open`."""
+    is_open = sa.func.coalesce(sa.func.sum(sa.case((_calls.state == OPEN, 1), else_=0)), 0)
+    query = sa.select(sa.func.count().label("calls"), is_open.label("open"))
+    return tx.rows(query.where(_calls.token == token))[0]
+
+
+def spent(tx: Transaction, run_id: str) -> int:
+    """Return what a run has spent and holds, in nano-dollars."""
+    untold_cost = sa.func.coalesce(sa.func.sum(_calls.cost_nano), 0)
+    untold = sa.select(untold_cost).where(_calls.run_id == run_id, ~_calls.told)
     held = sa.select(sa.func.coalesce(sa.func.sum(holds.c.amount_nano), 0)).where(holds.c.run_id == run_id)
-    calls = sa.select(sa.func.count()).where(of_run)
-    under_way = sa.select(sa.func.count()).where(of_run, _calls.state == OPEN, _calls.attempt == attempt)
-    row = tx.row(
-        sa.select(
-            (runs.c.cost_nano + untold.scalar_subquery()).label("cost"),
-            held.scalar_subquery().label("held"),
-            calls.scalar_subquery().label("calls"),
-            under_way.scalar_subquery().label("open"),
-        ).where(runs.c.id == run_id)
-    )
-    assert row is not None
-    return row
+    total = runs.c.cost_nano + untold.scalar_subquery() + held.scalar_subquery()
+    row = tx.row(sa.select(total.label("total")).where(runs.c.id == run_id))
+    return 0 if row is None else int(row["total"])
 
 
 def insert(tx: Transaction, row: dict[str, Any]) -> None:
@@ -117,18 +115,17 @@ def is_held(tx: Transaction, run_id: str, hold_id: str) -> bool:
     return tx.row(query.with_for_update()) is not None
 
 
-def untold(tx: Transaction, run_id: str) -> list[Row]:
+def untold(tx: Transaction, run_id: str, branch: str) -> list[Row]:
     """List the ended calls that are no steps of the run yet, in the order of their beginnings, without answers."""
     columns = [column for column in gateway_calls.c if column.key != "answer"]
     query = sa.select(*columns).where(_calls.run_id == run_id, ~_calls.told, _calls.state != OPEN)
-    return tx.rows(query.order_by(_calls.id))
+    return tx.rows(query.where(_calls.branch == branch).order_by(_calls.id))
 
 
-def any_open(tx: Transaction, run_id: str, attempt: int) -> bool:
-    query = sa.select(_calls.id).where(
-        _calls.run_id == run_id, _calls.attempt == attempt, _calls.state == OPEN
-    )
-    return tx.row(query.limit(1)) is not None
+def under_way(tx: Transaction, token: str) -> list[str]:
+    """List the ids of the holds of a token's open calls."""
+    query = sa.select(_calls.hold_id).where(_calls.token == token, _calls.state == OPEN)
+    return [row["hold_id"] for row in tx.rows(query)]
 
 
 def note_told(tx: Transaction, call_id: str) -> None:

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from werkzeug.serving import make_server
 
 from service.app import create_app
+from service.auth.run_tokens import TokenStep
 from service.runs.attempt import Attempt
 from service.runs.gateway_steps import GatewaySteps
 from service.runs.journal import Journal
@@ -53,17 +54,14 @@ class Gateway:
         return run
 
     def token(self, run: Run, most_calls: int = 20) -> str:
-        return self.services.auth.run_tokens.issue(run, 1, seconds=60, most_calls=most_calls)
+        tokens = self.services.auth.run_tokens
+        return tokens.issue(run, TokenStep(1, "probe"), seconds=60, most_calls=most_calls)
 
     def steps(self, run: Run) -> GatewaySteps:
-        """Return what the run's worker tells its gateway calls with."""
-        return GatewaySteps(
-            self.services.infra.db,
-            self.services.usage.spending,
-            self.services.auth.run_tokens,
-            self.attempt(run),
-            "probe",
-        )
+        """Return what the run's worker issues tokens and tells gateway calls with."""
+        services = self.services
+        spending, tokens = services.usage.spending, services.auth.run_tokens
+        return GatewaySteps(services.infra.db, spending, tokens, self.attempt(run), "probe")
 
     def attempt(self, run: Run) -> Attempt:
         stored = self.services.infra.db.query(lambda tx: step_rows.of_run(tx, run.id))

@@ -24,10 +24,9 @@ def reply_text(answer: httpx2.Response) -> Any:
     return answer.json()["content"][0]["text"]
 
 
-def tell(gateway: Gateway, run: Run, token: str = "") -> list[str]:
+def tell(gateway: Gateway, run: Run) -> list[str]:
     """Tell the run's gateway calls; return the names of the events."""
-    steps = gateway.steps(run)
-    return [event.name for event in (steps.end(token) if token else steps.tell())]
+    return [event.name for event in gateway.steps(run).tell()]
 
 
 def test_cap_is_402_and_never_passed(tmp_path: Path, redis_server: RedisServer, url: str) -> None:
@@ -105,11 +104,12 @@ def test_end_of_a_step_stops_calls_under_way_and_bills_them(
 
     with house.gateway(tmp_path, redis_server.url, hangs) as gateway, ThreadPoolExecutor(1) as pool:
         run = gateway.run()
-        token = gateway.token(run)
+        steps = gateway.steps(run)
+        token = steps.begin(60, 20)
         answer = pool.submit(gateway.post, token)
         assert begun.wait(10)
         try:
-            events = tell(gateway, run, token)
+            events = [event.name for event in steps.end()]
             assert answer.result(10).status_code == 401
         finally:
             ended.set()

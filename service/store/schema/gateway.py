@@ -10,7 +10,7 @@ from service.store.schema.sealed import SealedText
 
 UNTOLD = "NOT told"
 
-# Token of one step of one attempt at a run, by its digest. Its row is the lock of the run's gateway calls.
+# Token of one step of one attempt at a run, by its digest. Its row is the lock of its calls.
 run_tokens = sa.Table(
     "run_tokens",
     metadata,
@@ -18,7 +18,10 @@ run_tokens = sa.Table(
     Column("run_id", String(32), ForeignKey("runs.id", ondelete="CASCADE"), nullable=False, index=True),
     Column("attempt", Integer, nullable=False),
     Column("step", Integer, nullable=False),
-    Column("most_calls", Integer, nullable=False),  # of the run, earlier attempts included
+    Column("agent", String(64), nullable=False),  # that has the token: the run's, or a sub-agent
+    Column("branch", String(32), nullable=False),  # of a sub-agent; empty: the run's own agent
+    Column("tree_id", String(32)),  # hold of a tree, from which its calls take theirs
+    Column("most_calls", Integer, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("ended_at", BigInteger),  # end of its step: no call begins after it
 )
@@ -29,6 +32,9 @@ gateway_calls = sa.Table(
     Column("id", String(32), primary_key=True),
     Column("run_id", String(32), ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
     Column("attempt", Integer, nullable=False),
+    Column("token", String(64), nullable=False),  # digest of it
+    Column("branch", String(32), nullable=False),
+    Column("hold_id", String(32), nullable=False),
     Column(
         "replayed_by", Integer, nullable=False, default=0
     ),  # latest attempt that was given this answer again
@@ -43,5 +49,6 @@ gateway_calls = sa.Table(
     Column("started_at", BigInteger, nullable=False),
     Column("finished_at", BigInteger),
     Index("ix_gateway_calls_run_id_id", "run_id", "id"),
+    Index("ix_gateway_calls_token", "token"),
     Index("ix_gateway_calls_untold", "run_id", "id", **rows_where(UNTOLD)),
 )
