@@ -233,6 +233,20 @@ class Settings(Saving):
         description="Hosts of your own network that the tool `fetch` may read besides public ones, such as "
         "`wiki.example.com` or `10.0.0.7:8080`, separated by commas; empty: none",
     )
+    remote_hosts: str = Field(
+        "",
+        description="Hosts of your own network that remote agents may be at, besides public ones over https, such as "
+        "`research:9100`, separated by commas; empty: none",
+    )
+    remote_credentials: SecretStr = Field(
+        SecretStr(""),
+        description="Tokens that remote agents are asked with, by host: `research:9100=token`, separated by commas",
+    )
+    gateway_url: str = Field(
+        "",
+        description="Address at which remote agents reach `/v1/messages`, such as `http://nginx:8080`; empty: this "
+        "process, on 127.0.0.1",
+    )
     cors_origins: str = Field(
         "",
         description="Other sites whose pages may call the API in a browser, such as `https://app.example.com`, "

@@ -107,7 +107,7 @@ class Rules(BaseModel):
     def _private_key(cls, pem: SecretStr) -> SecretStr:
         return checks.ed25519_key(pem)
 
-    @field_validator("fetch_hosts", check_fields=False)
+    @field_validator("fetch_hosts", "remote_hosts", check_fields=False)
     @classmethod
     def _hosts(cls, text: str) -> str:
         return ",".join(checks.place(one) for one in map(str.strip, text.split(",")) if one)

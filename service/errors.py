@@ -179,9 +179,6 @@ class RateLimited(SlipwayError):
     status, code, title = 429, "rate_limited", "Too many requests"
 
 
-# --- model errors -----------------------------------------------------------------------
-
-
 class ModelError(SlipwayError):
     """Failed model call; 502 unless a subclass has another status."""
 
@@ -236,9 +233,6 @@ class PriceUnknown(SlipwayError):
     status, code, title = 503, "price_unknown", "The price of this model is not known"
 
 
-# --- run errors ----------------------------------------------------------------------
-
-
 class RunTimeout(SlipwayError):
     status, code, title = 504, "run_timeout", "The run took longer than it may"
 
@@ -259,7 +253,8 @@ class AgentFault(SlipwayError):
     status, code, title = 500, "agent_fault", "The agent failed"
 
 
-# --- unavailability ----------------------------------------------------------------
+class RemoteFailed(SlipwayError):
+    status, code, title = 502, "remote_failed", "The remote agent gave no usable answer"
 
 
 class Unavailable(SlipwayError):
@@ -292,6 +287,10 @@ class KeyringUnavailable(DatabaseUnavailable):
 
 class IdentityUnavailable(Unavailable):
     code, title = "identity_unavailable", "The identity provider cannot be reached"
+
+
+class RemoteUnavailable(Unavailable):
+    code, title = "remote_unavailable", "The remote agent cannot be reached"
 
 
 class GatewayTimeout(SlipwayError):

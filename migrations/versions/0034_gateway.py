@@ -29,6 +29,7 @@ def upgrade() -> None:
         sa.Column("most_calls", sa.Integer(), nullable=False),
         sa.Column("expires_at", sa.BigInteger(), nullable=False),
         sa.Column("ended_at", sa.BigInteger(), nullable=True),
+        sa.Column("refused", sa.JSON(none_as_null=True), nullable=True),
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name="fk_run_tokens_run_id", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("digest", name="pk_run_tokens"),
     )

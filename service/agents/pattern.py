@@ -12,6 +12,7 @@ from service.errors import ModelError, ModelRefused
 from service.types import Answer, Block, Message, RunEvent, RunRequest, Tier
 
 if TYPE_CHECKING:
+    from service.agents.remote_spec import RemoteSpec
     from service.knowledge import Knowledge
     from service.llm.client import ModelReply
     from service.tools import ToolResult
@@ -96,6 +97,9 @@ class Steps(Protocol):
         join them by itself. Raises `RunLimit` where the model calls that they may make are more than the run has left,
         `BudgetExceeded` where the most that they may cost does not fit.
         """
+
+    def remote(self, name: str, where: RemoteSpec, messages: Sequence[Message]) -> Events[Answer]:
+        """Ask a remote agent. Raises `RemoteFailed`, `RemoteUnavailable`, or why its own model calls were refused."""
 
     def seconds_left(self) -> float:
         """Return the seconds the run may still take. Raises why it must stop: its end, or a cancellation."""

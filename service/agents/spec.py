@@ -97,7 +97,7 @@ class AgentSpec(Spec):
         min_length=1, max_length=500, description="Purpose of the agent, in one sentence"
     )
     pattern: str = Field(
-        description="`single`, `router`, `react`, `reflection`, `research`, `orchestrator` or `code`"
+        description="`single`, `router`, `react`, `reflection`, `research`, `orchestrator`, `remote` or `code`"
     )
     tier: TierSpec = TierSpec()
     models: dict[Tier, str] = Field({}, description="Models of its own for some tiers: `simple: model-id`")

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from service.errors import AgentStopped, InvalidToken
+from service.errors import AgentStopped, BudgetExceeded, InvalidToken, RunLimit, SlipwayError
 from service.store import gateway_calls as rows
 from service.store.database import Database
 from service.store.holds import Hold
@@ -96,6 +96,19 @@ class RunTokens:
         """Return those of these digests whose tokens are valid and whose agents are not stopped."""
         found = self.db.query(lambda tx: rows.valid(tx, sorted(digests)), patience=0)
         return {digest for digest, row in found.items() if not row["stopped"]}
+
+    def note_refusal(self, grant: RunGrant, error: BudgetExceeded | RunLimit) -> None:
+        """Store that a bound has refused a call: an agent that fails then ends its run with this error."""
+        refused = {"code": error.code, "detail": error.detail, "extra": error.extra}
+        self.db.transact(lambda tx: rows.note_refused(tx, grant.digest, refused))
+
+    def refusal(self, token: str) -> SlipwayError | None:
+        """Return the last error that `note_refusal` has stored."""
+        refused = self.db.query(lambda tx: rows.refused(tx, digest_of(token)))
+        if refused is None:
+            return None
+        kind = BudgetExceeded if refused["code"] == BudgetExceeded.code else RunLimit
+        return kind(refused["detail"], extra=refused["extra"])
 
     def end(self, token: str) -> None:
         """End a token: no call begins with it any more, and those under way are stopped."""

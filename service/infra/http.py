@@ -10,8 +10,8 @@ import ipaddress
 import socket
 import ssl
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -57,11 +57,15 @@ class Answer(NamedTuple):
 
 
 class StreamedAnswer(NamedTuple):
-    """Answer under way. `headers` by name in small letters; `parts` are the pieces of the body, as sent."""
+    """Answer under way. `headers` by name in small letters; `parts` are the pieces of the body, as sent.
+
+    `abort` may be called from any thread: it ends a read.
+    """
 
     status: int
     headers: Mapping[str, str]
     parts: Iterator[bytes]
+    abort: Callable[[], None]
 
 
 class SafeClient:
@@ -99,11 +103,12 @@ class SafeClient:
         body: bytes = b"",
         *,
         seconds: float | None = None,
+        silence: float | None = None,
     ) -> Iterator[StreamedAnswer]:
         """Send a request, and give its answer once the head has arrived; its body is read by iteration.
 
-        `seconds`: for this exchange, to the last byte read; at most the client's own. Raises `AddressRefused` or
-        `NoAnswer`, also while the body is read.
+        `seconds`: for this exchange, to the last byte read; at most the client's own. `silence`: for one read. Raises
+        `AddressRefused` or `NoAnswer`, also while the body is read.
         """
         if wrong := address_fault(url, allow_private=self._allow_private):
             raise AddressRefused(f"The address {wrong}.")
@@ -111,7 +116,7 @@ class SafeClient:
         extensions = {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), seconds)}
         if self._context is None:  # takes 40 ms, so it is shared
             self._context = ssl.create_default_context()
-        backend = _PublicOnly(self._resolver, self._allow_private, seconds)
+        backend = _PublicOnly(self._resolver, self._allow_private, seconds, silence or seconds)
         try:
             with (
                 httpcore2.ConnectionPool(self._context, network_backend=backend) as pool,
@@ -122,7 +127,7 @@ class SafeClient:
                 head = {
                     name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers
                 }
-                yield StreamedAnswer(int(answer.status), head, answer.iter_stream())
+                yield StreamedAnswer(int(answer.status), head, answer.iter_stream(), backend.abort)
         except (httpcore2.TimeoutException, TimeoutError):
             raise NoAnswer(f"No answer within {seconds:g} s.") from None
         except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError, UnicodeError) as error:
@@ -139,12 +144,23 @@ def _read(parts: Iterator[bytes], most: int) -> bytes:
 
 
 class _PublicOnly(httpcore2.SyncBackend):
-    """Network backend for public addresses, with one deadline of `seconds` for the whole exchange."""
+    """Network backend for public addresses, with one deadline of `seconds` for the whole exchange.
 
-    def __init__(self, resolver: Resolver, allow_private: bool, seconds: float) -> None:
+    `silence`: seconds that one read may take.
+    """
+
+    def __init__(self, resolver: Resolver, allow_private: bool, seconds: float, silence: float) -> None:
         self._resolver = resolver
         self._allow_private = allow_private
         self._seconds = seconds
+        self._silence = silence
+        self._socket: socket.socket | None = None
+
+    def abort(self) -> None:
+        """Shut the connection down."""
+        if self._socket is not None:
+            with suppress(OSError):  # closed already
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def connect_tcp(
         self,
@@ -161,7 +177,8 @@ class _PublicOnly(httpcore2.SyncBackend):
                 stream = super().connect_tcp(
                     address, port, _remaining(deadline), local_address, socket_options
                 )
-                return _Timed(stream, deadline)
+                self._socket = stream.get_extra_info("socket")
+                return _Timed(stream, deadline, self._silence)
             except httpcore2.ConnectError:  # such as IPv6 on a machine without it
                 if address == addresses[-1]:
                     raise
@@ -183,12 +200,13 @@ class _PublicOnly(httpcore2.SyncBackend):
 class _Timed(httpcore2.NetworkStream):
     """Stream with a deadline (time.monotonic()) for all its operations."""
 
-    def __init__(self, stream: httpcore2.NetworkStream, deadline: float) -> None:
+    def __init__(self, stream: httpcore2.NetworkStream, deadline: float, silence: float) -> None:
         self._stream = stream
         self._deadline = deadline
+        self._silence = silence
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, _remaining(self._deadline))
+        return self._stream.read(max_bytes, min(self._silence, _remaining(self._deadline)))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._stream.write(buffer, _remaining(self._deadline))
@@ -197,7 +215,7 @@ class _Timed(httpcore2.NetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore2.NetworkStream:
         secured = self._stream.start_tls(ssl_context, server_hostname, _remaining(self._deadline))
-        return _Timed(secured, self._deadline)
+        return _Timed(secured, self._deadline, self._silence)
 
     def close(self) -> None:
         self._stream.close()

@@ -25,18 +25,27 @@ class ApprovalRequests:
 
     def about(self, run: Run, call: Call, reason: str) -> dict[str, Any]:
         """Build the row of a new approval; `reason`: `policy`, `untrusted` or `unknown`."""
+        row = self._row(run, call.id, call.name, call.arguments, reason)
+        return {**row, "explanation": call.explanation[:MAX_EXPLANATION] or None, "untrusted": call.marks()}
+
+    def of_remote(self, run: Run, call_id: str, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Build the row of a new approval of a remote agent's call, all of which is untrusted."""
+        row = self._row(run, call_id, name, arguments, "policy")
+        return {**row, "explanation": None, "untrusted": {"sources": ["remote"], "pointers": []}}
+
+    def _row(
+        self, run: Run, call_id: str, name: str, arguments: dict[str, Any], reason: str
+    ) -> dict[str, Any]:
         return {
             "id": new_id("apr"),
             "run_id": run.id,
             "workspace_id": run.workspace_id,
             "user_id": run.user_id,
             "agent": run.agent,
-            "call_id": call.id,
-            "name": call.name,
-            "arguments": call.arguments,
-            "explanation": call.explanation[:MAX_EXPLANATION] or None,
+            "call_id": call_id,
+            "name": name,
+            "arguments": arguments,
             "reason": reason,
-            "untrusted": call.marks(),
             "expires_at": now_ms() + self._seconds * 1000 if self._seconds else None,
         }
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from service.agents.definitions import AgentDefinition
 from service.agents.pattern import AgentResult, AgentTask, Context, Events, PatternModule, Prompt
+from service.agents.remote_spec import RemoteSpec
 from service.errors import (
     AgentFault,
     AgentStopped,
@@ -26,6 +27,7 @@ from service.observe import logs
 from service.runs.attempt import Attempt
 from service.runs.branch_journal import BranchJournal
 from service.runs.branch_rows import AGENT
+from service.runs.remote_step import RemoteStep
 from service.runs.replies import call_ids, well_formed
 from service.runs.slots import HandedOver, LeaseLost
 from service.runs.steps import RunSteps, StepDependencies
@@ -33,7 +35,7 @@ from service.runs.tool_execution import WaitsForApproval
 from service.store.holds import Hold
 from service.text.sanitise import storable
 from service.tools import ToolResult
-from service.types import Answer, Event, RunEvent, less_sure
+from service.types import Answer, Event, Message, RunEvent, less_sure
 
 log = logging.getLogger("slipway.runs")
 PREVIEW = 200  # characters of a result in `tool.finished`
@@ -86,6 +88,13 @@ class BranchSteps(RunSteps):
         results = yield from super().tools(name, self._with_own_ids(reply))
         yield from self._journal.commit_finished()
         return results
+
+    def remote(self, name: str, where: RemoteSpec, messages: Sequence[Message]) -> Events[Answer]:
+        self._check()
+        step = RemoteStep(self._deps.remote, self._agent, self._attempt, publish=False)
+        answer = yield from step.ask(name, where, messages)
+        yield from self._journal.commit_finished()
+        return answer
 
     def agents(self, *args: Any) -> Events[list[AgentResult]]:
         """Refuse: a tree has one level."""

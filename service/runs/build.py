@@ -16,6 +16,7 @@ from service.ids import new_id
 from service.infra.backends import Infra
 from service.infra.redis_client import connect
 from service.llm.build import ModelClients
+from service.remote.client import RemoteClient, RemoteHosts
 from service.runs.approval_requests import ApprovalRequests
 from service.runs.batch.steps import BatchSteps
 from service.runs.batch.submitter import BatchSubmitter
@@ -30,6 +31,8 @@ from service.runs.gateway_watch import GatewayWatch
 from service.runs.new_run import NewRuns
 from service.runs.queries import RunQueries
 from service.runs.recovery.supervisor import Chore, ProcessRole, Supervisor, Times, Wakeup
+from service.runs.remote_questions import RemoteQuestions
+from service.runs.remote_step import RemoteDependencies
 from service.runs.runner import Runner
 from service.runs.slots import Slots
 from service.runs.start import RunStarter
@@ -145,7 +148,19 @@ def _runner(settings: Settings, infra: Infra, domains: Domains, batch_steps: Bat
     usage, observer = domains.usage, infra.observer
     requests = ApprovalRequests(domains.webhooks, settings.approval_seconds)
     tools = ToolExecution(infra.db, ToolRunner(called=observer.tool), usage.rate_limits.tool, requests)
-    steps = StepDependencies(domains.model.calls, usage.prices, tools, usage.spending, batch_steps, observer)
+    remote = RemoteDependencies(
+        db=infra.db,
+        client=RemoteClient(
+            RemoteHosts.of(settings.remote_hosts, settings.remote_credentials.get_secret_value())
+        ),
+        spending=usage.spending,
+        gateway=domains.run_tokens,
+        questions=RemoteQuestions(infra.db, requests),
+        base_url=settings.gateway_url or f"http://127.0.0.1:{settings.port}",
+    )
+    steps = StepDependencies(
+        domains.model.calls, usage.prices, tools, usage.spending, batch_steps, observer, remote
+    )
     return Runner(domains.agents, PATTERNS, steps, observer, domains.sessions, domains.webhooks)
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.auth.run_tokens import RunGrant, RunTokens
-from service.errors import InvalidToken, ModelError, Overloaded, RateLimited, RunLimit
+from service.errors import BudgetExceeded, InvalidToken, ModelError, Overloaded, RateLimited, RunLimit
 from service.ids import new_id
 from service.llm.client import CallProgress, ModelCall, ModelClient, ModelReply
 from service.llm.relay import RelayedRequest
@@ -87,7 +87,11 @@ class GatewayCalls:
         call = _Call(self, grant, run, request, digest, tree)
         relayed = Relayed()
         pieces = call.pieces(relayed)
-        first = next(pieces)
+        try:
+            first = next(pieces)
+        except (BudgetExceeded, RunLimit) as error:
+            self.tokens.note_refusal(grant, error)
+            raise
         relayed.pieces = _again(first, pieces)
         return relayed
 

@@ -7,6 +7,7 @@ from collections.abc import Generator
 from functools import partial
 
 from service.auth.run_tokens import RunTokens, TokenStep, digest_of
+from service.errors import SlipwayError
 from service.runs.attempt import Attempt
 from service.runs.billing import book_later
 from service.runs.branch_journal import gateway_journal
@@ -30,6 +31,7 @@ class GatewaySteps:
         self._journal = gateway_journal(attempt.journal, agent)
         self._agent = agent
         self._token = ""
+        self.model = ""  # of the last call that was told
 
     def begin(self, seconds: float, most_calls: int) -> str:
         """Issue a token for the next step of the run."""
@@ -44,6 +46,7 @@ class GatewaySteps:
         for row in self._db.query(lambda tx: rows.untold(tx, run.id, branch)):
             usage = Usage(*(row["usage"] or ()))
             name, cost, source = f"model {row['id'][-6:]}", row["cost_nano"], row["source"]
+            self.model = row["model"]
             about = {"call_id": row["id"], "model": row["model"]}
             started = {"step": journal.known_in_run + 1, "name": name, "kind": "model"}
             yield from journal.publish(Event.STEP_STARTED, {**started, **about})
@@ -53,6 +56,10 @@ class GatewaySteps:
             used = {"step": journal.known_in_run, **about, **usage.public(cost, source)}
             journal.publish_after_commit(Event.USAGE, used)
             yield from journal.commit()
+
+    def refusal(self) -> SlipwayError | None:
+        """Return the error with which a call was refused at a bound of the run; None: none was."""
+        return self._tokens.refusal(self._token)
 
     def end(self) -> Generator[RunEvent]:
         """End the token, wait for its calls to be settled, and tell them.

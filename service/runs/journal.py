@@ -77,8 +77,7 @@ class Journal:
         return self._opening is None
 
     @property
-    def has_writes(self) -> bool:
-        """Return whether writes wait for the next transaction."""
+    def has_writes(self) -> bool:  # that wait for the next transaction
         return bool(self._writes)
 
     def is_stored(self, kind: str, name: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from service.agents.definitions import AgentDefinition
 from service.agents.pattern import Events, Prompt, most_steps
+from service.agents.remote_spec import RemoteSpec
 from service.errors import ModelUnavailable, PromptTooLong, RunLimit
 from service.llm.client import ModelClient, ModelReply, ModelRequest
 from service.llm.prompt_cache import marked
@@ -23,13 +24,14 @@ from service.runs.context_window import TOO_LONG, ContextWindow
 from service.runs.direct_call import direct_call
 from service.runs.event_log import NewEvent
 from service.runs.journal_codec import decode_reply, decode_result, encode_reply, encode_result
+from service.runs.remote_step import RemoteDependencies, RemoteStep
 from service.runs.replies import call_ids, going_on, joined, well_formed
 from service.runs.tier_choice import choose_route
 from service.runs.tool_execution import ToolExecution
 from service.runs.untrusted import add_results, hosts_of
 from service.store.batches import SENT, WAITING
 from service.tools import ToolResult
-from service.types import Event, ToolUse, Usage, less_sure
+from service.types import Answer, Event, Message, ToolUse, Usage, less_sure
 from service.usage.prices import Price, PriceTable, today
 from service.usage.reservation import Spending
 
@@ -46,6 +48,7 @@ class StepDependencies:
     spending: Spending
     batch_steps: BatchSteps
     observer: Observer
+    remote: RemoteDependencies
 
 
 class RunSteps:
@@ -131,6 +134,10 @@ class RunSteps:
         """Call one tool by name, as a step. Raises `AgentFault` where another call may have been made in its place."""
         reply = direct_call(self._attempt, self._deps.tool_execution, name, tool, arguments)
         return (yield from self.tools(name, reply))[0]
+
+    def remote(self, name: str, where: RemoteSpec, messages: Sequence[Message]) -> Events[Answer]:
+        step = RemoteStep(self._deps.remote, self._agent, self._attempt, publish=True)
+        return (yield from step.ask(name, where, messages))
 
     def seconds_left(self) -> float:
         return self._attempt.handle.seconds_left()

@@ -23,7 +23,7 @@ from service.runs.approval_requests import ApprovalRequests, required
 from service.runs.attempt import Attempt
 from service.runs.journal import PATIENCE, Journal
 from service.runs.journal_codec import encode_result
-from service.runs.proposed_calls import Call, is_decided, proposed, side_by_side
+from service.runs.proposed_calls import Call, proposed, side_by_side
 from service.runs.slots import HandedOver, Handle
 from service.store import approvals, keys, tool_calls
 from service.store.database import Database, Row, Transaction
@@ -85,8 +85,8 @@ class ToolExecution:
         calls, questions = self._calls(agent, run, reply, attempt.taint)
         ids = {call.id for call in calls}
         for row in questions:
-            if row["call_id"] in ids and is_decided(row):
-                journal.publish_after_commit(Event.APPROVAL_DECIDED, _decided(row))
+            if row["call_id"] in ids and isdecided(row):
+                journal.publish_after_commit(Event.APPROVAL_DECIDED, decided(row))
         pending = [row["id"] for row in questions if row["status"] == "pending"]
         yield from self._ask_first(run, journal, started, calls, pending)
         yield from journal.commit(lambda tx: _claim(tx, run, started["step"], calls))
@@ -225,7 +225,7 @@ def _unclaim(tx: Transaction, run: Run, calls: Sequence[Call]) -> None:
             tool_calls.unclaim(tx, run, call.id, call.former)
 
 
-def _decided(row: Row) -> dict[str, Any]:
+def decided(row: Row) -> dict[str, Any]:
     """Build the data of the `approval.decided` event."""
     return {
         "approval_id": row["id"],

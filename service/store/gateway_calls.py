@@ -30,6 +30,16 @@ def has_token(tx: Transaction, digest: str) -> bool:
     return tx.row(sa.select(_tokens.digest).where(_tokens.digest == digest)) is not None
 
 
+def note_refused(tx: Transaction, digest: str, error: dict[str, Any]) -> None:
+    tx.execute(sa.update(run_tokens).where(_tokens.digest == digest).values(refused=error))
+
+
+def refused(tx: Transaction, digest: str) -> dict[str, Any] | None:
+    row = tx.row(sa.select(_tokens.refused).where(_tokens.digest == digest))
+    found: dict[str, Any] | None = None if row is None else row["refused"]
+    return found
+
+
 def end_token(tx: Transaction, digest: str) -> None:
     tx.execute(sa.update(run_tokens).where(_tokens.digest == digest).values(ended_at=now_ms()))
 

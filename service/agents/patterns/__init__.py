@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from service.agents.pattern import PatternModule
-from service.agents.patterns import code, orchestrator, react, reflection, research, router, single
+from service.agents.patterns import code, orchestrator, react, reflection, remote, research, router, single
 
 PATTERNS: Mapping[str, PatternModule] = {
     "code": code,
     "orchestrator": orchestrator,
     "react": react,
     "reflection": reflection,
+    "remote": remote,
     "research": research,
     "router": router,
     "single": single,

@@ -24,6 +24,7 @@ run_tokens = sa.Table(
     Column("most_calls", Integer, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
     Column("ended_at", BigInteger),  # end of its step: no call begins after it
+    Column("refused", sa.JSON(none_as_null=True)),  # error of a call that a bound of the run has refused
 )
 
 gateway_calls = sa.Table(

@@ -1,0 +1,1 @@
+"""Remote agents: services elsewhere that answer for an agent, over one POST or A2A. See docs/remote-agents.md."""

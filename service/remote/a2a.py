@@ -1,0 +1,149 @@
+"""A2A 1.0 over JSON-RPC: `SendStreamingMessage`, whose events are those of one task.
+
+A task's artifacts are the answer; the state `input-required` is a question that a person answers with yes or no. The
+run's token and base URL are in the message's metadata, under `slipway`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import orjson
+
+from service.errors import RemoteFailed
+from service.infra.http import StreamedAnswer
+from service.remote.events import ServerSentEvents
+from service.remote.post import ACCEPT, MAX_BODY
+from service.remote.task import MAX_OUTPUT, Question, RemoteAnswer, RemoteEvent, RemoteTask
+
+VERSION = "1.0"
+METADATA = "slipway"  # key of the message's metadata
+QUESTION = "remote"  # name of the call that an `input-required` asks for
+_OF_THE_RUN = ("run_token", "base_url", "run_id", "attempt", "deadline", "context", "output_schema")
+_ENDED = {"TASK_STATE_COMPLETED": "succeeded", "TASK_STATE_INPUT_REQUIRED": "waiting_approval"}
+_FAILED = frozenset(
+    {"TASK_STATE_FAILED", "TASK_STATE_CANCELED", "TASK_STATE_REJECTED", "TASK_STATE_AUTH_REQUIRED"}
+)
+
+
+def headers_of(task: RemoteTask) -> dict[str, str]:
+    return {
+        "Content-Type": "application/json",
+        "Accept": ACCEPT,
+        "A2A-Version": VERSION,
+        "X-Request-ID": task.request_id,
+    }
+
+
+def body_of(task: RemoteTask) -> bytes:
+    """Build the request: the user's turn, or the decision about the task's question."""
+    body, resume = task.body, task.body.get("resume")
+    message: dict[str, Any] = {
+        "messageId": task.key,
+        "role": "ROLE_USER",
+        "parts": [{"text": body["input"]}],
+        "metadata": {METADATA: {name: body.get(name) for name in _OF_THE_RUN}},
+    }
+    if resume is not None:
+        decided = resume["decisions"][0]
+        message |= {"taskId": resume["state"]["task_id"], "contextId": resume["state"]["context_id"]}
+        message["parts"] = [{"text": decided["comment"] or decided["decision"]}, {"data": decided}]
+    elif body.get("session_id"):
+        message["contextId"] = body["session_id"]
+    params = {"message": message}
+    return orjson.dumps(
+        {"jsonrpc": "2.0", "id": task.key, "method": "SendStreamingMessage", "params": params}
+    )
+
+
+def read(answer: StreamedAnswer) -> Iterator[RemoteEvent | RemoteAnswer]:
+    """Yield the text of artifacts as it arrives, and last the answer. Raises `RemoteFailed`."""
+    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in ("text/event-stream", "application/json"):
+        raise RemoteFailed("The remote agent answers with neither JSON nor events.")
+    task = _Task()
+    for result in _results(answer.parts, streamed=kind == "text/event-stream"):
+        yield from task.take(result)
+        if task.answer is not None:
+            yield task.answer
+            return
+    raise RemoteFailed("The remote agent's stream ended before its task did.")
+
+
+class _Task:
+    """Task as its events tell it."""
+
+    def __init__(self) -> None:
+        self.answer: RemoteAnswer | None = None
+        self._output = ""
+        self._id = self._context = ""
+
+    def take(self, result: Mapping[str, Any]) -> Iterator[RemoteEvent]:
+        """Take one result; yield the text that it adds. Sets `answer` at the end."""
+        if isinstance(message := result.get("message"), dict):
+            yield from self._add(_text(message.get("parts")))
+            self.answer = RemoteAnswer("succeeded", self._output)
+        elif isinstance(task := result.get("task"), dict):
+            self._id, self._context = str(task.get("id", ""))[:128], str(task.get("contextId", ""))[:128]
+            for artifact in task.get("artifacts") or ():
+                if isinstance(artifact, dict):
+                    yield from self._add(_text(artifact.get("parts")))
+            yield from self._state(task.get("status"))
+        elif isinstance(update := result.get("artifactUpdate"), dict):
+            artifact = update.get("artifact")
+            yield from self._add(_text(artifact.get("parts")) if isinstance(artifact, dict) else "")
+        elif isinstance(update := result.get("statusUpdate"), dict):
+            yield from self._state(update.get("status"))
+
+    def _add(self, text: str) -> Iterator[RemoteEvent]:
+        self._output += text
+        if len(self._output) > MAX_OUTPUT:
+            raise RemoteFailed("The remote agent sent an output that is too long.")
+        if text:
+            yield RemoteEvent("text", {"text": text})
+
+    def _state(self, status: Any) -> Iterator[RemoteEvent]:
+        """Read the task's state: an end, a question, or work in progress."""
+        state = status.get("state") if isinstance(status, dict) else None
+        told = status.get("message") if isinstance(status, dict) else None
+        words = _text(told.get("parts")) if isinstance(told, dict) else ""
+        if state in _FAILED:
+            self.answer = RemoteAnswer("failed", self._output)
+        elif state == "TASK_STATE_COMPLETED":
+            if not self._output:
+                yield from self._add(words)
+            self.answer = RemoteAnswer("succeeded", self._output)
+        elif state == "TASK_STATE_INPUT_REQUIRED":
+            question = Question(f"input_{len(self._output)}", QUESTION, {"question": words[:2_000]})
+            kept = {"task_id": self._id, "context_id": self._context}
+            self.answer = RemoteAnswer("waiting_approval", self._output, questions=[question], state=kept)
+
+
+def _results(parts: Iterator[bytes], *, streamed: bool) -> Iterator[Mapping[str, Any]]:
+    """Yield the results of JSON-RPC answers. Raises `RemoteFailed` for its errors."""
+    for data in (data for _, data in ServerSentEvents().read(parts)) if streamed else (_whole(parts),):
+        try:
+            told = orjson.loads(data)
+        except ValueError:
+            raise RemoteFailed("The remote agent sent JSON that cannot be read.") from None
+        result = told.get("result") if isinstance(told, dict) else None
+        if not isinstance(result, dict):
+            raise RemoteFailed("The remote agent refused the task.")
+        yield result
+
+
+def _whole(parts: Iterator[bytes]) -> bytes:
+    found = bytearray()
+    for part in parts:
+        found += part
+        if len(found) > MAX_BODY:
+            raise RemoteFailed(f"The remote agent's answer is longer than {MAX_BODY} bytes.")
+    return bytes(found)
+
+
+def _text(parts: Any) -> str:
+    listed = parts if isinstance(parts, list) else []
+    return "".join(
+        part["text"] for part in listed if isinstance(part, dict) and isinstance(part.get("text"), str)
+    )

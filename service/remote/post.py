@@ -1,0 +1,100 @@
+"""POST protocol: one request, answered by JSON or by a stream of server-sent events in the shape of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import orjson
+
+from service.errors import RemoteFailed
+from service.infra.http import StreamedAnswer
+from service.remote.events import MAX_EVENT, ServerSentEvents
+from service.remote.task import RemoteAnswer, RemoteEvent, RemoteTask, answer_of, is_name
+
+MAX_BODY = 4 * 1024 * 1024  # bytes of an answer in JSON
+ACCEPT = "text/event-stream, application/json"
+_TOLD = {"text.delta": "text", "tool.called": "tool_called", "tool.finished": "tool_finished"}
+_LAST = ("run.completed", "run.failed", "run.cancelled", "run.waiting")
+Send = Callable[[str, dict[str, str], bytes], Any]
+
+
+def headers_of(task: RemoteTask) -> dict[str, str]:
+    return {
+        "Content-Type": "application/json",
+        "Accept": ACCEPT,
+        "Idempotency-Key": task.key,
+        "X-Request-ID": task.request_id,
+    }
+
+
+def body_of(task: RemoteTask) -> bytes:
+    return orjson.dumps(dict(task.body))
+
+
+def read(answer: StreamedAnswer) -> Iterator[RemoteEvent | RemoteAnswer]:
+    """Yield the events of an answer, and last the answer itself. Raises `RemoteFailed`."""
+    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "application/json":
+        yield answer_of(_parsed(_whole(answer.parts)))
+    elif kind == "text/event-stream":
+        yield from _streamed(answer.parts)
+    else:
+        raise RemoteFailed("The remote agent answers with neither JSON nor events.")
+
+
+def _streamed(parts: Iterator[bytes]) -> Iterator[RemoteEvent | RemoteAnswer]:
+    """Yield events up to the last one; what comes after it is not read."""
+    for name, data in ServerSentEvents().read(parts):
+        if name in _LAST:
+            told = _parsed(data)
+            if isinstance(told, dict) and name == "run.waiting":
+                told = {**told, "status": "waiting_approval"}
+            yield answer_of(told)
+            return
+        if name in _TOLD and (event := _event(name, _parsed(data))) is not None:
+            yield event
+    raise RemoteFailed("The remote agent's stream ended before its last event.")
+
+
+def _event(name: str, data: Any) -> RemoteEvent | None:
+    """Read an event; None for one that does not have the shape of ours."""
+    if not isinstance(data, dict):
+        return None
+    if name == "text.delta":
+        text = data.get("text")
+        return RemoteEvent("text", {"text": text}) if isinstance(text, str) else None
+    if not is_name(data.get("call_id")):
+        return None
+    if name == "tool.called":
+        arguments = data.get("arguments")
+        if not is_name(data.get("name")) or not isinstance(arguments, dict):
+            return None
+        kept = {"call_id": data["call_id"], "name": data["name"], "arguments": arguments}
+        return RemoteEvent("tool_called", kept)
+    preview = data.get("preview")
+    shown = preview[:MAX_PREVIEW] if isinstance(preview, str) else ""
+    ms = data.get("ms")
+    whole = {"ok": data.get("ok") is not False, "ms": ms if type(ms) is int and 0 <= ms < 10**9 else 0}
+    return RemoteEvent("tool_finished", {"call_id": data["call_id"], **whole, "preview": shown})
+
+
+MAX_PREVIEW = 200  # characters
+
+
+def _whole(parts: Iterator[bytes]) -> bytes:
+    found = bytearray()
+    for part in parts:
+        found += part
+        if len(found) > MAX_BODY:
+            raise RemoteFailed(f"The remote agent's answer is longer than {MAX_BODY} bytes.")
+    return bytes(found)
+
+
+def _parsed(data: bytes) -> Any:
+    if len(data) > max(MAX_EVENT, MAX_BODY):
+        raise RemoteFailed("The remote agent sent an event that is too large.")
+    try:
+        return orjson.loads(data)
+    except ValueError:
+        raise RemoteFailed("The remote agent sent JSON that cannot be read.") from None
