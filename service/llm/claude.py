@@ -282,7 +282,7 @@ def _our_errors(call: ModelCall) -> Iterator[None]:
         yield
         failed: SlipwayError | None = None
     except anthropic.APIStatusError as error:
-        call.progress.billable = False
+        call.progress.refused(error.status_code)
         headers = error.response.headers
         failed = refused(error.status_code, error.type, error.error_code, headers, error.body)
     except anthropic.APIConnectionError as error:
