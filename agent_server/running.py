@@ -16,7 +16,7 @@ from service.errors import Overloaded
 from service.runs.slots import Handle
 from service.types import Event, RunEvent
 
-HEARTBEAT_SECONDS = 5.0
+HEARTBEAT_SECONDS = 2.0  # a client that left is noticed by the second one that it does not take
 MAX_WAITING = 1_000  # events that a client has not read
 WRITE_SECONDS = 30.0  # a client that reads nothing for so long is gone
 LAST = {
