@@ -10,6 +10,9 @@ from tests.agent_server import house
 from tests.agent_server.house import REACT, SINGLE, Piece
 from tests.llm.wire_server import WireServer
 from tests.runs.scripted import Upstream, message, says
+from tests.usage.conftest import postgres_url, url
+
+__all__ = ["postgres_url", "url"]
 
 STRICT = REACT.replace("approvals: []", "approvals: [look]")
 
