@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 
-from service.errors import BudgetExceeded, ModelKeyRefused, ModelRejected, RunCancelled
+from service.errors import BudgetExceeded, ModelError, RunCancelled, RunLimit, SlipwayError
 from service.llm.client import ModelCall, ModelClient, ModelReply, ModelRequest, TextDelta
 
-SPENT = 402  # a cap is reached
+# Refusals of the run and not of the call, by HTTP status.
+_REFUSALS: Mapping[int | None, tuple[type[SlipwayError], str]] = {
+    401: (RunCancelled, "The run has ended, or another attempt executes it."),
+    402: (BudgetExceeded, "A spending cap of the run is reached."),
+    403: (RunLimit, "The run may make no more model calls."),
+}
 
 
 class GatewayClient:
-    """`ModelClient` around another. Raises `BudgetExceeded` at a cap, `RunCancelled` where the run token is refused."""
+    """`ModelClient` around another, with the token of a run.
+
+    Raises `BudgetExceeded` at a cap, `RunLimit` after the run's last call, `RunCancelled` where the token is refused.
+    """
 
     def __init__(self, inner: ModelClient) -> None:
         self._inner = inner
@@ -36,9 +44,8 @@ class GatewayClient:
 def _refusals_of_the_run(call: ModelCall) -> Iterator[None]:
     try:
         yield
-    except ModelKeyRefused:
-        raise RunCancelled("The run has ended, or another attempt executes it.") from None
-    except ModelRejected:
-        if call.progress.refusal == SPENT:
-            raise BudgetExceeded("A spending cap of the run is reached.") from None
-        raise
+    except ModelError:
+        if (refusal := _REFUSALS.get(call.progress.refusal)) is None:
+            raise
+        error, detail = refusal
+        raise error(detail) from None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,8 @@ AGENTS = {
     "research": "How does delta sync find changed blocks? Why is a sync no backup?",
     "writer": "Write a reply from these notes: The invoice was sent twice. Only one of them is due.",
     "assistant": "What is 17 * 23?",
+    "support": "How do I reset my password?",
+    "analyst": "How many orders were there in 2025?",
 }
 
 
@@ -45,9 +49,14 @@ class Recorder:
         whole(answer.content, answer.status_code)(exchange)
 
     def take(self) -> list[dict[str, Any]]:
-        """Return the bodies so far, without the id of the user, which is not told to a piece; forget them."""
+        """Return the bodies so far; forget them.
+
+        Without the id of the user, which is not told to a piece, and without the ids that the model gives its calls.
+        """
         bodies, self.bodies = self.bodies, []
-        return [{name: value for name, value in body.items() if name != "metadata"} for body in bodies]
+        told = [{name: value for name, value in body.items() if name != "metadata"} for body in bodies]
+        same: list[dict[str, Any]] = json.loads(re.sub(r"toolu_\w+", "toolu", json.dumps(told)))
+        return same
 
 
 @pytest.fixture
