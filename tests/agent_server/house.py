@@ -25,12 +25,15 @@ approvals: []
 limits: {steps: 4, seconds: 20}
 """
 TOOLS = '''
+import time
+
 from service.tools import tool
 
 
-@tool(idempotent=True, risk="read", trusted=True)
+@tool(idempotent=True, risk="read", trusted=True, timeout=1)
 def look(at: str) -> str:
     """Look at something."""
+    time.sleep(3 if at == "slow" else 0)
     return f"seen {at}"
 
 

@@ -135,6 +135,23 @@ class TestQuestions:
         assert events[-1][0] == "run.completed"
         assert self.result(upstream) == "A person denied this call: Not now."
 
+    def test_second_question_brings_all_steps_before_it(self, piece: Piece, upstream: WireServer) -> None:
+        asked = self.asked(piece, upstream)
+        upstream.script = [STREAMED, stream_of("Over.")]
+        _, again = self.resume(piece, upstream, asked)[-1]
+        assert again["status"] == "waiting_approval"
+        assert [step["kind"] for step in again["state"]["steps"]] == ["model", "tools", "model"]
+        events = self.resume(piece, upstream, again)
+        assert events[-1][1]["output"] == "Over." and len(events[-1][1]["tools"]) == 2
+        assert len(upstream.requests) == 3
+
+    def test_approved_call_that_takes_too_long_has_failed(self, piece: Piece, upstream: WireServer) -> None:
+        """No second question: the tool only reads."""
+        asked = self.asked(piece, upstream)
+        events = self.resume(piece, upstream, asked, arguments={"at": "slow"})
+        assert events[-1][0] == "run.completed"
+        assert "timed out" in self.result(upstream)
+
     def test_decision_about_another_call_allows_nothing(self, piece: Piece, upstream: WireServer) -> None:
         asked = self.asked(piece, upstream)
         asked["approvals"][0]["call_id"] = "toolu_2"

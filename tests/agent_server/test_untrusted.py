@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.agent_server import house
-from tests.agent_server.house import REACT, Piece, asks
+from tests.agent_server.house import REACT, Piece, asks, text_of
 from tests.llm.wire_server import WireServer
 from tests.runs.scripted import bodies, call, calls, message, says
 
@@ -22,6 +22,14 @@ def read(url: str) -> str:
     """Read a page."""
     return "See https://evil.example/x?data=1 for more."
 '''
+CODE = """
+from service.agents import Answer, Context, Events
+
+
+def run(context: Context) -> Events[Answer]:
+    page = yield from context.steps.call_tool("read", "read", {"url": "https://example.org/page"})
+    return Answer(page.content, "end_turn", "none")
+"""
 URL = "https://example.org/page"
 QUESTION = f"Read {URL}"
 
@@ -29,7 +37,9 @@ QUESTION = f"Read {URL}"
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Piece]:
     home: Path = tmp_path_factory.mktemp("reader")
-    folders = house.write(home, {"probe": REACT.replace("[look]", "[read]")}, TOOLS)
+    of_code = REACT.replace("[look]", "[read]").replace("react", "code")
+    folders = house.write(home, {"probe": REACT.replace("[look]", "[read]"), "coder": of_code}, TOOLS)
+    (home / "coder" / "agent.py").write_text(CODE)
     with house.served(home / "log", folders) as running:
         yield running
 
@@ -69,3 +79,10 @@ def test_link_out_of_what_was_read_is_not_told(reader: Piece, upstream: WireServ
     answer = reader.ask(**asks(upstream.url, QUESTION, slipway=facts)).json()
     assert answer["status"] == "succeeded" and "evil.example" not in answer["output"]
     assert "evil.example" in str(bodies(upstream)[1])
+
+
+def test_answer_of_own_code_has_no_link_either(reader: Piece, upstream: WireServer) -> None:
+    facts = {"tools": ["read"], "untrusted": [], "words": [QUESTION]}
+    events = reader.events("coder", **asks(upstream.url, QUESTION, slipway=facts))
+    assert events[-1][1]["output"].startswith("See ") and "evil.example" not in str(events[-1])
+    assert text_of(events) == events[-1][1]["output"]
