@@ -31,6 +31,16 @@ def claude(settings: Settings) -> ClaudeClient:
     )
 
 
+def gateway(base_url: str, run_token: str, timeout: float, connect_timeout: float) -> GatewayClient:
+    """Build the client of one run, whose calls another Slipway makes, holds and settles.
+
+    That one retries what the model refuses; here one retry is for a replica that is lost. `timeout` and
+    `connect_timeout` are in seconds, as of `ClaudeClient`.
+    """
+    calls = ClaudeClient(run_token, base_url, timeout, connect_timeout, GATEWAY_CONNECTIONS)
+    return GatewayClient(RetryingClient(calls, 1, GATEWAY_FAILURES, GATEWAY_RECOVERY, lambda attempt: None))
+
+
 class ModelClients(NamedTuple):
     """Clients of one process: `calls` for the model calls of runs, `batches` for the provider's batches."""
 
@@ -45,13 +55,3 @@ def build(settings: Settings, infra: Infra) -> ModelClients:
     failures, recovery = settings.breaker_failures, settings.breaker_recovery
     calls = RetryingClient(upstream, settings.model_retries, failures, recovery, infra.observer.attempt)
     return ModelClients(calls, upstream, calls.breakers)
-
-
-def gateway(base_url: str, run_token: str, timeout: float, connect_timeout: float) -> GatewayClient:
-    """Build the client of one run, whose calls another Slipway makes, holds and settles.
-
-    That one retries what the model refuses; here one retry is for a replica that is lost. `timeout` and
-    `connect_timeout` are in seconds, as of `ClaudeClient`.
-    """
-    calls = ClaudeClient(run_token, base_url, timeout, connect_timeout, GATEWAY_CONNECTIONS)
-    return GatewayClient(RetryingClient(calls, 1, GATEWAY_FAILURES, GATEWAY_RECOVERY, lambda attempt: None))
