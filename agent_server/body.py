@@ -82,7 +82,7 @@ class Cancel(Part):
 
 
 class Ask(Part):
-    """Run that is asked for. Without `slipway` all that it brings counts as untrusted."""
+    """Run that is asked for. Without `slipway` it has no tools, and all that it brings counts as untrusted."""
 
     input: str
     messages: Annotated[list[Message], Field(min_length=1)]
@@ -117,7 +117,7 @@ class Ask(Part):
             request=request,
             messages=tuple(message.model_dump() for message in self.messages),
             taint=self._taint(),
-            tools=self.slipway.tools if self.slipway else None,
+            tools=self.slipway.tools if self.slipway else (),
             stored=[step.model_dump() for step in resume.state.steps] if resume else (),
             decisions=[decision.model_dump() for decision in resume.decisions] if resume else (),
             streams=streams,

@@ -42,6 +42,11 @@ class Taint:
         return tuple(sorted(self._texts))
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """The user's own words."""
+        return tuple(self._words)
+
+    @property
     def hosts(self) -> frozenset[str]:
         """Hosts in the user's own words."""
         return frozenset().union(*map(hosts_in, self._words))

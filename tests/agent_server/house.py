@@ -16,6 +16,7 @@ from service.types import now_ms, rfc3339
 from tests.conftest import PYTHON, free_port, process, wait_until
 
 TOKEN = "the operator's own"
+EVERY_TOOL = ["look", "read", "search_knowledge", "fetch", "calculator", "query_table"]
 SINGLE = "description: A test agent.\npattern: single\ntier: {default: simple, ask: false}\n"
 REACT = """description: A test agent.
 pattern: react
@@ -83,6 +84,7 @@ def asks(gateway: str, text: str = "Do it.", **fields: Any) -> dict[str, Any]:
         "base_url": gateway,
         "deadline": rfc3339(now_ms() + 60_000),
         "resume": None,
+        "slipway": {"tools": EVERY_TOOL, "untrusted": [], "words": [text]},
     }
     return {**given, **fields}
 

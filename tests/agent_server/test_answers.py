@@ -72,9 +72,11 @@ def test_tools_of_the_folder_are_called(piece: Piece, upstream: WireServer) -> N
     assert (returned["tool_use_id"], returned["content"]) == ("toolu_1", "seen it")
 
 
-def test_tool_that_the_user_may_not_use_is_not_offered(piece: Piece, upstream: WireServer) -> None:
+@pytest.mark.parametrize("facts", [None, {"tools": [], "untrusted": [], "words": []}])
+def test_tool_that_the_user_may_not_use_is_not_offered(
+    piece: Piece, upstream: WireServer, facts: dict[str, Any] | None
+) -> None:
     upstream.script = [LOOKS, message(says("I could not."))]
-    facts = {"tools": [], "untrusted": [], "words": []}
     answer = piece.ask("looker", **asks(upstream.url, slipway=facts)).json()
     assert answer["tools"][0]["ok"] is False
     assert "tools" not in bodies(upstream)[0]

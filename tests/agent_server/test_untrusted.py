@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
+from agent_server.body import Ask
+from service.guardrails.taint import Taint
+from service.runs.alone.facts import facts_of
 from tests.agent_server import house
 from tests.agent_server.house import REACT, Piece, asks, text_of
+from tests.agents.house import load
 from tests.llm.wire_server import WireServer
 from tests.runs.scripted import bodies, call, calls, message, says
 
@@ -53,7 +57,7 @@ def ask(reader: Piece, upstream: WireServer, facts: dict[str, Any] | None) -> di
 @pytest.mark.parametrize(
     "facts",
     [
-        None,
+        {"tools": ["read"], "untrusted": ["context"], "words": []},
         {"tools": ["read"], "untrusted": ["context"], "words": ["Something else."]},
     ],
 )
@@ -86,3 +90,16 @@ def test_answer_of_own_code_has_no_link_either(reader: Piece, upstream: WireServ
     events = reader.events("coder", **asks(upstream.url, QUESTION, slipway=facts))
     assert events[-1][1]["output"].startswith("See ") and "evil.example" not in str(events[-1])
     assert text_of(events) == events[-1][1]["output"]
+
+
+def test_facts_of_a_run_are_those_that_are_read(tmp_path: Path) -> None:
+    house.write(tmp_path, {"probe": REACT.replace("[look]", "[read]")}, TOOLS)
+    taint = Taint()
+    taint.trust(QUESTION)
+    taint.add("context", "Some data.")
+    facts = facts_of(load(tmp_path).agents["probe"], taint)
+    order = Ask.model_validate(asks("http://127.0.0.1:1", QUESTION, slipway=facts)).order(
+        "probe", streams=True
+    )
+    assert order.tools == ["read"]
+    assert (order.taint.sources, order.taint.words) == (("context",), (QUESTION,))

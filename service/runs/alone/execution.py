@@ -41,15 +41,15 @@ Steps = Sequence[Mapping[str, Any]]  # `kind`, `name` and `reply` of each step
 class Order:
     """Run that another Slipway asks for. `messages`: history and turn, as its model is to see them.
 
-    `stored` are the steps up to a question, `decisions` the answers to it. `tools` are those that its user may use;
-    None: all. `streams`: the text is told as it arrives.
+    `stored` are the steps up to a question, `decisions` the answers to it. `tools` are those that its user may use.
+    `streams`: the text is told as it arrives.
     """
 
     run_id: str
     request: RunRequest
     messages: tuple[Message, ...]
     taint: Taint
-    tools: Sequence[str] | None = None
+    tools: Sequence[str] = ()
     stored: Steps = ()
     decisions: Steps = ()
     streams: bool = True
@@ -70,9 +70,8 @@ class AloneExecution:
         Never raises: a failure is an answer too.
         """
         handle.limit(agent.limits.seconds, agent.limits.model_seconds)
-        if order.tools is not None:
-            permitted = {name: tool for name, tool in agent.tools.items() if name in order.tools}
-            agent = replace(agent, tools=permitted)
+        permitted = {name: tool for name, tool in agent.tools.items() if name in order.tools}
+        agent = replace(agent, tools=permitted)
         journal, attempt = _attempt(agent, order, handle, tell)
         try:
             answer = _to_the_end(self._answer(agent, order, client, attempt))
@@ -89,6 +88,7 @@ class AloneExecution:
         self, agent: AgentDefinition, order: Order, client: ModelClient, attempt: Attempt
     ) -> Events[Answer]:
         tools = AloneTools(self._runner, order.decisions)
+        # No money and no batches: `AloneSteps` reaches neither.
         dependencies = StepDependencies(client, self._prices, tools, None, None, Observer())  # type: ignore[arg-type]
         steps = AloneSteps(dependencies, agent, attempt)
         context = Context(agent, order.request, order.messages, agent.prompt, steps)
