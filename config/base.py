@@ -34,6 +34,11 @@ class Settings(Saving):
         description="Installed packages whose agents and tools may be used, names separated by commas, such as "
         "`acme-agents`: their code runs in this service; empty: none",
     )
+    remote_agents: str = Field(
+        "",
+        description="Agents of AGENTS_DIR that run elsewhere, by `python -m agent_server`: names with addresses, as "
+        "`research=http://research:9100/research`, separated by commas; see docs/multi-agent.md; empty: none",
+    )
     database_url: str = Field(
         "",
         repr=False,

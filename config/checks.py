@@ -50,6 +50,13 @@ def rate_limit(text: str) -> str:
     return text
 
 
+def agent_elsewhere(text: str) -> str:
+    """Check an agent with its address: `research=http://research:9100/research`."""
+    if not re.fullmatch(r"[a-z][a-z0-9_-]{0,63}=https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~/-]*)?", text):
+        raise ValueError("is not an agent and its address, such as research=http://research:9100/research")
+    return text
+
+
 def origin(text: str) -> str:
     """Check an origin as browsers send it: `https://name` or with a port, or `*` for all."""
     if text != "*" and not re.fullmatch(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?", text):

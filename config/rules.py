@@ -112,6 +112,11 @@ class Rules(BaseModel):
     def _hosts(cls, text: str) -> str:
         return ",".join(checks.place(one) for one in map(str.strip, text.split(",")) if one)
 
+    @field_validator("remote_agents", check_fields=False)
+    @classmethod
+    def _agents_elsewhere(cls, text: str) -> str:
+        return ",".join(checks.agent_elsewhere(one) for one in map(str.strip, text.split(",")) if one)
+
     @field_validator("cors_origins", check_fields=False)
     @classmethod
     def _origins(cls, text: str) -> str:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from service.agents.catalog import AgentCatalog
+from service.agents.elsewhere import addresses_of
 from service.agents.last_good import LastGood
 from service.agents.loader import Available
 from service.agents.packages import packaged_agents
@@ -34,7 +35,8 @@ def build(settings: Settings, infra: Infra, prices: PriceTable) -> AgentCatalog:
     tools = PackageTools(packages)
     packaged = packaged_agents(packages, tools)
     own = sources(settings.fetch_hosts.split(","))
-    available = Available(PATTERNS, (tools, *own), models, prices)
+    addresses = addresses_of(settings.remote_agents)
+    available = Available(PATTERNS, (tools, *own), models, prices, addresses)
     if not settings.reload:
         return AgentCatalog(settings.agents_dir, available, packaged)
     with suppress(OSError):  # reported by the first write into it that fails

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from service.agents.definitions import AgentDefinition, FolderFault
+from service.agents.elsewhere import nowhere_faults
 from service.agents.files import Stamp, folders_of, stamp_of, version_of
 from service.agents.last_good import LastGood
 from service.agents.loader import Available, Loaded, load_folder
@@ -83,7 +84,8 @@ class AgentCatalog:
         packages = self.packaged.faults_beside(folders_of(self._dir))
         now = self._now
         loaded = (fault for entry in now.entries.values() for fault in entry.loaded.faults)
-        return (*packages, *loaded, *now.of_trees)
+        nowhere = nowhere_faults(self._available.addresses, now.entries)
+        return (*packages, *nowhere, *loaded, *now.of_trees)
 
     @property
     def warnings(self) -> tuple[FolderFault, ...]:

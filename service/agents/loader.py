@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from service.agents.checks import eval_findings, folder_warnings, spec_findings
 from service.agents.definitions import AgentDefinition, Finding, FolderFault
+from service.agents.elsewhere import elsewhere
 from service.agents.files import version_of
 from service.agents.marked_yaml import MarkedYaml, YamlFault, YamlFaults
 from service.agents.own_code import CODE, Program, load_program
@@ -36,12 +37,16 @@ _EVALS = TypeAdapter(tuple[EvalCase, ...])
 
 @dataclass(frozen=True)
 class Available:
-    """References a folder may make: patterns by name, tool sources, the service's model of each tier, prices."""
+    """References a folder may make: patterns by name, tool sources, the service's model of each tier, prices.
+
+    `addresses`: of agents that run elsewhere, by name.
+    """
 
     patterns: Mapping[str, PatternModule]
     sources: Sequence[ToolSource]
     models: Mapping[Tier, str]
     prices: PriceTable
+    addresses: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def schema(self) -> TypeAdapter[AgentSpec]:
@@ -117,6 +122,8 @@ class _Folder:
             **given,
         )
         found += folder_warnings(agent, spec, self._available.prices)
+        if agent.id in self._available.addresses:
+            agent = elsewhere(agent, self._available.addresses[agent.id], self._available.patterns)
         return Loaded(version, agent, warnings=tuple(self._warning(document, one) for one in found))
 
     def _yaml(self, file: str) -> MarkedYaml:

@@ -33,6 +33,11 @@ class CallProgress:
     billable: bool = False  # the provider may bill it
     usage: Usage | None = None  # reported by the stream before it broke
     text: str = ""  # received before the break, for a usage estimate
+    refusal: int | None = None  # HTTP status by which the call was refused
+
+    def refused(self, status: int) -> None:
+        """Record a refusal, which nobody bills."""
+        self.billable, self.refusal = False, status
 
 
 class ModelCall:

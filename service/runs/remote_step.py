@@ -1,4 +1,4 @@
-"""Step of a run that a remote agent takes: asked, told as it answers, stored; its questions are approvals of the run."""
+"""Step of a run that a remote agent takes: asked, told as it answers, stored; its questions are approvals."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class ToolExecution:
         calls, questions = self._calls(agent, run, reply, attempt.taint)
         ids = {call.id for call in calls}
         for row in questions:
-            if row["call_id"] in ids and isdecided(row):
+            if row["call_id"] in ids and is_decided(row):
                 journal.publish_after_commit(Event.APPROVAL_DECIDED, decided(row))
         pending = [row["id"] for row in questions if row["status"] == "pending"]
         yield from self._ask_first(run, journal, started, calls, pending)

@@ -62,6 +62,7 @@ def test_every_setting_may_come_from_a_file(name: str, tmp_path: Path) -> None:
         "budget_run_usd": "1.50",
         "budget_workspace_day_usd": "1.50",
         "cors_origins": "https://app.example.com",
+        "remote_agents": "research=http://research:9100/research",
         "oidc_issuer": "https://login.example.com",
         "public_url": "https://agents.example.com",
         "oidc_roles": "admins:admin",

@@ -12,7 +12,18 @@ import pytest
 
 from tests.conftest import ROOT
 
-CODE = ("service", "config", "launcher", "offline_model", "migrations", "scripts", "tests", "nginx", "agents")
+CODE = (
+    "service",
+    "config",
+    "launcher",
+    "offline_model",
+    "agent_server",
+    "migrations",
+    "scripts",
+    "tests",
+    "nginx",
+    "agents",
+)
 BESIDE = ("*.py", "Makefile", ".importlinter", "docker-compose.yml", "requirements*.in", "docs/settings.md")
 # Folders that a path on these pages may begin below: `runs/bulkhead.py`, `spec.py`.
 FROM = (

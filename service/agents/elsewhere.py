@@ -1,0 +1,29 @@
+"""Agents of the catalog that run elsewhere: the folder stays, its pattern's steps are taken at an address."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+
+from service.agents.definitions import AgentDefinition, FolderFault
+from service.agents.pattern import PatternModule
+
+REMOTE = "remote"  # the pattern that asks an address
+SETTING = "REMOTE_AGENTS"
+
+
+def addresses_of(setting: str) -> Mapping[str, str]:
+    """Return the addresses by agent; the setting is `name=URL`, separated by commas."""
+    return dict(one.split("=", 1) for one in setting.split(",") if one)
+
+
+def elsewhere(agent: AgentDefinition, address: str, patterns: Mapping[str, PatternModule]) -> AgentDefinition:
+    """Return the agent as one that is asked at an address; its tools, limits and cache stay what its folder says."""
+    options = patterns[REMOTE].Options.model_validate({REMOTE: {"url": address}})
+    return replace(agent, pattern=REMOTE, options=options, program=None)
+
+
+def nowhere_faults(addresses: Mapping[str, str], folders: Collection[str]) -> Iterator[FolderFault]:
+    """Find addresses of agents that have no folder."""
+    for name in addresses.keys() - set(folders):
+        yield FolderFault(name, SETTING, 0, name, "there is no folder of this agent")
