@@ -23,7 +23,7 @@ from service.runs.approval_requests import ApprovalRequests, required
 from service.runs.attempt import Attempt
 from service.runs.journal import PATIENCE, Journal
 from service.runs.journal_codec import encode_result
-from service.runs.proposed_calls import Call, proposed, side_by_side
+from service.runs.proposed_calls import Call, is_decided, proposed, side_by_side
 from service.runs.slots import HandedOver, Handle
 from service.store import approvals, keys, tool_calls
 from service.store.database import Database, Row, Transaction

@@ -89,7 +89,7 @@ class AloneExecution:
     ) -> Events[Answer]:
         tools = AloneTools(self._runner, order.decisions)
         # No money and no batches: `AloneSteps` reaches neither.
-        dependencies = StepDependencies(client, self._prices, tools, None, None, Observer())  # type: ignore[arg-type]
+        dependencies = StepDependencies(client, self._prices, tools, None, None, Observer(), None)  # type: ignore[arg-type]
         steps = AloneSteps(dependencies, agent, attempt)
         context = Context(agent, order.request, order.messages, agent.prompt, steps)
         answer = yield from PATTERNS[agent.pattern].run(context)
