@@ -241,6 +241,7 @@ class _Call:
             settlement.work(tx)
             ended = {
                 "state": rows.FAILED if reply is None else rows.DONE,
+                "model": self._request.model if reply is None else reply.model,
                 "usage": list(settlement.usage) if held else None,
                 "source": settlement.source,
                 "cost_nano": settlement.cost if held else 0,
