@@ -112,7 +112,7 @@ def test_cap_stops_all_pieces_together(
         agents_dir=ROOT / "agents",
         budget_user_day_usd=cap,
     ) as door:
-        runs = [door.run(agent=AGENTS[number % 2]) for number in range(6)]
+        runs = [door.run(agent=AGENTS[number % 2]) for number in range(18)]
         with ThreadPoolExecutor(6) as pool:
             answers = list(pool.map(lambda run: pieces.ask(run.agent, **body(door, run)).json(), runs))
         codes = {answer.get("error", {}).get("code") for answer in answers}
