@@ -16,7 +16,7 @@ from service.store.database import Database
 from service.store.schema import holds, ledger
 from service.usage.ledger import check
 from service.usage.prices import PriceTable
-from tests.agent_server.house import Piece
+from tests.agent_server.house import TOKEN, Piece
 from tests.conftest import ROOT, Model, RedisServer, Slipway, model_server, slipway_server
 
 QUESTION = "How does delta sync find changed blocks? Why is a sync no backup?"
@@ -83,9 +83,11 @@ def room(
     """A Slipway that has `research` and `writer` in itself, or asks the piece for them."""
     elsewhere = {}
     if piece is not None:
+        host = urlsplit(piece.url).netloc
         elsewhere = {
             "REMOTE_AGENTS": f"research={piece.url}/research,writer={piece.url}/writer",
-            "REMOTE_HOSTS": urlsplit(piece.url).netloc,
+            "REMOTE_HOSTS": host,
+            "REMOTE_CREDENTIALS": f"{host}={TOKEN}",
         }
     with (
         model_server() as model,

@@ -16,14 +16,14 @@ from tests.agent_server.house import Piece
 from tests.agent_server.room import Room, room
 from tests.conftest import ROOT, RedisServer, children_of, wait_until
 
-SAME = ("status", "output", "sources", "stop_reason", "model")
+SAME = ("status", "output", "sources", "stop_reason")
 
 
 @pytest.fixture
 def pieces(tmp_path: Path) -> Iterator[Piece]:
-    """`research` and `writer`, as one program; without a token, since it listens on this machine only."""
+    """`research` and `writer`, as one program."""
     folders = [ROOT / "agents" / name for name in ("research", "writer")]
-    with house.served(tmp_path / "pieces.log", folders, AGENT_SERVER_TOKEN="") as running:
+    with house.served(tmp_path / "pieces.log", folders) as running:
         yield running
 
 
