@@ -1,7 +1,7 @@
 # `make help` lists the targets. Everything runs in .venv, which is created and updated automatically.
 PY := .venv/bin/python
 # Tests that need another program, minutes or a machine of their own: `make test-all` runs these too.
-FAST := not (nginx or browser or chaos or grown or image or slow)
+FAST := not (nginx or browser or chaos or grown or image or slow or examples)
 # Test files run in parallel, since most of their time is waiting. One at a time, for a debugger: make test ARGS=-n0
 JOBS := 3
 ARGS :=
