@@ -86,7 +86,7 @@ def _questions(told: Any) -> list[Question]:
             (one.get("call_id"), one.get("name"), one.get("arguments", {})) if isinstance(one, dict) else ()
         )
         match call:
-            case str(call_id), str(name), dict(arguments) if 0 < len(call_id) <= 40 and is_name(name):
+            case str(call_id), str(name), dict(arguments) if is_name(call_id) and is_name(name):
                 found.append(Question(call_id, name, arguments))
             case _:
                 raise RemoteFailed("The remote agent asks for an approval that cannot be read.")

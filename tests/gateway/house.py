@@ -111,10 +111,12 @@ _told: dict[int, list[RunEvent]] = {}
 
 
 @contextmanager
-def gateway(home: Path, redis_url: str, script: Any = says_hello, **settings: Any) -> Iterator[Gateway]:
+def gateway(
+    home: Path, redis_url: str, script: Any = says_hello, specs: dict[str, str] | None = None, **settings: Any
+) -> Iterator[Gateway]:
     api = MessagesApi(script)
     try:
-        with inside.services(home, redis_url, api.url, {"probe": SPEC}, **settings) as wired:
+        with inside.services(home, redis_url, api.url, specs or {"probe": SPEC}, **settings) as wired:
             server = make_server("127.0.0.1", 0, create_app(wired.settings, wired), threaded=True)
             thread = threading.Thread(target=server.serve_forever, daemon=True)
             thread.start()

@@ -1,0 +1,73 @@
+"""Workers lost while a remote agent works: the next attempt asks again, clients get every event once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from service.types import Event
+from tests.llm.wire_server import Exchange, whole
+from tests.remote.house import SUCCEEDED, Far, completed, event, streams, text
+from tests.runs.killed import assert_whole, told_with_a_loss
+
+CALLED = event("tool.called", {"call_id": "c1", "name": "look", "arguments": {}})
+FINISHED = event("tool.finished", {"call_id": "c1", "ok": True, "ms": 1, "preview": ""})
+
+
+def test_next_attempt_asks_again_under_the_same_key_and_tells_nothing_twice(far_in_each: Far) -> None:
+    far = far_in_each
+    far.service.otherwise = streams(CALLED, FINISHED, text("Good "), text("day."), completed())
+    events = told_with_a_loss(far.services, far.service, within=1)
+    assert_whole(events)
+    assert [one.name for one in events].count(Event.TOOL_CALLED) == 1
+    keys = {one.headers["idempotency-key"] for one in far.service.requests}
+    attempts = [body["attempt"] for body in far.bodies]
+    assert len(keys) == 1 and attempts == [1, 2]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_kept_gateway_call_is_not_paid_again(far_in_each: Far, stream: bool) -> None:
+    far = far_in_each
+    statuses: list[int] = []
+
+    def calls(exchange: Exchange) -> None:
+        body: dict[str, Any] = {
+            "model": "claude-haiku-5-5",
+            "max_tokens": 50,
+            "messages": [{"role": "user", "content": "Hello"}],
+            "stream": stream,
+        }
+        statuses.append(far.door.post(exchange.json["run_token"], body).status_code)
+        whole(SUCCEEDED)(exchange)
+
+    far.service.otherwise = calls
+    run = far.ask()
+    spent = far.door.spent
+    assert run.status == "succeeded" and spent > 0
+
+    lost: list[Any] = []
+
+    def calls_and_loses(exchange: Exchange) -> None:
+        """The first attempt's worker is lost after the call: the second repeats it."""
+        first = not lost
+        calls_of = far.door.post(
+            exchange.json["run_token"],
+            {"model": "claude-haiku-5-5", "max_tokens": 51, "messages": [{"role": "user", "content": "Hi"}]},
+        )
+        assert calls_of.status_code == 200
+        if first:
+            lost.append(calls_of)
+            [handle] = far.services.runs.execution.slots.all()
+            assert far.services.runs.execution.take_up(handle.run_id)
+        else:
+            assert calls_of.content == lost[0].content and calls_of.headers["X-Cost-USD"] == "0.000000"
+        whole(SUCCEEDED)(exchange)
+
+    far.service.otherwise = calls_and_loses
+    events = far.stream()
+    assert [one.name for one in events if one.name.is_last] == [Event.RUN_COMPLETED]
+    assert statuses == [200] and far.door.held == 0
+    assert far.door.spent < 3 * spent  # two calls in all
+    run = far.services.runs.queries.get(events[-1].data["run_id"])
+    assert run.cost_nano == far.door.spent - spent
