@@ -57,6 +57,11 @@ def body_of(task: RemoteTask) -> bytes:
     )
 
 
+def cancel_of(task_id: str) -> bytes:
+    """Build the request that cancels a task."""
+    return orjson.dumps({"jsonrpc": "2.0", "id": task_id, "method": "CancelTask", "params": {"id": task_id}})
+
+
 def read(answer: StreamedAnswer) -> Iterator[RemoteEvent | RemoteAnswer]:
     """Yield the text of artifacts as it arrives, and last the answer. Raises `RemoteFailed`."""
     kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -86,6 +91,7 @@ class _Task:
             self.answer = RemoteAnswer("succeeded", self._output)
         elif isinstance(task := result.get("task"), dict):
             self._id, self._context = str(task.get("id", ""))[:128], str(task.get("contextId", ""))[:128]
+            yield RemoteEvent("task", {"id": self._id})
             for artifact in task.get("artifacts") or ():
                 if isinstance(artifact, dict):
                     yield from self._add(_text(artifact.get("parts")))

@@ -94,6 +94,7 @@ class Exchange:
         self._silence = silence
         self._told: queue.Queue[RemoteEvent | RemoteAnswer | Exception] = queue.Queue(MAX_WAITING)
         self._closed = threading.Event()
+        self._task_id = ""  # A2A's, once it is told
         self._abort: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._work, name="remote-agent", daemon=True)
         self._thread.start()
@@ -124,18 +125,29 @@ class Exchange:
                 self._cancel()
 
     def _cancel(self) -> None:
-        url, body = self._task.url.rstrip("/") + "/cancel", {"run_id": self._task.body["run_id"]}
+        """Send the protocol's cancellation. Raises `AddressRefused` and `NoAnswer`."""
+        url, body = self._task.url, orjson.dumps({"run_id": self._task.body["run_id"]})
         if self._protocol == "post":
-            headers = {"Content-Type": "application/json", **self._client.hosts.bearer(url)}
-            with self._client.transport(url).stream(
-                "POST", url, headers, orjson.dumps(body), seconds=CANCEL_SECONDS
-            ):
-                pass
+            url = f"{url.rstrip('/')}/cancel"
+        elif self._task_id:
+            body = a2a.cancel_of(self._task_id)
+        else:
+            return
+        headers = {
+            "Content-Type": "application/json",
+            "A2A-Version": a2a.VERSION,
+            **self._client.hosts.bearer(url),
+        }
+        with self._client.transport(url).stream("POST", url, headers, body, seconds=CANCEL_SECONDS):
+            pass
 
     def _work(self) -> None:
         try:
             for told in self._told_by_remote():
-                self._put(told)
+                if isinstance(told, RemoteEvent) and told.kind == "task":
+                    self._task_id = told.data["id"]
+                else:
+                    self._put(told)
         except SlipwayError as error:
             self._put(error)
         except Exception:  # such as recursion in its JSON

@@ -26,9 +26,12 @@ class RemoteTask:
 
 
 class RemoteEvent(NamedTuple):
-    """Event on the way to an answer: `text` `{"text"}`, `tool_called` or `tool_finished`, as in our own stream."""
+    """Event on the way to an answer: `text` `{"text"}`, `tool_called` or `tool_finished`, as in our own stream.
 
-    kind: Literal["text", "tool_called", "tool_finished"]
+    `task` `{"id"}`: the name under which the agent can be told of a cancellation.
+    """
+
+    kind: Literal["text", "tool_called", "tool_finished", "task"]
     data: Mapping[str, Any]
 
 

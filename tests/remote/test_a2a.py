@@ -1,0 +1,106 @@
+"""Remote agents over A2A 1.0, before the official SDK's own server; and answers that break its rules."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.types import Event
+from tests.conftest import RedisServer
+from tests.llm.wire_server import close, whole
+from tests.remote import a2a_server, house
+from tests.remote.a2a_server import Executor
+from tests.remote.house import Far, spec, streams
+from tests.remote.test_questions import decide
+from tests.runs import inside
+
+Talking = tuple[Far, Executor]
+
+
+@pytest.fixture
+def talking(tmp_path: Path, redis_server: RedisServer) -> Iterator[Talking]:
+    with a2a_server.serving() as (url, executor):
+        probe = spec(url, protocol="a2a", silence_seconds=5)
+        place = url.removeprefix("http://").partition("/")[0]
+        with house.gateways.gateway(
+            tmp_path, redis_server.url, specs={"probe": probe}, remote_hosts=place
+        ) as door:
+            yield Far(door.services, None, door), executor  # type: ignore[arg-type]
+
+
+def test_artifacts_are_the_answer_told_as_they_come(talking: Talking) -> None:
+    far, executor = talking
+    events = far.stream("Hello?")
+    pieces = [one.data["text"] for one in events if one.name is Event.TEXT_DELTA]
+    assert pieces == ["Good ", "day."] and events[-1].data["output"] == "Good day."
+    [metadata] = executor.metadata
+    assert metadata["slipway"]["run_token"].startswith("slr_")
+    assert metadata["slipway"]["base_url"]
+
+
+def test_input_required_is_an_approval(talking: Talking) -> None:
+    far, _ = talking
+    run = far.ask("asks first")
+    assert run.status == "waiting_approval"
+    decide(far, run, comment="Yes")
+    run = far.again(run)
+    assert run.error is None and run.result["output"] == "You said Yes"  # type: ignore[index]
+
+
+def test_failed_task_is_a_failed_run_without_its_words(talking: Talking) -> None:
+    far, _ = talking
+    run = far.ask("fails always")
+    assert run.error["code"] == "remote_failed" and "SECRET" not in str(run.error)  # type: ignore[index]
+
+
+def test_cancel_reaches_the_task(talking: Talking) -> None:
+    far, executor = talking
+    ended: list[Any] = []
+    thread = threading.Thread(target=lambda: ended.append(far.ask("hangs")))
+    thread.start()
+    assert executor.hanging.wait(10)
+    [handle] = far.services.runs.execution.slots.all()
+    far.services.runs.cancellation.cancel(far.services.runs.queries.get(handle.run_id))
+    thread.join(15)
+    assert ended[0].status == "cancelled" and executor.cancelled.wait(10)
+
+
+def rpc(result: Any) -> bytes:
+    import json
+
+    return f"data: {json.dumps({'jsonrpc': '2.0', 'id': 1, 'result': result})}\n\n".encode()
+
+
+WORKING = {"task": {"id": "t", "contextId": "c", "status": {"state": "TASK_STATE_WORKING"}}}
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        whole({"jsonrpc": "2.0", "id": 1, "error": {"code": -32601, "message": "SECRET"}}),
+        whole({"jsonrpc": "2.0", "id": 1, "result": WORKING}),
+        whole([1]),
+        streams(rpc(WORKING)),
+        streams(rpc(WORKING), then=close),
+        streams(b"data: {\n\n"),
+        streams(rpc([])),
+        streams(rpc({"task": {"status": {"state": "TASK_STATE_REJECTED"}}})),
+        streams(rpc({"artifactUpdate": {"artifact": {"parts": [{"text": "x" * 1_100_000}]}}})),
+    ],
+)
+def test_answer_that_breaks_the_rules_is_a_failed_run(
+    tmp_path: Path, redis_server: RedisServer, handler: Any
+) -> None:
+    with house.far(tmp_path, redis_server.url, handler, protocol="a2a") as far:
+        run = far.ask()
+        assert run.error["code"] == "remote_failed" and "SECRET" not in str(run.error)  # type: ignore[index]
+
+
+def test_message_without_a_task_is_an_answer(tmp_path: Path, redis_server: RedisServer) -> None:
+    message = {"message": {"messageId": "m", "role": "ROLE_AGENT", "parts": [{"text": "Good day."}]}}
+    with house.far(tmp_path, redis_server.url, streams(rpc(message)), protocol="a2a") as far:
+        assert inside.ask(far.services, "Hi", cache="bypass").result["output"] == "Good day."  # type: ignore[index]
