@@ -21,6 +21,14 @@ class RemoteSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    url: Annotated[str, Field(min_length=1, max_length=2_000), AfterValidator(_address)]
-    protocol: Literal["post", "a2a"] = "post"
-    silence_seconds: float = Field(default=60, gt=0, le=600)
+    url: Annotated[str, AfterValidator(_address)] = Field(
+        min_length=1,
+        max_length=2_000,
+        description="Pattern `remote` only: address of the service that answers",
+    )
+    protocol: Literal["post", "a2a"] = Field(
+        default="post", description="`post`, as docs/remote-agents.md has it, or `a2a`: A2A 1.0 over JSON-RPC"
+    )
+    silence_seconds: float = Field(
+        default=60, gt=0, le=600, description="Longest wait for the service's next byte, in seconds"
+    )

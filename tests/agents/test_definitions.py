@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import NoneType
 from typing import get_args
 
 import pytest
@@ -24,7 +25,7 @@ def test_the_bundled_agents_have_no_fault() -> None:
     catalog = load(ROOT / "agents")
     assert catalog.faults == ()
     assert set(catalog.agents) == {"analyst", "assistant", "newsroom", "research", "support", "writer"}
-    assert {agent.pattern for agent in catalog.agents.values()} == set(PATTERNS) - {"code"}
+    assert {agent.pattern for agent in catalog.agents.values()} == set(PATTERNS) - {"code", "remote"}
     assert all(len(agent.evals) >= 3 for agent in catalog.agents.values())
 
 
@@ -124,7 +125,8 @@ def rows(model: type[BaseModel], prefix: str = "") -> list[str]:
         found.append(f"| `{prefix}{name}` | {default} | {info.description} |")
         for inner in get_args(info.annotation):  # of a mapping, by names that the author chooses
             if isinstance(inner, type) and issubclass(inner, BaseModel):
-                found += rows(inner, f"{prefix}{name}.<name>.")
+                named = "" if NoneType in get_args(info.annotation) else "<name>."
+                found += rows(inner, f"{prefix}{name}.{named}")
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from service.agents.new_folder import patterns
 from service.agents.patterns import PATTERNS
 from service.app import create_app
 from tests.cli.house import env, whole
-from tests.conftest import ROOT
+from tests.conftest import PYTHON, ROOT, free_port, process, wait_until
 
 __all__ = ["env", "whole"]
 Flask_ = Callable[..., Result]
@@ -32,8 +33,8 @@ def folder(tmp_path: Path) -> Path:
 def flask(env: dict[str, str], whole: Flask, folder: Path) -> Iterator[Flask_]:
     """Run a command over agents of this test, as a new process does; over the database of `whole`."""
 
-    def run(*words: str, code: int = 0, stdin: str | None = None) -> Result:
-        app = create_app(load({**env, "AGENTS_DIR": str(folder)}))
+    def run(*words: str, code: int = 0, stdin: str | None = None, **settings: str) -> Result:
+        app = create_app(load({**env, "AGENTS_DIR": str(folder), **settings}))
         result = app.test_cli_runner().invoke(args=list(words), input=stdin)
         app.extensions["slipway"].close()
         assert result.exit_code == code, result.output + repr(result.exception)
@@ -52,7 +53,7 @@ def test_a_folder_without_agents_is_made(flask: Flask_, folder: Path) -> None:
     assert os.listdir(folder) == ["desk"]
 
 
-@pytest.mark.parametrize("pattern", patterns())
+@pytest.mark.parametrize("pattern", [name for name in patterns() if name != "remote"])
 def test_a_new_agent_has_no_faults_and_passes_its_evals(flask: Flask_, folder: Path, pattern: str) -> None:
     made = flask("agents", "new", "desk", "--pattern", pattern)
     first, *told = made.stdout.splitlines()
@@ -62,6 +63,19 @@ def test_a_new_agent_has_no_faults_and_passes_its_evals(flask: Flask_, folder: P
     assert {"agent.yaml", "prompt.md", "evals.yaml"} <= {path.name for path in (folder / "desk").iterdir()}
     passed = flask("agents", "eval", "desk").stdout.splitlines()
     assert passed[-1] == f"{len(passed) - 1} of {len(passed) - 1} passed." and len(passed) > 1
+
+
+def test_a_new_remote_agent_passes_its_evals_before_its_service(flask: Flask_, folder: Path) -> None:
+    flask("agents", "new", "desk", "--pattern", "remote")
+    desk, port = folder / "desk", free_port()
+    assert flask("agents", "check", "desk").stdout == "desk can be run.\n"
+    spec = (desk / "agent.yaml").read_text()
+    (desk / "agent.yaml").write_text(spec.replace("9100", str(port)))
+    command = [PYTHON, str(desk / "service.py")]
+    with process(command, {"PORT": str(port)}):
+        wait_until(lambda: socket.create_connection(("127.0.0.1", port), 1).close() is None, "the service")
+        passed = flask("agents", "eval", "desk", REMOTE_HOSTS=f"127.0.0.1:{port}").stdout
+    assert passed.splitlines()[-1] == "1 of 1 passed."
 
 
 def test_the_pattern_is_asked_for(flask: Flask_, folder: Path) -> None:

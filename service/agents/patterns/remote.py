@@ -19,9 +19,7 @@ class Options(PatternOptions):
     """Options of this pattern."""
 
     remote: RemoteSpec | None = Field(
-        default=None,
-        description="`remote`: `url` of the service, `protocol` (`post`, the default, or `a2a`) and `silence_seconds`, "
-        "its longest silence (60)",
+        default=None, description="Pattern `remote` only: the service that answers"
     )
 
 
