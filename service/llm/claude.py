@@ -33,6 +33,7 @@ from service.llm.upstream import unreached
 from service.types import Usage
 
 PROVIDER = "https://api.anthropic.com"
+NONE: Mapping[str, str] = {}
 OFFLINE_KEY = "offline"  # the SDK requires a key; the offline model accepts any
 LAST_BYTES_SECONDS = 0.5  # to read the end of the body after the last event
 POOL_SECONDS = 1.0  # longest wait for a free connection; failing early beats queueing
@@ -92,10 +93,14 @@ class ClaudeClient:
     def count_tokens(self, request: ModelRequest, call: ModelCall) -> int:
         """Count the request's input tokens with the API's token counter. Raises as `create` does."""
         body = _params(request)
-        fields = {name: body[name] for name in COUNTED if name in body}
+        return self.count({name: body[name] for name in COUNTED if name in body}, call)
+
+    def count(self, fields: Mapping[str, Any], call: ModelCall, headers: Mapping[str, str] = NONE) -> int:
+        """Count the tokens of a prompt, given as parameters of the API. Raises as `create` does."""
         messages = cast(Any, self._sdk.messages)
+        known = {"model": fields["model"], "messages": fields["messages"], "timeout": self._waits(call)}
         with our_errors(call), carrying(call):
-            raw = messages.with_raw_response.count_tokens(**fields, timeout=self._waits(call))
+            raw = messages.with_raw_response.count_tokens(**known, extra_body=fields, extra_headers=headers)
             return _counted(raw.http_response.content)
 
     def ping(self) -> None:

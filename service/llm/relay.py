@@ -11,6 +11,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from service.errors import ModelError
 from service.llm.call_errors import our_errors
 from service.llm.claude import LAST_BYTES_SECONDS, ClaudeClient
@@ -18,6 +20,9 @@ from service.llm.client import CallProgress, ModelCall, ModelReply, ModelRequest
 from service.llm.message_builder import MessageBuilder
 from service.llm.sse_data import SseData
 from service.llm.transport import ModelAnswer
+
+# Parameters of a call that the token counter refuses.
+NOT_COUNTED = frozenset({"max_tokens", "metadata", "service_tier", "stop_sequences", "stream"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,11 @@ class RelayClient:
             return answer.reply(response.header(b"request-id"), ms)
 
     def count_tokens(self, request: ModelRequest, call: ModelCall) -> int:
-        return self._client.count_tokens(request, call)
+        assert isinstance(request, RelayedRequest)
+        with our_errors(call):
+            body = orjson.loads(request.body)
+        fields = {name: part for name, part in body.items() if name not in NOT_COUNTED}
+        return self._client.count(fields, call, {"anthropic-beta": request.betas} if request.betas else {})
 
     def ping(self) -> None:
         self._client.ping()

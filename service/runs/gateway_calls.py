@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import logging
 import time
 import zlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,7 +49,8 @@ class Relayed:
 
     kept: bool = False  # given from an earlier attempt of the run, at no cost
     cost_nano: int = 0
-    pieces: Generator[bytes] = field(default_factory=lambda: (_ for _ in ()))
+    pieces: Iterator[bytes] = field(default_factory=lambda: iter(()))
+    close: Callable[[], None] = lambda: None  # stops a call that has not ended, and settles it
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class GatewayCalls:
         digest = hashlib.sha256(request.body).hexdigest()
         kept = self.db.transact(lambda tx: self._kept(tx, grant, digest))
         if kept is not None:
-            return Relayed(kept=True, pieces=(piece for piece in (_unpacked(kept),)))
+            return Relayed(kept=True, pieces=iter([_unpacked(kept)]))
         run, tree = self.db.query(lambda tx: (run_rows.get(tx, grant.run_id), _tree_of(tx, grant)))
         if run is None or (tree is None and grant.tree_id is not None):
             raise InvalidToken()
@@ -92,7 +94,7 @@ class GatewayCalls:
         except (BudgetExceeded, RunLimit) as error:
             self.tokens.note_refusal(grant, error)
             raise
-        relayed.pieces = _again(first, pieces)
+        relayed.pieces, relayed.close = itertools.chain([first], pieces), pieces.close
         return relayed
 
     def count_tokens(self, grant: RunGrant, request: RelayedRequest) -> int:
@@ -179,10 +181,12 @@ class _Call:
         def write(first: WriteInTransaction, hold: WriteInTransaction) -> None:
             def work(tx: Transaction) -> None:
                 self._check_bounds(tx)
+                rows.insert(
+                    tx, {**self._row(), "hold_id": estimate.made[-1]}
+                )  # locks its run's row, so before money
                 first(tx)
                 hold(tx)
                 self._calls.spending.check_run(estimate, rows.spent(tx, run.id))
-                rows.insert(tx, {**self._row(), "hold_id": estimate.made[-1]})
 
             self._calls.db.transact(work)
 
@@ -238,7 +242,6 @@ class _Call:
         def work(tx: Transaction) -> int:
             current = rows.lock(tx, grant.digest)
             held = rows.is_held(tx, hold.run_id, hold.id)
-            settlement.work(tx)
             ended = {
                 "state": rows.FAILED if reply is None else rows.DONE,
                 "model": self._request.model if reply is None else reply.model,
@@ -248,6 +251,7 @@ class _Call:
                 "answer": packed if current else None,
             }
             rows.finish(tx, self._id, self._run.user_id, ended)
+            settlement.work(tx)
             return settlement.cost if held else 0
 
         return self._calls.db.transact(work, patience=30)
@@ -257,15 +261,6 @@ class _Call:
         if reply is None:
             return settle_progress(spending, hold, self._price, request, self._call.progress)
         return settle_reply(spending, hold, self._price, request, reply)
-
-
-def _again(first: bytes, rest: Generator[bytes]) -> Generator[bytes]:
-    """Yield a piece that was read ahead, then the others; closing this closes them."""
-    try:
-        yield first
-        yield from rest
-    finally:
-        rest.close()
 
 
 def _packed(body: bytes) -> str | None:

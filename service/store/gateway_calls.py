@@ -31,7 +31,7 @@ def has_token(tx: Transaction, digest: str) -> bool:
 
 
 def note_refused(tx: Transaction, digest: str, error: dict[str, Any]) -> None:
-    tx.execute(sa.update(run_tokens).where(_tokens.digest == digest).values(refused=error))
+    tx.execute(sa.update(run_tokens).where(run_tokens.c.digest == digest).values(refused=error))
 
 
 def refused(tx: Transaction, digest: str) -> dict[str, Any] | None:
@@ -41,7 +41,7 @@ def refused(tx: Transaction, digest: str) -> dict[str, Any] | None:
 
 
 def end_token(tx: Transaction, digest: str) -> None:
-    tx.execute(sa.update(run_tokens).where(_tokens.digest == digest).values(ended_at=now_ms()))
+    tx.execute(sa.update(run_tokens).where(run_tokens.c.digest == digest).values(ended_at=now_ms()))
 
 
 def _valid(now: int) -> list[sa.ColumnElement[bool]]:
@@ -114,9 +114,10 @@ def insert(tx: Transaction, row: dict[str, Any]) -> None:
 
 
 def finish(tx: Transaction, call_id: str, user_id: str, values: dict[str, Any]) -> None:
-    """Store the end of a call: state, model as it answered, usage, cost, and the answer that is kept."""
+    """Store the end of a call: `state`, `model`, `usage`, `source`, `cost_nano`, and the `answer` to keep."""
     sealed = tx.sealed(gateway_calls, {**values, "finished_at": now_ms()}, user_id)
-    tx.execute(sa.update(gateway_calls).where(_calls.id == call_id, _calls.state == OPEN).values(**sealed))
+    is_open = gateway_calls.c.id == call_id, _calls.state == OPEN
+    tx.execute(sa.update(gateway_calls).where(*is_open).values(**sealed))
 
 
 def is_held(tx: Transaction, run_id: str, hold_id: str) -> bool:
@@ -139,4 +140,4 @@ def under_way(tx: Transaction, token: str) -> list[str]:
 
 
 def note_told(tx: Transaction, call_id: str) -> None:
-    tx.execute(sa.update(gateway_calls).where(_calls.id == call_id).values(told=True))
+    tx.execute(sa.update(gateway_calls).where(gateway_calls.c.id == call_id).values(told=True))

@@ -18,10 +18,12 @@ from service.store.schema import (
     approvals,
     batch_items,
     feedback,
+    gateway_calls,
     idempotency,
     identities,
     ledger,
     messages,
+    run_tokens,
     runs,
     sessions,
     sign_in_addresses,
@@ -83,6 +85,8 @@ OF_RUN = (
     PersonalRows("feedback", feedback.c.run_id, (feedback.c.run_id,)),
     PersonalRows("webhook", webhooks.c.run_id, (webhooks.c.run_id,), ("claim_id",)),
     PersonalRows("batch_item", batch_items.c.run_id, (batch_items.c.id,)),
+    PersonalRows("gateway_call", gateway_calls.c.run_id, (gateway_calls.c.id,), ("token",)),
+    PersonalRows("run_token", run_tokens.c.run_id, (run_tokens.c.digest,), ("digest", "refused")),
 )
 NOT_EXPORTED = (PersonalRows(None, idempotency.c.user_id, (idempotency.c.key,)),)
 # How the rows of each table are erased.
@@ -151,6 +155,21 @@ NOT_SEALED = {
     "webhooks": {"status": "one of our words", "claim_id": "random", "last_error": "our words"},
     "approval_webhooks": {"status": "one of our words", "claim_id": "random", "last_error": "our words"},
     "batch_items": {"state": "one of our words"},
+    "gateway_calls": {
+        "token": "a digest",
+        "branch": "a number of ours",
+        "digest": "a digest",
+        "state": "one of our words",
+        "model": "a name of the provider's",
+        "usage": "numbers",
+        "source": "one of our words",
+    },
+    "run_tokens": {
+        "digest": "a digest",
+        "agent": "a name of the author's",
+        "branch": "a number of ours",
+        "refused": "our words, and amounts",
+    },
     "idempotency": {"key": "a digest where texts are sealed", "fingerprint": "a digest"},
 }
 # Tables without personal data, and why.

@@ -28,7 +28,7 @@ def prompt_bound(
 
     None where bytes do not bound tokens: an image of a few bytes may be thousands of tokens.
     """
-    if not all(_textual(message["content"]) for message in messages):
+    if not (_textual(system) and all(_textual(message["content"]) for message in messages)):
         return None
     frame = FRAME + (TOOLS_FRAME if tools else 0) + (SCHEMA_FRAME if json_schema else 0)
     return frame + _bytes([system, messages, tools, json_schema])
@@ -70,16 +70,20 @@ def is_plausible(reported: Usage, prompt: int | None, max_tokens: int) -> bool:
 
 
 def _textual(content: Any) -> bool:
-    return isinstance(content, str) or all(map(_is_text, content))
+    return isinstance(content, str) or (isinstance(content, list | tuple) and all(map(_is_text, content)))
 
 
-def _is_text(block: Mapping[str, Any]) -> bool:
+def _is_text(block: Any) -> bool:
+    """Return whether bytes bound the block's tokens; False for anything unknown, which may come from outside."""
+    if not isinstance(block, Mapping):
+        return False
     kind = block.get("type")
     if kind == "tool_result":
         return _textual(block.get("content") or "")
     if kind == "document":
-        return bool(block["source"].get("type") == "text")
-    return kind in TEXTUAL
+        source = block.get("source")
+        return isinstance(source, Mapping) and source.get("type") == "text"
+    return isinstance(kind, str) and kind in TEXTUAL
 
 
 def _bytes(sent: list[object]) -> int:

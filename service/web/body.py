@@ -46,22 +46,7 @@ def raw_json(most: int = MAX_BODY) -> Any:
     return request.body
 
 
-def sent_json(most: int) -> tuple[bytes, Any]:
-    """Return the request's JSON as the bytes that were sent, and parsed. Raises as `raw_json` does."""
-    request = current()
-    began = time.monotonic()
-    data = _checked(request, most)
-    if request.check_again is not None and time.monotonic() - began > SLOW_SECONDS:
-        request.check_again(request)
-    return data, _parse(data)
-
-
 def _body(request: Request, most: int) -> Any:
-    return _parse(_checked(request, most))
-
-
-def _checked(request: Request, most: int) -> bytes:
-    """Read a body of JSON within its bounds, without parsing it."""
     length = int(request.environ.get("CONTENT_LENGTH") or 0)  # the server has verified that it is a number
     if length > most or len(data := _read(request, length, most)) > most:
         raise TooLarge(f"A body may have {most} bytes at most.")
@@ -71,7 +56,7 @@ def _checked(request: Request, most: int) -> bytes:
             raise UnsupportedMediaType("Send the body as application/json.")
     if _has_too_many_values(data):
         raise fault("", f"must not have more than {MAX_VALUES} values")
-    return data
+    return _parse(data)
 
 
 def escape(part: str) -> str:

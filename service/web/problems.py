@@ -1,13 +1,14 @@
-"""RFC 9457 problem details for every error of every route."""
+"""RFC 9457 problem details for every error of every route, but for doors with a shape of their own."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
 import orjson
-from flask import Flask, Response
+from flask import Blueprint, Flask, Response
 from werkzeug.exceptions import HTTPException
 
 from service import errors
@@ -15,6 +16,7 @@ from service.errors import SlipwayError
 from service.web.current import current
 
 log = logging.getLogger("slipway.web")
+_SHAPES = "slipway_error_shapes"  # of doors, by path
 
 # Replacements for the errors of Flask and Werkzeug, by status.
 _BY_STATUS: dict[int, type[SlipwayError]] = {
@@ -40,7 +42,29 @@ def problem_body(error: SlipwayError) -> dict[str, Any]:
     return {**error.as_problem(), "instance": request.path, "request_id": request.id}
 
 
+Answer = Callable[[SlipwayError], Response]
+
+
+def error_shape(blueprint: Blueprint, path: str) -> Callable[[Answer], Answer]:
+    """Answer errors of this path, and of all below it, as the decorated function does."""
+
+    def register(answer: Answer) -> Answer:
+        blueprint.record(lambda state: state.app.extensions.setdefault(_SHAPES, {}).update({path: answer}))
+        return answer
+
+    return register
+
+
 def problem_response(error: SlipwayError) -> Response:
+    request = current()
+    for path, answer in request.extensions.get(_SHAPES, {}).items():
+        if request.path == path or request.path.startswith(f"{path}/"):
+            response: Response = answer(error)
+            return response
+    return _problem(error)
+
+
+def _problem(error: SlipwayError) -> Response:
     response = Response(orjson.dumps(problem_body(error)), error.status, mimetype="application/problem+json")
     if error.retry_after is not None or error.status in (429, 503):
         response.headers["Retry-After"] = str(int(error.retry_after or 1))

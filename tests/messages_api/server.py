@@ -17,12 +17,17 @@ PIECES = {"text": ("text_delta", "text"), "thinking": ("thinking_delta", "thinki
 
 
 class MessagesApi:
-    """One running API. `requests` are those of `/v1/messages`; `faults` what was wrong with them."""
+    """One running API. `requests` are those of `/v1/messages`; `faults` what was wrong with them.
+
+    `bodies`: those requests as they were sent; `counted`: bodies of `count_tokens`.
+    """
 
     def __init__(self, script: Script, window: int = NO_WINDOW) -> None:
         self.script, self.window = script, window
         self.requests: list[Asked] = []
         self.faults: list[str] = []
+        self.bodies: list[bytes] = []
+        self.counted: list[dict[str, Any]] = []
         self.too_long = 0
         self._signed: dict[str, Block] = {}
         self._server = _Server(("127.0.0.1", 0), _handler(self))
@@ -66,10 +71,13 @@ def _handler(api: MessagesApi) -> type[BaseHTTPRequestHandler]:
             self._json(200, {"data": [], "has_more": False, "first_id": None, "last_id": None})
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            sent = self.rfile.read(int(self.headers["Content-Length"]))
+            body = json.loads(sent)
             if self.path.endswith("/count_tokens"):
+                api.counted.append(body)
                 self._json(200, {"input_tokens": Asked(body).tokens})
                 return
+            api.bodies.append(sent)
             said = api.answer(body)
             if said.status != 200:
                 kind = "invalid_request_error" if said.status == 400 else "api_error"

@@ -116,6 +116,7 @@ def test_retried_posts_always_have_an_idempotency_key() -> None:
     others = [
         "/",
         "/v1/auth/login",
+        "/v1/messages",  # may have been paid for
         "/v1/sessions/x",
         "/v1/runs/x/cancel",
     ]

@@ -57,6 +57,8 @@ REQUESTS: dict[str, dict[str, Any] | None] = {
     "POST /v1/auth/login": {"username": "root", "password": PASSWORD},
     "POST /v1/auth/logout": None,
     "POST /v1/auth/refresh": None,
+    "POST /v1/messages": {},
+    "POST /v1/messages/count_tokens": {},
     "POST /v1/runs/<run_id>/cancel": None,
     "POST /v1/runs/<run_id>/feedback": {"score": 1},
     "POST /v1/sessions": {"agent": AGENT},

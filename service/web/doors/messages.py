@@ -11,8 +11,7 @@ from typing import Annotated, Any
 
 import orjson
 from flask import Blueprint, Response
-from pydantic import BaseModel, ConfigDict, Field
-from werkzeug.exceptions import HTTPException
+from pydantic import ConfigDict, Field
 
 from service import errors
 from service.auth.run_tokens import RunGrant
@@ -20,19 +19,28 @@ from service.errors import SlipwayError, fault
 from service.llm.relay import RelayedRequest
 from service.runs.bulkhead import Permit
 from service.runs.gateway_calls import Relayed
+from service.text import exact_json
 from service.types import usd
 from service.usage.prices import today
 from service.web.admission import guard
-from service.web.body import sent_json
+from service.web.body import raw_json
 from service.web.current import current, services
 from service.web.openapi import api
-from service.web.problems import from_http
+from service.web.problems import error_shape
+from service.web.schemas import Body
 from service.web.streaming import HEADERS
 from service.web.validation import validate
 
 blueprint = Blueprint("messages", __name__)
 MAX_BODY = 8 * 1024 * 1024  # bytes
 WITHOUT_EFFECT = ("temperature", "top_p", "top_k")  # the models take them no longer
+# Fields that add nothing to the prompt, or whose own bound is known. Any other may be a part of it, and counts as one.
+NO_PROMPT = frozenset(
+    {
+        *("model", "messages", "system", "tools", "max_tokens", "stream", "metadata", "stop_sequences"),
+        *("service_tier", "thinking", "tool_choice", "cache_control", *WITHOUT_EFFECT),
+    }
+)
 # Fields that change what a call costs in a way that its hold does not cover, or make the provider call others.
 NOT_OFFERED = (
     "container",
@@ -70,26 +78,14 @@ _STATUS: dict[type[SlipwayError], int] = {  # where it differs from the problem'
 _FINAL = (errors.RunLimit, errors.ModelKeyRefused, errors.BudgetExceeded)  # a repetition brings the same
 
 
-class Turn(BaseModel):
+class Turn(Body):
     model_config = ConfigDict(extra="allow")
 
     role: str
     content: str | list[dict[str, Any]]
 
 
-class OutputFormat(BaseModel):
-    model_config = ConfigDict(extra="allow")
-
-    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
-
-
-class OutputConfig(BaseModel):
-    model_config = ConfigDict(extra="allow")
-
-    format: OutputFormat | None = None
-
-
-class MessagesBody(BaseModel):
+class MessagesBody(Body):
     """Body of the Messages API; fields that are not named here reach the model unchanged."""
 
     model_config = ConfigDict(extra="allow")
@@ -98,19 +94,18 @@ class MessagesBody(BaseModel):
     messages: Annotated[list[Turn], Field(min_length=1, max_length=100_000)]
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     system: str | list[dict[str, Any]] = ""
-    tools: list[dict[str, Any]] = []
-    output_config: OutputConfig | None = None
+    tools: list[dict[str, Any]] = Field(default_factory=list)
     stream: bool = False
-
-    @property
-    def answer_schema(self) -> dict[str, Any] | None:
-        """Return the JSON Schema of the answer, which counts as a part of the prompt."""
-        form = self.output_config and self.output_config.format
-        return form.schema_ if form else None
 
 
 @blueprint.post("/v1/messages")
-@api("Ask a model, as a step of a run", body=MessagesBody, tag="Messages API", stream="text/event-stream")
+@api(
+    "Ask a model, as a step of a run",
+    body=MessagesBody,
+    tag="Messages API",
+    stream="text/event-stream",
+    headers=("Idempotency-Replayed",),
+)
 @guard(counts="step")
 def create() -> Response:
     """Relay the model's answer, as JSON or as a stream."""
@@ -126,14 +121,15 @@ def create() -> Response:
 
 @blueprint.post("/v1/messages/count_tokens")
 @api("Count the tokens of a prompt", body=MessagesBody, tag="Messages API")
-@guard(counts="step")
+@guard()
 def count_tokens() -> Response:
+    """Count a prompt's tokens: free, so no hold bounds it and the rate of its user does."""
     grant, asked, gateway = _grant(), _asked(needs_limit=False), services().runs.gateway
     with gateway.take_place(grant.user_id):
         return _json({"input_tokens": gateway.count_tokens(grant, asked)})
 
 
-@blueprint.errorhandler(SlipwayError)
+@error_shape(blueprint, "/v1/messages")
 def refused(error: SlipwayError) -> Response:
     """Answer with the error in Anthropic's shape."""
     response = _json(_error_body(error))
@@ -145,11 +141,6 @@ def refused(error: SlipwayError) -> Response:
     return response
 
 
-@blueprint.errorhandler(HTTPException)
-def refused_by_http(error: HTTPException) -> Response:
-    return refused(from_http(error))
-
-
 def _grant() -> RunGrant:
     """Return what the request's token grants. Raises `NotFound` for any other credential."""
     grant = current().grant
@@ -159,25 +150,26 @@ def _grant() -> RunGrant:
 
 
 def _asked(*, needs_limit: bool) -> RelayedRequest:
-    """Read the body and what of it bounds the call. Raises `Invalid`, `PriceUnknown` and the errors of `sent_json`."""
-    sent, value = sent_json(MAX_BODY)
+    """Read the body and what of it bounds the call. Raises `Invalid`, `PriceUnknown` and the errors of `raw_json`.
+
+    The model gets what was read here, written anew: of a name that comes twice it cannot see another value.
+    """
+    value = raw_json(MAX_BODY)
     body = validate(MessagesBody, value)
     if needs_limit and "max_tokens" not in value:
         raise fault("/max_tokens", "Field required")
     _refuse_not_offered(value, body)
     services().usage.prices.price(body.model, today())
-    if not value.keys().isdisjoint(WITHOUT_EFFECT):
-        kept = {name: part for name, part in orjson.loads(sent).items() if name not in WITHOUT_EFFECT}
-        sent = orjson.dumps(kept)
+    sent = {name: part for name, part in value.items() if name not in WITHOUT_EFFECT}
     return RelayedRequest(
         model=body.model,
         messages=[turn.model_dump() for turn in body.messages],
         max_tokens=body.max_tokens,
         system=body.system,
         tools=body.tools,
-        json_schema=body.answer_schema,
+        json_schema={name: part for name, part in sent.items() if name not in NO_PROMPT} or None,
         stream=body.stream,
-        body=sent,
+        body=exact_json.dumps(sent),
         betas=_betas(),
     )
 
@@ -216,11 +208,12 @@ def _streamed(relayed: Relayed, place: Permit) -> Response:
         except SlipwayError as error:
             yield b"event: error\ndata: %b\n\n" % orjson.dumps(_error_body(error))
         finally:
-            relayed.pieces.close()
+            relayed.close()
             place.give()
 
     response = Response(body(), mimetype="text/event-stream", headers=HEADERS)
     response.call_on_close(place.give)
+    response.call_on_close(relayed.close)  # also where its body was never asked for
     return _with_cost(response, relayed) if relayed.kept else _named(response)
 
 
