@@ -21,6 +21,14 @@ END_SECONDS = 5.0  # for calls under way to be settled, once their token has end
 LOOK_AGAIN = 0.1  # seconds
 
 
+def book_untold(db: Database, attempt: Attempt) -> None:
+    """Add calls that are no steps yet to the totals of their run, which ends before its agent is asked again."""
+    run, journal = attempt.run, attempt.journal
+    for row in db.query(lambda tx: rows.untold(tx, run.id, None)):
+        journal.spent(Usage(*(row["usage"] or ())), row["cost_nano"], row["source"])
+        journal.write_with_next(partial(rows.note_told, call_id=row["id"]))
+
+
 class GatewaySteps:
     """Gateway calls of one agent in one attempt at a run."""
 

@@ -25,6 +25,7 @@ from service.observe.observer import Observer
 from service.runs.attempt import Attempt
 from service.runs.batch.steps import WaitsForBatch
 from service.runs.billing import book_later
+from service.runs.gateway_steps import book_untold
 from service.runs.idempotency import AlreadyStarted
 from service.runs.output_form import OutputForm
 from service.runs.result import Progress, problem_of, result_of, started_of
@@ -234,6 +235,8 @@ class Runner:
             self.sessions.end(tx, run, attempt.summary)
             self.webhooks.schedule(tx, run)
 
+        if run.attempt > 1:
+            book_untold(self.steps.remote.db, attempt)
         # An attempt that fails early has not found again what earlier ones held.
         run.untrusted = None if run.resumed and answer is None else attempt.taint.sources
         if answer is None:

@@ -126,11 +126,16 @@ def is_held(tx: Transaction, run_id: str, hold_id: str) -> bool:
     return tx.row(query.with_for_update()) is not None
 
 
-def untold(tx: Transaction, run_id: str, branch: str) -> list[Row]:
-    """List the ended calls that are no steps of the run yet, in the order of their beginnings, without answers."""
+def untold(tx: Transaction, run_id: str, branch: str | None) -> list[Row]:
+    """List the ended calls that are no steps of the run yet, in the order of their beginnings, without answers.
+
+    `branch`: None for those of all.
+    """
     columns = [column for column in gateway_calls.c if column.key != "answer"]
     query = sa.select(*columns).where(_calls.run_id == run_id, ~_calls.told, _calls.state != OPEN)
-    return tx.rows(query.where(_calls.branch == branch).order_by(_calls.id))
+    if branch is not None:
+        query = query.where(_calls.branch == branch)
+    return tx.rows(query.order_by(_calls.id))
 
 
 def under_way(tx: Transaction, token: str) -> list[str]:

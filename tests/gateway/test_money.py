@@ -38,7 +38,7 @@ def test_cap_is_402_and_never_passed(tmp_path: Path, redis_server: RedisServer, 
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda _: gateway.post(token), range(40)))
         codes = {answer.status_code for answer in answers}
-        assert 402 in codes and codes <= {200, 402, 429}
+        assert 402 in codes and codes <= {200, 402, 429, 529}
         refused = next(answer for answer in answers if answer.status_code == 402)
         assert (
             refused.json()["error"]["type"] == "billing_error"
@@ -54,7 +54,7 @@ def test_most_of_a_run_is_never_passed_by_calls_side_by_side(
         token = gateway.token(gateway.run(), most_calls=500)
         with ThreadPoolExecutor(8) as pool:
             codes = {answer.status_code for answer in pool.map(lambda _: gateway.post(token), range(40))}
-        assert codes <= {200, 402, 429} and 402 in codes
+        assert codes <= {200, 402, 429, 529} and 402 in codes
         assert 0 < gateway.spent <= 100_000 and gateway.held == 0
 
 
@@ -168,3 +168,21 @@ def test_failure_of_the_model_costs_nothing_and_keeps_nothing(
         assert [(row["state"], row["cost_nano"], row["answer"]) for row in gateway.rows()] == [
             ("failed", 0, None)
         ]
+
+
+def test_run_that_ends_before_its_agent_is_asked_again_pays_for_its_calls(gateway: Gateway) -> None:
+    """Its worker was lost after a call, and it is cancelled before another takes it up."""
+    run = gateway.run()
+    assert gateway.post(gateway.token(run)).status_code == 200
+    db = gateway.services.infra.db
+    db.transact(lambda tx: run_rows.ask_cancel(tx, run.id))
+    assert db.transact(lambda tx: run_rows.abandon(tx, run.id, run.attempt))
+    assert gateway.services.runs.execution.take_up(run.id)
+
+    def ended() -> Run | None:
+        found = db.query(lambda tx: run_rows.get(tx, run.id))
+        return found if found is not None and found.status.ended else None
+
+    wait_until(lambda: ended() is not None, "the run's end")
+    found = ended()
+    assert found is not None and found.cost_nano == gateway.spent > 0
