@@ -26,9 +26,9 @@ RETRY_SECONDS = 0.5  # before the one repetition of a request that was not answe
 
 
 class RemoteHosts(NamedTuple):
-    """Hosts of the operator, `name` or `name:port`: `private` may be on the own network, `bearers` are their tokens."""
+    """Hosts that the operator allows, `name` or `name:port`, on any network; `bearers` are their tokens."""
 
-    private: frozenset[str]
+    allowed: frozenset[str]
     bearers: Mapping[str, str]
 
     @classmethod
@@ -40,16 +40,11 @@ class RemoteHosts(NamedTuple):
             {host.strip().lower(): token.strip() for host, _, token in pairs},
         )
 
-    def fault(self, url: str) -> str | None:
-        """Return why an agent at this address is not asked; None: it is."""
+    def check(self, url: str) -> None:
+        """Raise `RemoteFailed` for an address that gets neither the conversation nor a run's token."""
         parts = urlsplit(url)
-        if parts.scheme != "https" and not self.is_own(url):
-            return f"must use https, or REMOTE_HOSTS must name {parts.netloc}"
-        return None
-
-    def is_own(self, url: str) -> bool:
-        parts = urlsplit(url)
-        return bool({parts.netloc.lower(), (parts.hostname or "").lower()} & self.private)
+        if not {parts.netloc.lower(), (parts.hostname or "").lower()} & self.allowed:
+            raise RemoteFailed("The remote agent's host is not among REMOTE_HOSTS.")
 
     def bearer(self, url: str) -> dict[str, str]:
         """Return the header with the token for an address, if there is one."""
@@ -65,8 +60,7 @@ class RemoteClient:
 
     def __init__(self, hosts: RemoteHosts) -> None:
         self.hosts = hosts
-        self._public = SafeClient(allow_private=False, seconds=MOST_SECONDS)
-        self._own = SafeClient(allow_private=True, seconds=MOST_SECONDS)
+        self._http = SafeClient(allow_private=True, seconds=MOST_SECONDS)
         self._breakers: dict[str, Breaker] = {}
         self._lock = threading.Lock()
 
@@ -75,7 +69,9 @@ class RemoteClient:
         return Exchange(self, task, protocol, seconds, silence)
 
     def transport(self, url: str) -> SafeClient:
-        return self._own if self.hosts.is_own(url) else self._public
+        """Return the client for an address. Raises `RemoteFailed` for a host that is not allowed."""
+        self.hosts.check(url)
+        return self._http
 
     def breaker(self, url: str) -> Breaker:
         host = urlsplit(url).netloc.lower()
@@ -121,7 +117,7 @@ class Exchange:
         self._closed.set()
         self._abort()
         if cancelled:
-            with suppress(AddressRefused, NoAnswer):
+            with suppress(AddressRefused, NoAnswer, RemoteFailed):
                 self._cancel()
 
     def _cancel(self) -> None:
