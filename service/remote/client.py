@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from service.errors import ModelUnavailable, RemoteFailed, RemoteUnavailable, SlipwayError
-from service.infra.http import AddressRefused, NoAnswer, SafeClient, StreamedAnswer
+from service.infra.http import AddressRefused, Control, NoAnswer, SafeClient, StreamedAnswer
 from service.llm.breaker import Breaker, BreakerPermit
 from service.remote import a2a, post
 from service.remote.task import RemoteAnswer, RemoteEvent, RemoteTask
@@ -87,11 +87,11 @@ class Exchange:
     ) -> None:
         self._client, self._task, self._protocol = client, task, protocol
         self._end = time.monotonic() + seconds
-        self._silence = silence
         self._told: queue.Queue[RemoteEvent | RemoteAnswer | Exception] = queue.Queue(MAX_WAITING)
         self._closed = threading.Event()
         self._task_id = ""  # A2A's, once it is told
-        self._abort: Callable[[], None] = lambda: None
+        self._control = Control(silence)
+        self._received = False  # of an answer, which is then not asked for again
         self._thread = threading.Thread(target=self._work, name="remote-agent", daemon=True)
         self._thread.start()
 
@@ -115,7 +115,7 @@ class Exchange:
     def close(self, *, cancelled: bool) -> None:
         """End the exchange; `cancelled`: tell the remote agent, once."""
         self._closed.set()
-        self._abort()
+        self._control.abort()
         if cancelled:
             with suppress(AddressRefused, NoAnswer, RemoteFailed):
                 self._cancel()
@@ -160,15 +160,17 @@ class Exchange:
         breaker = self._client.breaker(self._task.url)
         for last in (False, True):
             permit = _permit(breaker)
-            begun, verdict = False, breaker.release
+            verdict = breaker.release
             try:
                 for told in self._answer():
-                    begun, verdict = True, breaker.record_success
+                    verdict = breaker.record_success
                     yield told
                 return
             except (AddressRefused, NoAnswer) as error:
+                if self._closed.is_set():  # ended by us, which says nothing about the host
+                    return
                 verdict = breaker.record_failure
-                if begun:
+                if self._received:
                     raise RemoteFailed("The remote agent's answer broke off.") from None
                 if last or isinstance(error, AddressRefused) or self._closed.wait(RETRY_SECONDS):
                     raise RemoteUnavailable(f"The remote agent gave no answer. {error}") from None
@@ -190,12 +192,15 @@ class Exchange:
         if seconds <= 0:
             raise RemoteUnavailable("There was no time left to ask the remote agent.")
         with client.transport(task.url).stream(
-            "POST", task.url, headers, dialect.body_of(task), seconds=seconds, silence=self._silence
+            "POST",
+            task.url,
+            headers,
+            dialect.body_of(task),
+            seconds=seconds,
+            control=self._control,
         ) as answer:
-            self._abort = answer.abort
-            if self._closed.is_set():
-                return
             _check_status(answer)
+            self._received = True
             yield from dialect.read(answer)
 
 

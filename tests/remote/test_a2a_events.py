@@ -37,7 +37,7 @@ def read(*results: dict[str, Any]) -> tuple[list[RemoteEvent], RemoteAnswer]:
     lines = (
         b"data: " + orjson.dumps({"jsonrpc": "2.0", "id": 1, "result": one}) + b"\n\n" for one in results
     )
-    stream = StreamedAnswer(200, {"content-type": "text/event-stream"}, lines, lambda: None)
+    stream = StreamedAnswer(200, {"content-type": "text/event-stream"}, lines)
     *events, answer = a2a.read(stream)
     assert isinstance(answer, RemoteAnswer)
     return [one for one in events if isinstance(one, RemoteEvent)], answer
