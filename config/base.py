@@ -240,8 +240,8 @@ class Settings(Saving):
     )
     remote_hosts: str = Field(
         "",
-        description="Hosts of your own network that remote agents may be at, besides public ones over https, such as "
-        "`research:9100`, separated by commas; empty: none",
+        description="Hosts that remote agents may be at, such as `research:9100` or `agents.example.com`: they get "
+        "conversations and tokens of runs; separated by commas; empty: none",
     )
     remote_credentials: SecretStr = Field(
         SecretStr(""),

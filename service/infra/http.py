@@ -9,8 +9,9 @@ from __future__ import annotations
 import ipaddress
 import socket
 import ssl
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -57,15 +58,39 @@ class Answer(NamedTuple):
 
 
 class StreamedAnswer(NamedTuple):
-    """Answer under way. `headers` by name in small letters; `parts` are the pieces of the body, as sent.
-
-    `abort` may be called from any thread: it ends a read.
-    """
+    """Answer under way. `headers` by name in small letters; `parts` are the pieces of the body, as sent."""
 
     status: int
     headers: Mapping[str, str]
     parts: Iterator[bytes]
-    abort: Callable[[], None]
+
+
+class Control:
+    """Control of one exchange, from any thread. `silence`: the most seconds of one read."""
+
+    def __init__(self, silence: float) -> None:
+        self.silence = silence
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._aborted = False
+
+    def abort(self) -> None:
+        """End the exchange: before it connects, before its answer, or while that is read."""
+        with self._lock:
+            self._aborted = True
+            self._shut_down()
+
+    def hold(self, stream: httpcore2.NetworkStream) -> None:
+        """Take a new connection, or the same one within TLS, which has a socket of its own."""
+        with self._lock:
+            self._socket = stream.get_extra_info("socket")
+            if self._aborted:
+                self._shut_down()
+
+    def _shut_down(self) -> None:
+        if self._socket is not None:
+            with suppress(OSError):  # closed already
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
 class SafeClient:
@@ -103,12 +128,12 @@ class SafeClient:
         body: bytes = b"",
         *,
         seconds: float | None = None,
-        silence: float | None = None,
+        control: Control | None = None,
     ) -> Iterator[StreamedAnswer]:
         """Send a request, and give its answer once the head has arrived; its body is read by iteration.
 
-        `seconds`: for this exchange, to the last byte read; at most the client's own. `silence`: for one read. Raises
-        `AddressRefused` or `NoAnswer`, also while the body is read.
+        `seconds`: for this exchange, to the last byte read; at most the client's own. Raises
+        `AddressRefused` or `NoAnswer`, also while the body is read, and after `control.abort()`.
         """
         if wrong := address_fault(url, allow_private=self._allow_private):
             raise AddressRefused(f"The address {wrong}.")
@@ -116,7 +141,7 @@ class SafeClient:
         extensions = {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), seconds)}
         if self._context is None:  # takes 40 ms, so it is shared
             self._context = ssl.create_default_context()
-        backend = _PublicOnly(self._resolver, self._allow_private, seconds, silence or seconds)
+        backend = _PublicOnly(self._resolver, self._allow_private, seconds, control or Control(seconds))
         try:
             with (
                 httpcore2.ConnectionPool(self._context, network_backend=backend) as pool,
@@ -127,7 +152,7 @@ class SafeClient:
                 head = {
                     name.decode("latin-1").lower(): value.decode("latin-1") for name, value in answer.headers
                 }
-                yield StreamedAnswer(int(answer.status), head, answer.iter_stream(), backend.abort)
+                yield StreamedAnswer(int(answer.status), head, answer.iter_stream())
         except (httpcore2.TimeoutException, TimeoutError):
             raise NoAnswer(f"No answer within {seconds:g} s.") from None
         except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError, UnicodeError) as error:
@@ -144,23 +169,13 @@ def _read(parts: Iterator[bytes], most: int) -> bytes:
 
 
 class _PublicOnly(httpcore2.SyncBackend):
-    """Network backend for public addresses, with one deadline of `seconds` for the whole exchange.
+    """Network backend for public addresses, with one deadline of `seconds` for the whole exchange."""
 
-    `silence`: seconds that one read may take.
-    """
-
-    def __init__(self, resolver: Resolver, allow_private: bool, seconds: float, silence: float) -> None:
+    def __init__(self, resolver: Resolver, allow_private: bool, seconds: float, control: Control) -> None:
         self._resolver = resolver
         self._allow_private = allow_private
         self._seconds = seconds
-        self._silence = silence
-        self._socket: socket.socket | None = None
-
-    def abort(self) -> None:
-        """Shut the connection down."""
-        if self._socket is not None:
-            with suppress(OSError):  # closed already
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+        self._control = control
 
     def connect_tcp(
         self,
@@ -177,8 +192,8 @@ class _PublicOnly(httpcore2.SyncBackend):
                 stream = super().connect_tcp(
                     address, port, _remaining(deadline), local_address, socket_options
                 )
-                self._socket = stream.get_extra_info("socket")
-                return _Timed(stream, deadline, self._silence)
+                self._control.hold(stream)
+                return _Timed(stream, deadline, self._control)
             except httpcore2.ConnectError:  # such as IPv6 on a machine without it
                 if address == addresses[-1]:
                     raise
@@ -200,13 +215,13 @@ class _PublicOnly(httpcore2.SyncBackend):
 class _Timed(httpcore2.NetworkStream):
     """Stream with a deadline (time.monotonic()) for all its operations."""
 
-    def __init__(self, stream: httpcore2.NetworkStream, deadline: float, silence: float) -> None:
+    def __init__(self, stream: httpcore2.NetworkStream, deadline: float, control: Control) -> None:
         self._stream = stream
         self._deadline = deadline
-        self._silence = silence
+        self._control = control
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, min(self._silence, _remaining(self._deadline)))
+        return self._stream.read(max_bytes, min(self._control.silence, _remaining(self._deadline)))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._stream.write(buffer, _remaining(self._deadline))
@@ -215,7 +230,8 @@ class _Timed(httpcore2.NetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore2.NetworkStream:
         secured = self._stream.start_tls(ssl_context, server_hostname, _remaining(self._deadline))
-        return _Timed(secured, self._deadline, self._silence)
+        self._control.hold(secured)
+        return _Timed(secured, self._deadline, self._control)
 
     def close(self) -> None:
         self._stream.close()

@@ -15,9 +15,18 @@ from service.errors import RemoteFailed
 from service.infra.http import StreamedAnswer
 from service.remote.events import ServerSentEvents
 from service.remote.post import ACCEPT, MAX_BODY
-from service.remote.task import MAX_OUTPUT, Question, RemoteAnswer, RemoteEvent, RemoteTask
+from service.remote.task import (
+    MAX_NAME,
+    MAX_OUTPUT,
+    Question,
+    RemoteAnswer,
+    RemoteEvent,
+    RemoteTask,
+    is_name,
+)
 
 VERSION = "1.0"
+MAX_ARTIFACTS = 1_000
 METADATA = "slipway"  # key of the message's metadata
 QUESTION = "remote"  # name of the call that an `input-required` asks for
 _OF_THE_RUN = ("run_token", "base_url", "run_id", "attempt", "deadline", "context", "output_schema")
@@ -83,6 +92,7 @@ class _Task:
         self.answer: RemoteAnswer | None = None
         self._output = ""
         self._id = self._context = ""
+        self._artifacts: dict[str, str] = {}  # text by id
 
     def take(self, result: Mapping[str, Any]) -> Iterator[RemoteEvent]:
         """Take one result; yield the text that it adds. Sets `answer` at the end."""
@@ -90,17 +100,36 @@ class _Task:
             yield from self._add(_text(message.get("parts")))
             self.answer = RemoteAnswer("succeeded", self._output)
         elif isinstance(task := result.get("task"), dict):
-            self._id, self._context = str(task.get("id", ""))[:128], str(task.get("contextId", ""))[:128]
-            yield RemoteEvent("task", {"id": self._id})
+            yield from self._known(task.get("id"), task.get("contextId"))
             for artifact in task.get("artifacts") or ():
-                if isinstance(artifact, dict):
-                    yield from self._add(_text(artifact.get("parts")))
+                yield from self._artifact(artifact, append=False)
             yield from self._state(task.get("status"))
         elif isinstance(update := result.get("artifactUpdate"), dict):
-            artifact = update.get("artifact")
-            yield from self._add(_text(artifact.get("parts")) if isinstance(artifact, dict) else "")
+            yield from self._known(update.get("taskId"), update.get("contextId"))
+            yield from self._artifact(update.get("artifact"), append=update.get("append") is True)
         elif isinstance(update := result.get("statusUpdate"), dict):
+            yield from self._known(update.get("taskId"), update.get("contextId"))
             yield from self._state(update.get("status"))
+
+    def _known(self, task_id: Any, context_id: Any) -> Iterator[RemoteEvent]:
+        """Note the task's ids, and tell them once: a task that goes on may begin with an update."""
+        if not self._id and is_name(task_id) and is_name(context_id):
+            self._id, self._context = task_id, context_id
+            yield RemoteEvent("task", {"id": task_id})
+
+    def _artifact(self, artifact: Any, *, append: bool) -> Iterator[RemoteEvent]:
+        """Add what is new of an artifact; one that is sent whole again may only have grown. Raises `RemoteFailed`."""
+        if not isinstance(artifact, dict):
+            return
+        name, text = str(artifact.get("artifactId"))[:MAX_NAME], _text(artifact.get("parts"))
+        told = self._artifacts.get(name, "")
+        if not append and not text.startswith(told):
+            raise RemoteFailed("The remote agent replaced text that it had sent.")
+        new = text if append else text[len(told) :]
+        yield from self._add(new)
+        self._artifacts[name] = told + new
+        if len(self._artifacts) > MAX_ARTIFACTS:
+            raise RemoteFailed("The remote agent sent too many artifacts.")
 
     def _add(self, text: str) -> Iterator[RemoteEvent]:
         self._output += text

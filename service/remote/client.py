@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from service.errors import ModelUnavailable, RemoteFailed, RemoteUnavailable, SlipwayError
-from service.infra.http import AddressRefused, NoAnswer, SafeClient, StreamedAnswer
+from service.infra.http import AddressRefused, Control, NoAnswer, SafeClient, StreamedAnswer
 from service.llm.breaker import Breaker, BreakerPermit
 from service.remote import a2a, post
 from service.remote.task import RemoteAnswer, RemoteEvent, RemoteTask
@@ -26,9 +26,9 @@ RETRY_SECONDS = 0.5  # before the one repetition of a request that was not answe
 
 
 class RemoteHosts(NamedTuple):
-    """Hosts of the operator, `name` or `name:port`: `private` may be on the own network, `bearers` are their tokens."""
+    """Hosts that the operator allows, `name` or `name:port`, on any network; `bearers` are their tokens."""
 
-    private: frozenset[str]
+    allowed: frozenset[str]
     bearers: Mapping[str, str]
 
     @classmethod
@@ -40,16 +40,11 @@ class RemoteHosts(NamedTuple):
             {host.strip().lower(): token.strip() for host, _, token in pairs},
         )
 
-    def fault(self, url: str) -> str | None:
-        """Return why an agent at this address is not asked; None: it is."""
+    def check(self, url: str) -> None:
+        """Raise `RemoteFailed` for an address that gets neither the conversation nor a run's token."""
         parts = urlsplit(url)
-        if parts.scheme != "https" and not self.is_own(url):
-            return f"must use https, or REMOTE_HOSTS must name {parts.netloc}"
-        return None
-
-    def is_own(self, url: str) -> bool:
-        parts = urlsplit(url)
-        return bool({parts.netloc.lower(), (parts.hostname or "").lower()} & self.private)
+        if not {parts.netloc.lower(), (parts.hostname or "").lower()} & self.allowed:
+            raise RemoteFailed("The remote agent's host is not among REMOTE_HOSTS.")
 
     def bearer(self, url: str) -> dict[str, str]:
         """Return the header with the token for an address, if there is one."""
@@ -65,8 +60,7 @@ class RemoteClient:
 
     def __init__(self, hosts: RemoteHosts) -> None:
         self.hosts = hosts
-        self._public = SafeClient(allow_private=False, seconds=MOST_SECONDS)
-        self._own = SafeClient(allow_private=True, seconds=MOST_SECONDS)
+        self._http = SafeClient(allow_private=True, seconds=MOST_SECONDS)
         self._breakers: dict[str, Breaker] = {}
         self._lock = threading.Lock()
 
@@ -75,7 +69,9 @@ class RemoteClient:
         return Exchange(self, task, protocol, seconds, silence)
 
     def transport(self, url: str) -> SafeClient:
-        return self._own if self.hosts.is_own(url) else self._public
+        """Return the client for an address. Raises `RemoteFailed` for a host that is not allowed."""
+        self.hosts.check(url)
+        return self._http
 
     def breaker(self, url: str) -> Breaker:
         host = urlsplit(url).netloc.lower()
@@ -91,11 +87,11 @@ class Exchange:
     ) -> None:
         self._client, self._task, self._protocol = client, task, protocol
         self._end = time.monotonic() + seconds
-        self._silence = silence
         self._told: queue.Queue[RemoteEvent | RemoteAnswer | Exception] = queue.Queue(MAX_WAITING)
         self._closed = threading.Event()
         self._task_id = ""  # A2A's, once it is told
-        self._abort: Callable[[], None] = lambda: None
+        self._control = Control(silence)
+        self._received = False  # of an answer, which is then not asked for again
         self._thread = threading.Thread(target=self._work, name="remote-agent", daemon=True)
         self._thread.start()
 
@@ -119,9 +115,9 @@ class Exchange:
     def close(self, *, cancelled: bool) -> None:
         """End the exchange; `cancelled`: tell the remote agent, once."""
         self._closed.set()
-        self._abort()
+        self._control.abort()
         if cancelled:
-            with suppress(AddressRefused, NoAnswer):
+            with suppress(AddressRefused, NoAnswer, RemoteFailed):
                 self._cancel()
 
     def _cancel(self) -> None:
@@ -164,15 +160,17 @@ class Exchange:
         breaker = self._client.breaker(self._task.url)
         for last in (False, True):
             permit = _permit(breaker)
-            begun, verdict = False, breaker.release
+            verdict = breaker.release
             try:
                 for told in self._answer():
-                    begun, verdict = True, breaker.record_success
+                    verdict = breaker.record_success
                     yield told
                 return
             except (AddressRefused, NoAnswer) as error:
+                if self._closed.is_set():  # ended by us, which says nothing about the host
+                    return
                 verdict = breaker.record_failure
-                if begun:
+                if self._received:
                     raise RemoteFailed("The remote agent's answer broke off.") from None
                 if last or isinstance(error, AddressRefused) or self._closed.wait(RETRY_SECONDS):
                     raise RemoteUnavailable(f"The remote agent gave no answer. {error}") from None
@@ -194,12 +192,15 @@ class Exchange:
         if seconds <= 0:
             raise RemoteUnavailable("There was no time left to ask the remote agent.")
         with client.transport(task.url).stream(
-            "POST", task.url, headers, dialect.body_of(task), seconds=seconds, silence=self._silence
+            "POST",
+            task.url,
+            headers,
+            dialect.body_of(task),
+            seconds=seconds,
+            control=self._control,
         ) as answer:
-            self._abort = answer.abort
-            if self._closed.is_set():
-                return
             _check_status(answer)
+            self._received = True
             yield from dialect.read(answer)
 
 

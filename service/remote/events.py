@@ -15,20 +15,24 @@ class ServerSentEvents:
     """Parser of one stream (WHATWG HTML, 9.2.6): names and data; ids, retries and comments mean nothing here."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()  # of a line that has not ended
         self._name, self._data = "", list[bytes]()
-        self._bytes = self._events = 0
+        self._bytes = self._events = self._size = 0
 
     def read(self, parts: Iterator[bytes]) -> Iterator[tuple[str, bytes]]:
         """Yield name and data of each event that has data. Raises `RemoteFailed` beyond a bound."""
         for part in parts:
             self._bytes += len(part)
-            if self._bytes > MAX_STREAM or len(self._rest) > MAX_EVENT:
+            if self._bytes > MAX_STREAM:
                 raise RemoteFailed("The remote agent's stream is longer than it may be.")
-            *lines, self._rest = (self._rest + part).replace(b"\r\n", b"\n").split(b"\n")
-            for line in lines:
-                if (event := self._line(line.rstrip(b"\r"))) is not None:
+            first, *others = part.split(b"\n")  # each piece is read once, however small
+            self._rest += first
+            for begun in others:
+                line, self._rest = bytes(self._rest).rstrip(b"\r"), bytearray(begun)
+                if (event := self._line(line)) is not None:
                     yield event
+            if len(self._rest) > MAX_EVENT:
+                raise RemoteFailed("The remote agent sent an event that is too large.")
 
     def _line(self, line: bytes) -> tuple[str, bytes] | None:
         """Take a line; return the event that it completes."""
@@ -39,11 +43,12 @@ class ServerSentEvents:
                 self._name = value[:64].decode("utf-8", "replace")
             elif field == b"data":
                 self._data.append(value)
-                if sum(map(len, self._data)) > MAX_EVENT:
+                self._size += len(value) + 1
+                if self._size > MAX_EVENT:
                     raise RemoteFailed("The remote agent sent an event that is too large.")
             return None
         name, data = self._name, self._data
-        self._name, self._data = "", []
+        self._name, self._data, self._size = "", [], 0
         if not data:
             return None
         self._events += 1

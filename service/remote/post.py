@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -16,7 +16,6 @@ MAX_BODY = 4 * 1024 * 1024  # bytes of an answer in JSON
 ACCEPT = "text/event-stream, application/json"
 _TOLD = {"text.delta": "text", "tool.called": "tool_called", "tool.finished": "tool_finished"}
 _LAST = ("run.completed", "run.failed", "run.cancelled", "run.waiting")
-Send = Callable[[str, dict[str, str], bytes], Any]
 
 
 def headers_of(task: RemoteTask) -> dict[str, str]:

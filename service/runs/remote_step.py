@@ -12,9 +12,9 @@ from service.agents.definitions import AgentDefinition
 from service.agents.flows import link_hosts
 from service.agents.pattern import Events, most_steps
 from service.agents.remote_spec import RemoteSpec
-from service.errors import DatabaseUnavailable, RunLimit
+from service.errors import DatabaseUnavailable, RemoteFailed, RunLimit
 from service.remote.client import Exchange, RemoteClient
-from service.remote.task import RemoteAnswer, RemoteEvent, RemoteTask
+from service.remote.task import MAX_OUTPUT, RemoteAnswer, RemoteEvent, RemoteTask
 from service.runs.approval_requests import required
 from service.runs.attempt import Attempt
 from service.runs.gateway_steps import GatewaySteps
@@ -235,6 +235,8 @@ class _Listening:
     def _event(self, event: RemoteEvent) -> Generator[RunEvent]:
         if event.kind == "text":
             self._text += event.data["text"]
+            if len(self._text) > MAX_OUTPUT:
+                raise RemoteFailed("The remote agent sent an output that is too long.")
             yield from self._step.write(event.data["text"])
             return
         self._tool_events += 1

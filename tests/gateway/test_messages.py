@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.store import runs as run_rows
+from service.store.actor import Actor, current_actor
 from service.store.schema import users
 from service.types import Event, RunStatus
 from tests.gateway.house import HELLO, MODEL, Gateway
@@ -114,3 +115,17 @@ def test_calls_of_a_run_are_bounded(gateway: Gateway) -> None:
     token = gateway.token(gateway.run(), most_calls=2)
     codes = [gateway.post(token).status_code for _ in range(3)]
     assert codes == [200, 200, 403]
+
+
+def test_call_acts_as_the_user_of_the_run(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    token, actors = gateway.token(gateway.run()), set[object]()
+    db = gateway.services.infra.db
+    transact = db.transact
+
+    def noted(work: Any, **options: Any) -> Any:
+        actors.add(current_actor()._replace(family=None, role=None))
+        return transact(work, **options)
+
+    monkeypatch.setattr(db, "transact", noted)
+    assert gateway.post(token).status_code == 200
+    assert actors == {Actor("user", "usr_ada")}
