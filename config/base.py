@@ -34,6 +34,11 @@ class Settings(Saving):
         description="Installed packages whose agents and tools may be used, names separated by commas, such as "
         "`acme-agents`: their code runs in this service; empty: none",
     )
+    mcp_servers: str = Field(
+        "",
+        description="File of the MCP servers whose tools agents may list; empty: `mcp.yaml` beside `AGENTS_DIR`, if it "
+        "is there",
+    )
     database_url: str = Field(
         "",
         repr=False,
