@@ -7,9 +7,11 @@ from typing import Any
 
 from service.types import Message
 
+MAX_NAME = 64  # characters, of the Messages API
+
 
 def named_for_model(name: str) -> str:
-    return name.replace(".", "__")
+    return name.replace(".", "__")[:MAX_NAME]  # a name that the model made up may be longer
 
 
 def named_by_model(name: str) -> str:

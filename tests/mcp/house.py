@@ -78,4 +78,3 @@ def made(folder: Path) -> list[str]:
 
 def define(folder: Path, **descriptions: str) -> None:
     (folder / "definitions.json").write_text(json.dumps(descriptions))
-
