@@ -27,7 +27,7 @@ from service.store.database import Transaction
 
 CHECK_SECONDS = 20.0
 mcp = Commands("mcp", help="Tools of MCP servers: their definitions, and credentials towards them.")
-credential = click.Group("credential", help="Credentials towards servers.")
+credential = Commands("credential", help="Credentials towards servers.")
 mcp.add_command(credential)
 
 
