@@ -151,7 +151,15 @@ class Connection:
             with anyio.move_on_after(RELIST_SECONDS):
                 await self._nudge.wait()
             if not self._lost:
-                await self._list(client)
+                await self._list_again(client)
+
+    async def _list_again(self, client: Client) -> None:
+        """Read the definitions again; a server that is busy with calls may not answer, and keeps its connection."""
+        try:
+            await self._list(client)
+        except TimeoutError:
+            if not self.calls:
+                raise
 
     async def _list(self, client: Client) -> None:
         """Read the definitions of the allowed tools. Raises `TimeoutError` after `LIST_SECONDS`."""

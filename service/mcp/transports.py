@@ -6,8 +6,10 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -24,6 +26,8 @@ MAX_STDERR = 64 * 1024  # bytes of a process's stderr that are logged; the rest 
 STDERR_LINE = 500  # characters
 INHERITED = ("HOME", "LANG", "PATH", "TMPDIR")  # no setting and no secret of ours
 END_SECONDS = 2.0  # for a server to end after its stdin is closed, and again after SIGTERM
+# Ends the server with its worker, also one that does not notice the end of its stdin.
+CHILD = (sys.executable, "-I", "-S", str(Path(__file__).with_name("child.py")))
 HTTP_WAIT = httpx2.Timeout(330, connect=5)  # seconds; a call has its own, shorter time-out
 
 Streams = tuple[MemoryObjectReceiveStream[SessionMessage | Exception], MemoryObjectSendStream[SessionMessage]]
@@ -39,7 +43,10 @@ async def stdio(server: str, command: Sequence[str], env: Mapping[str, str]) -> 
     """Start a server as a child process with its own process group; end the group on exit."""
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
     process = await anyio.open_process(
-        list(command), stdin=subprocess.PIPE, env={**inherited, **env}, start_new_session=True
+        [*CHILD, str(os.getpid()), *command],
+        stdin=subprocess.PIPE,
+        env={**inherited, **env},
+        start_new_session=True,
     )
     to_us, ours = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     to_server, outgoing = anyio.create_memory_object_stream[SessionMessage](0)
@@ -147,6 +154,9 @@ class _Bounded(httpx2.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         response = await self._inner.handle_async_request(request)
+        if 300 <= response.status_code < 400:  # the SDK would follow one within the origin
+            await response.aclose()
+            raise httpx2.RemoteProtocolError("The server redirects")
         if request.method == "POST" and isinstance(response.stream, httpx2.AsyncByteStream):
             response.stream = _BoundedStream(response.stream)
         return response

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ TOOLS = {
     "flood": "Answer with a lot.",
     "flood_raw": "Answer with an endless line.",
     "die": "Die in mid-call.",
+    "busy": "Answer late, and nothing else meanwhile.",
     "orders": "Answer with orders and an image.",
     "structured": "Answer with structured content.",
     "refuse": "Answer with an error of the protocol.",
@@ -54,6 +56,8 @@ async def call_tool(context: Any, params: types.CallToolRequestParams) -> Any:
         calls.write(f"{params.name} {json.dumps(params.arguments)}\n")
     if params.name == "hang":
         await anyio.sleep(3600)
+    if params.name == "busy":
+        time.sleep(2)
     if params.name == "die":
         os._exit(1)
     if params.name == "refuse":
