@@ -34,11 +34,6 @@ class Settings(Saving):
         description="Installed packages whose agents and tools may be used, names separated by commas, such as "
         "`acme-agents`: their code runs in this service; empty: none",
     )
-    remote_agents: str = Field(
-        "",
-        description="Agents of AGENTS_DIR that run elsewhere, by `python -m agent_server`: names with addresses, as "
-        "`research=http://research:9100/research`, separated by commas; see docs/multi-agent.md; empty: none",
-    )
     database_url: str = Field(
         "",
         repr=False,
@@ -237,20 +232,6 @@ class Settings(Saving):
         "",
         description="Hosts of your own network that the tool `fetch` may read besides public ones, such as "
         "`wiki.example.com` or `10.0.0.7:8080`, separated by commas; empty: none",
-    )
-    remote_hosts: str = Field(
-        "",
-        description="Hosts that remote agents may be at, such as `research:9100` or `agents.example.com`: they get "
-        "conversations and tokens of runs; separated by commas; empty: none",
-    )
-    remote_credentials: SecretStr = Field(
-        SecretStr(""),
-        description="Tokens that remote agents are asked with, by host: `research:9100=token`, separated by commas",
-    )
-    gateway_url: str = Field(
-        "",
-        description="Address at which remote agents reach `/v1/messages`, such as `http://nginx:8080`; empty: this "
-        "process, on 127.0.0.1",
     )
     cors_origins: str = Field(
         "",

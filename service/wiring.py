@@ -17,6 +17,7 @@ from service.infra.backends import Infra
 from service.infra.redis import RedisStore
 from service.llm import build as llm
 from service.llm.client import ModelClient
+from service.mcp import build as mcp
 from service.observe.log_lines import LogLines
 from service.observe.metrics import Metrics
 from service.observe.observer import Observer
@@ -51,6 +52,7 @@ class Services:
     audit: audit.AuditServices
     auth: auth.AuthServices
     agents: AgentCatalog
+    mcp: mcp.McpServices
     usage: usage.UsageServices
     sessions: sessions.Sessions
     webhooks: webhooks.Webhooks
@@ -74,6 +76,7 @@ class Services:
 
     def close(self) -> None:
         self.runs.close()
+        self.mcp.close()
         self.audit.chainer.close()
         self.auth.revocations.close()
         self.infra.close()
@@ -87,7 +90,8 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
     keyring = keyrings.build(settings.keyring_url)
     infra = _infra(settings, prices, keyring)
     trail = audit.build(settings, infra)
-    accounts, catalog = auth.build(settings, infra, trail.refusals), agents.build(settings, infra, prices)
+    accounts, servers = auth.build(settings, infra, trail.refusals), mcp.build(settings, infra)
+    catalog = agents.build(settings, infra, prices, servers.sources)
     clients, sender = llm.build(settings, infra), webhooks.build(settings, infra)
     money = usage.build(settings, infra, prices, notify=sender.budget_warning, has_agent=catalog.has)
     domains = runs.Domains(
@@ -107,6 +111,7 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
             else []
         ),
         Chore(catalog.refresh_in_background),
+        Chore(servers.refresh),
         Chore(sender.send_due, Work.DELIVERIES),
         Chore(settle, Work.ORPHANED_HOLDS),
         Chore(partial(approvals.expire, infra.db), Work.EXPIRED_APPROVALS),
@@ -121,7 +126,18 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
     built.supervisor.add(Chore(erasures.go_on_in_background, Work.ERASURES))
     built.supervisor.add(Chore(erasures.repeat_in_background))
     return Services(
-        settings, infra, keyring, trail, accounts, catalog, money, domains.sessions, sender, built, erasures
+        settings,
+        infra,
+        keyring,
+        trail,
+        accounts,
+        catalog,
+        servers,
+        money,
+        domains.sessions,
+        sender,
+        built,
+        erasures,
     )
 
 

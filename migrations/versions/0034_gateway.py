@@ -1,7 +1,7 @@
 """run_tokens, gateway_calls: model calls that a remote agent makes for a run
 
 Revision ID: 0034
-Revises: 0032
+Revises: 0033
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0034"
-down_revision = "0032"
+down_revision = "0033"
 branch_labels = None
 depends_on = None
 OLDEST_CODE = "0002"  # older code has no remote agents

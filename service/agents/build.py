@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from service.agents.patterns import PATTERNS
 from service.infra.backends import Infra
 from service.infra.redis import RedisStore
 from service.tools.sources import sources
+from service.tools.sources.base import ToolSource
 from service.tools.sources.packages import Packages, PackageTools
 from service.types import Tier
 from service.usage.prices import PriceTable
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
     from config.base import Settings
 
 
-def build(settings: Settings, infra: Infra, prices: PriceTable) -> AgentCatalog:
-    """Load the valid agents; faulty ones are reported and do not prevent the start."""
+def build(
+    settings: Settings, infra: Infra, prices: PriceTable, more: Sequence[ToolSource] = ()
+) -> AgentCatalog:
+    """Load the valid agents, with `more` sources of tools; faulty ones are reported and do not prevent the start."""
     models: dict[Tier, str] = {
         "simple": settings.model_simple,
         "medium": settings.model_medium,
@@ -36,7 +40,7 @@ def build(settings: Settings, infra: Infra, prices: PriceTable) -> AgentCatalog:
     packaged = packaged_agents(packages, tools)
     own = sources(settings.fetch_hosts.split(","))
     addresses = addresses_of(settings.remote_agents)
-    available = Available(PATTERNS, (tools, *own), models, prices, addresses)
+    available = Available(PATTERNS, (tools, *own, *more), models, prices, addresses)
     if not settings.reload:
         return AgentCatalog(settings.agents_dir, available, packaged)
     with suppress(OSError):  # reported by the first write into it that fails

@@ -72,9 +72,9 @@ def _policy_findings(spec: AgentSpec, available: Mapping[str, Tool]) -> Iterator
         if policy.roles is not None and spec.cache.shared:
             detail = f"must be off: not everybody may use {name!r}"
             yield Finding(("cache", "shared"), detail)
-        arguments = available[name].input_schema["properties"] if name in available else {}
+        arguments = available[name].input_schema.get("properties") if name in available else None
         for bound, argument in policy.bounded:
-            if name in available and argument not in arguments:
+            if arguments is not None and argument not in arguments:
                 detail = f"{name!r} has no argument {argument!r}{unknown(argument, arguments)}"
                 yield Finding(("policies", name, bound, argument), detail)
 

@@ -70,6 +70,8 @@ class Action(StrEnum):
     APPROVAL_DENIED = "approval.denied"
     TOOL_CALLED = "tool.called"
     TOOL_FINISHED = "tool.finished"
+    MCP_ACCEPTED = "mcp.accepted"
+    MCP_CREDENTIAL = "mcp.credential"
     SETTINGS = "settings"
 
 

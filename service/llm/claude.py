@@ -28,6 +28,7 @@ from service.llm.message_builder import MessageBuilder
 from service.llm.sdk import anthropic, request_of, status_error, transport_to
 from service.llm.sse_data import SseData
 from service.llm.stream_reader import FEW_STREAMS, StreamReader, StreamSink
+from service.llm.tool_names import messages_for_model, tools_for_model
 from service.llm.transport import ModelAnswer, Waits, carrying
 from service.llm.upstream import unreached
 from service.types import Usage
@@ -36,8 +37,10 @@ PROVIDER = "https://api.anthropic.com"
 NONE: Mapping[str, str] = {}
 OFFLINE_KEY = "offline"  # the SDK requires a key; the offline model accepts any
 LAST_BYTES_SECONDS = 0.5  # to read the end of the body after the last event
-POOL_SECONDS = 1.0  # longest wait for a free connection; failing early beats queueing
-PING_SECONDS = 2.0
+POOL_SECONDS, PING_SECONDS = (
+    1.0,
+    2.0,
+)  # longest waits: a free connection (failing early beats queueing), a ping
 COUNTED = ("model", "messages", "system", "tools", "output_config")  # parameters of `count_tokens`
 NOT_TAKEN = "not_taken"  # stop reason of a batch answer that is unreadable or too long
 # Headers that differ from call to call; the others are those of one request that the SDK has made.
@@ -218,14 +221,14 @@ def _params(request: ModelRequest) -> dict[str, Any]:
     """Build the arguments of `messages.create`, without sampling parameters: the models refuse them."""
     params: dict[str, Any] = {
         "model": request.model,
-        "messages": list(request.messages),
+        "messages": messages_for_model(request.messages),
         "max_tokens": request.max_tokens,
         "stream": request.stream,
     }
     if request.system:
         params["system"] = request.system if isinstance(request.system, str) else list(request.system)
     if request.tools:
-        params["tools"] = list(request.tools)
+        params["tools"] = tools_for_model(request.tools)
         if not request.may_call_tools:
             params["tool_choice"] = {"type": "none"}  # accepted by every model, with or without thinking
     if request.user_id:

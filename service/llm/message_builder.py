@@ -19,6 +19,7 @@ from service.llm.model_json import (
     well_formed,
 )
 from service.llm.reported_usage import ReportedUsage
+from service.llm.tool_names import named_by_model
 from service.llm.upstream import refused
 from service.types import Block, Usage, UsageSource
 
@@ -220,6 +221,8 @@ def _checked(block: dict[str, Any], suspect: bool) -> Block:
     if kind == "tool_use":
         for name in ("id", "name"):  # validated where the call is made
             found[name] = well_formed(given_word) if isinstance(given_word := found.get(name), str) else ""
+    if kind == "tool_use":
+        found["name"] = named_by_model(found["name"])
     if kind == "tool_use" or "input" in block:
         found["input"] = arguments(given)
     return found

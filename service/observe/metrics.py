@@ -143,6 +143,7 @@ class Metrics(Observer):
         self._login_failures = counter("login_failures", "Log-ins that were refused")
         self._fallback = gauge("limiter_fallback", "1 while limits are counted per process", "livemax")
         self._redis = gauge("redis_up", "0 while a process skips Redis", "livemin")
+        self._mcp = gauge("mcp_up", "0 while a process does not reach an MCP server", "livemin", "server")
         self._runs_active = gauge("runs_active", "Runs under way", "livesum")
         self._redis.set(1)
 
@@ -211,6 +212,9 @@ class Metrics(Observer):
 
     def login_failed(self) -> None:
         self._login_failures.inc()
+
+    def mcp_up(self, server: str, up: bool) -> None:
+        self._mcp(server).set(int(up))
 
     def redis_up(self, up: bool) -> None:
         self._redis.set(int(up))

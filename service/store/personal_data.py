@@ -22,6 +22,7 @@ from service.store.schema import (
     idempotency,
     identities,
     ledger,
+    mcp_credentials,
     messages,
     run_tokens,
     runs,
@@ -64,6 +65,7 @@ OF_USER = (
     PersonalRows("log_in", token_families.c.user_id, (token_families.c.id,), ("current_jti",)),
     PersonalRows("identity", identities.c.user_id, (identities.c.issuer, identities.c.subject)),
     PersonalRows("address", sign_in_addresses.c.user_id, (sign_in_addresses.c.digest,)),
+    PersonalRows("mcp_credential", mcp_credentials.c.user_id, (mcp_credentials.c.server,), ("secret",)),
     PersonalRows(
         "decision", approvals.c.decided_by, (approvals.c.id,), ("arguments", "untrusted", "decision_id")
     ),
@@ -96,6 +98,7 @@ ERASED = {
     "token_families": "ended; ids and times, deleted once no token can be valid",
     "identities": "deleted",
     "sign_in_addresses": "deleted",
+    "mcp_credentials": "deleted",
     "idempotency": "deleted; other people's answers that name the user too",
     "sessions": "deleted",
     "messages": "deleted with their session",
@@ -121,6 +124,10 @@ NOT_SEALED = {
         "scopes": "our words, and names of agents and models",
         "limit_runs": "a rate",
         "limit_runs_after": "a rate",
+    },
+    "mcp_credentials": {
+        "server": "a name of the operator's",
+        "secret": "encrypted under SECRET_KEY: the service sends it without the user",
     },
     "sessions": {"agent": "a name of the author's", "summary_untrusted": "names of tools"},
     "messages": {
@@ -178,6 +185,7 @@ NOBODYS = {
     "workers": "processes",
     "signing_keys": "keys of the service",
     "agent_stops": "a reason that is about an agent, and the id of the admin who gave it",
+    "mcp_tools": "definitions of tools, by operators of servers",
     "batches": "ids of the provider",
     "notices": "scopes of caps, as ids, and amounts",
     "caps": "scopes, as ids, and amounts",

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from service.errors import Conflict
 from service.store import sign_in_addresses
 from service.store.database import InsertOnce, Row, Transaction
-from service.store.schema import identities, users, workspaces
+from service.store.schema import identities, mcp_credentials, users, workspaces
 from service.store.visibility import in_workspace
 
 DELETED = "deleted"  # role of a deleted user
@@ -157,4 +157,5 @@ def forget(tx: Transaction, user_id: str, workspace_id: str | None = None) -> bo
         return False
     sign_in_addresses.forget(tx, user_id)
     tx.execute(sa.delete(identities).where(identities.c.user_id == user_id))
+    tx.execute(sa.delete(mcp_credentials).where(mcp_credentials.c.user_id == user_id))
     return True

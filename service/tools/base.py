@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 
 log = logging.getLogger(__name__)
 DEFAULT_TIMEOUT = 30.0
-_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")  # as the Messages API requires
+_NAME = re.compile(r"(?!.*__)[a-zA-Z0-9_-]{1,64}")  # of the Messages API, where `__` is a dot of ours
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
 _ARG = re.compile(r"^\s+(\w+):\s*(.+)$")
 

@@ -70,6 +70,10 @@ class Invocation(NamedTuple):
         return min(began + self.tool.timeout, self.context.deadline)
 
 
+class ToolLost(ToolFailed):
+    """Raised by a tool whose call was made and got no answer: the call may have had its effect."""
+
+
 class ToolRunner:
     """Caller of tools, each in its own thread, at most `slots` at once in this process.
 
@@ -150,6 +154,8 @@ def _not_called(use: Invocation, why: str) -> ToolResult:
 def _outcome(tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> ToolResult:
     try:
         returned = tool.run(arguments, context)
+    except ToolLost as lost:
+        return replace(ToolResult.failed(f"{lost}{_may_have_acted(tool)}"), timed_out=True)
     except ToolFailed as failure:
         return ToolResult.failed(str(failure))
     except BadResult as mismatch:
@@ -193,7 +199,11 @@ def _line(error: BaseException) -> str:
 
 def _timed_out(tool: Tool) -> ToolResult:
     log.warning("tool_timed_out", extra={"tool": tool.name, "timeout": tool.timeout})
-    message = f"{tool.name} timed out"
-    if not tool.idempotent:
-        message += "; it may still take effect, so do not call it again before checking"
+    message = f"{tool.name} timed out{_may_have_acted(tool)}"
     return replace(ToolResult.failed(message), timed_out=True)
+
+
+def _may_have_acted(tool: Tool) -> str:
+    if tool.idempotent:
+        return ""
+    return "; it may still take effect, so do not call it again before checking"

@@ -63,6 +63,8 @@ ELSEWHERE = {name for name in LEAVES if "/page/" in name} | {
 # Actions that other tests raise.
 RAISED_IN = {
     Action.IDENTITY_LINKED: "tests/oidc/test_identities.py",
+    Action.MCP_ACCEPTED: "tests/cli/test_mcp.py",
+    Action.MCP_CREDENTIAL: "tests/cli/test_mcp.py",
     Action.SETTINGS: "tests/audit/test_record.py",
     Action.SIGNING_KEY_ROTATED: "tests/auth/test_signing_keys.py",
     Action.SIGNING_KEYS_ENDED: "tests/auth/test_signing_keys.py",

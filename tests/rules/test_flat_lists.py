@@ -173,6 +173,7 @@ UNCOUNTED = {
     "audit": "reads all of the audit: a proof, or an export",
     "ledger": "reads all of the books: a report",
     "keyring": "reads all of another database",
+    "mcp": "reads the tools that the file of servers allows",
     "users list": "prints everybody",
     "workspaces add": "by the name's index, as in tests/cli",
     "workspaces rename": "by the name's index, as in tests/cli",

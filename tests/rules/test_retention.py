@@ -17,6 +17,9 @@ STORE = ROOT / "service" / "store"
 CHANGES = re.compile(r"sa\.(?:delete|update)\(([\w.]+)\)")
 # Statements that name neither a whole key nor a limit, and why few rows are meant all the same.
 FEW = {
+    "mcp.accept": "one tool, by its server and name",
+    "mcp._offer": "one tool, by its server and name",
+    "mcp.delete_credential": "one credential, by its server and user",
     "approvals.close": "the calls of one run that wait for a person",
     "batches.wake": "the runs of batches just answered, whose size is bounded",
     "batches._update_sent": "of one batch, whose size is bounded",

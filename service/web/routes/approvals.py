@@ -172,7 +172,7 @@ def _shown(row: Row) -> dict[str, Any]:
 
 def _about(tool: Tool) -> dict[str, Any]:
     return {
-        "description": tool.description[:MAX_DESCRIPTION],
+        "description": str(tool.for_model()["description"])[:MAX_DESCRIPTION],
         "risk": tool.risk,
         "idempotent": tool.idempotent,
     }

@@ -1,0 +1,203 @@
+"""One connection to an MCP server, kept by a task of the portal: made again for ever, with backoff and jitter."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import anyio
+import httpx2
+import mcp_types
+from mcp import Client, MCPError
+
+from service.mcp.transports import Transport
+from service.store.mcp import Definition
+
+log = logging.getLogger("slipway.mcp")
+logging.getLogger("mcp").setLevel(logging.CRITICAL)  # the SDK logs what servers send
+CONNECT_SECONDS = 15.0  # for the handshake and the first list; `npx` may have to start a program
+LIST_SECONDS = 10.0
+RELIST_SECONDS = 10.0  # between two looks at the definitions of a server
+READY_SECONDS = 5.0  # wait of a call for a connection that is being made
+FIRST_DELAY, MAX_DELAY = 0.25, 60.0  # seconds between attempts, doubled each time
+MAX_PAGES = 20  # of a list of tools
+MAX_DEFINITION = 32 * 1024  # bytes of JSON of one tool
+Found = Mapping[str, Definition]
+
+
+class NotConnected(Exception):
+    """Raised when a call cannot be sent: nothing has happened."""
+
+
+class ConnectionLost(Exception):
+    """Raised when the connection ended during a call, which may have happened."""
+
+
+class Connection:
+    """Connection to a server. All methods run on the portal's event loop.
+
+    `connect` makes a transport; `allowed` are the tools that matter; `listed` gets their definitions; `changed` is told
+    whether the server is reached.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[Transport]],
+        allowed: frozenset[str],
+        listed: Callable[[Found], Awaitable[None]],
+        changed: Callable[[bool, str], None],
+    ) -> None:
+        self._connect, self._allowed = connect, allowed
+        self._listed, self._changed = listed, changed
+        self._client: Client | None = None
+        self._settled = anyio.Event()  # connected, or waiting for the next attempt
+        self._nudge = anyio.Event()  # look at the server now
+        self._lost = False
+        self._scope = anyio.CancelScope()
+        self.found: Found = {}
+        self.calls = 0  # under way
+
+    async def keep(self) -> None:
+        """Keep the connection until `close`."""
+        failures = 0
+        with self._scope:
+            while True:
+                reason, was_up = await self._once()
+                failures = 0 if was_up else failures + 1
+                self._changed(False, reason)
+                if failures:  # calls fail at once; after a connection that was up they wait for the next
+                    self._settled.set()
+                delay = min(MAX_DELAY, FIRST_DELAY * 2 ** min(failures, 10))
+                await anyio.sleep(delay * random.uniform(0.5, 1))
+                if failures:
+                    self._settled = anyio.Event()
+
+    def close(self) -> None:
+        self._scope.cancel()
+
+    async def call(self, tool: str, arguments: Mapping[str, Any]) -> mcp_types.CallToolResult:
+        """Call a tool. Raises `NotConnected`, `ConnectionLost`, `MCPError`, or `ValueError` for a malformed result."""
+        with anyio.move_on_after(READY_SECONDS):
+            await self._settled.wait()
+        client = self._client
+        if client is None:
+            raise NotConnected
+        self.calls += 1
+        try:
+            return await self._called(client, tool, arguments)
+        finally:
+            self.calls -= 1
+
+    async def look(self) -> None:
+        """Read the definitions again. Raises as `call`."""
+        with anyio.move_on_after(READY_SECONDS):
+            await self._settled.wait()
+        if self._client is None:
+            raise NotConnected
+        await self._list(self._client)
+
+    async def _called(
+        self, client: Client, tool: str, arguments: Mapping[str, Any]
+    ) -> mcp_types.CallToolResult:
+        params = mcp_types.CallToolRequestParams(name=tool, arguments=dict(arguments))
+        request = mcp_types.CallToolRequest(params=params)
+        try:
+            # Not `call_tool`: it validates results by the server's schema, whose references it would follow.
+            result = await client.session.send_request(request, mcp_types.CallToolResult)
+        except MCPError as error:
+            if error.code != mcp_types.CONNECTION_CLOSED:
+                raise
+            self._lose()
+            raise ConnectionLost from None
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, httpx2.HTTPError):
+            self._lose()
+            raise ConnectionLost from None
+        if result.result_type == "input_required":
+            raise ValueError("the server asks for input")
+        return result
+
+    def _lose(self) -> None:
+        self._lost = True
+        self._nudge.set()
+
+    async def _once(self) -> tuple[str, bool]:
+        """Connect and stay until the connection ends; return why, and whether it was up."""
+        was_up = False
+        self._lost = False
+        with anyio.CancelScope(deadline=anyio.current_time() + CONNECT_SECONDS) as scope:
+            try:
+                transport = await self._connect()
+                async with Client(transport, cache=None) as client:
+                    await self._list(client)
+                    scope.deadline = float("inf")
+                    self._client, was_up = client, True
+                    self._changed(True, "")
+                    self._settled.set()
+                    try:
+                        await self._stay(client)
+                    finally:
+                        self._client, self._settled = None, anyio.Event()
+            except Exception as error:  # whatever a server sends, the next attempt is made
+                return _kind(error), was_up
+        return "TimeoutError", was_up  # the scope ended by its deadline
+
+    async def _stay(self, client: Client) -> None:
+        while not self._lost:
+            self._nudge = anyio.Event()
+            with anyio.move_on_after(RELIST_SECONDS):
+                await self._nudge.wait()
+            if not self._lost:
+                await self._list_again(client)
+
+    async def _list_again(self, client: Client) -> None:
+        """Read the definitions again; a server that is busy with calls may not answer, and keeps its connection."""
+        try:
+            await self._list(client)
+        except TimeoutError:
+            if not self.calls:
+                raise
+
+    async def _list(self, client: Client) -> None:
+        """Read the definitions of the allowed tools. Raises `TimeoutError` after `LIST_SECONDS`."""
+        found: dict[str, Definition] = {}
+        cursor: str | None = None
+        with anyio.fail_after(LIST_SECONDS):
+            for _ in range(MAX_PAGES):
+                params = mcp_types.PaginatedRequestParams(cursor=cursor)
+                page = await client.session.list_tools(params=params)
+                for tool in page.tools:
+                    definition = definition_of(tool) if tool.name in self._allowed else None
+                    if definition is not None and tool.name not in found:
+                        found[tool.name] = definition
+                cursor = page.next_cursor
+                if not cursor:
+                    break
+        self.found = found
+        await self._listed(found)
+
+
+def definition_of(tool: mcp_types.Tool) -> Definition | None:
+    """Return name, description and schema with their digest; None for one that is too large or not JSON."""
+    body = {
+        "name": tool.name,
+        "description": tool.description or tool.title or tool.name,
+        "input_schema": {"type": "object", "properties": {}, **tool.input_schema},
+    }
+    try:
+        text = json.dumps(body, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    except (ValueError, TypeError, RecursionError):
+        return None
+    if len(text) > MAX_DEFINITION or "\\u0000" in text or not text.isascii():
+        return None
+    return Definition(hashlib.sha256(text.encode()).hexdigest(), json.loads(text))
+
+
+def _kind(error: BaseException) -> str:
+    """Return the class of the first error in a group: its text is a stranger's."""
+    while isinstance(error, BaseExceptionGroup) and error.exceptions:
+        error = error.exceptions[0]
+    return type(error).__name__
