@@ -13,16 +13,17 @@ from urllib.parse import urlsplit
 import orjson
 
 from service.errors import ModelUnavailable, RemoteFailed, RemoteUnavailable, SlipwayError
-from service.infra.http import AddressRefused, NoAnswer, SafeClient, StreamedAnswer
+from service.infra.http import AddressRefused, ConnectionBroken, NoAnswer, SafeClient, StreamedAnswer
 from service.llm.breaker import Breaker, BreakerPermit
 from service.remote import a2a, post
-from service.remote.task import RemoteAnswer, RemoteEvent, RemoteTask
+from service.remote.task import AnswerBroken, RemoteAnswer, RemoteEvent, RemoteTask
 
 MOST_SECONDS = 3_600.0  # of one exchange; the run's own deadline is nearer
 CANCEL_SECONDS = 2.0
 FAILURES, RECOVERY = 5, 15.0  # failures in a row after which a host is paused, and for how many seconds
 MAX_WAITING = 256  # events that the run has not taken yet: then the remote agent waits
 RETRY_SECONDS = 0.5  # before the one repetition of a request that was not answered
+PAUSE_SECONDS = 2.0  # between two tries to reach an agent that is waited for
 
 
 class RemoteHosts(NamedTuple):
@@ -148,6 +149,17 @@ class Exchange:
                 return
 
     def _told_by_remote(self) -> Iterator[RemoteEvent | RemoteAnswer]:
+        """Ask until an answer begins, for the task's patience."""
+        end = time.monotonic() + self._task.patience
+        while True:
+            try:
+                yield from self._asked_twice()
+                return
+            except RemoteUnavailable:
+                if time.monotonic() > end or self._closed.wait(PAUSE_SECONDS):
+                    raise
+
+    def _asked_twice(self) -> Iterator[RemoteEvent | RemoteAnswer]:
         """Ask, and once more where no answer began: the key lets the remote agent know the question again."""
         breaker = self._client.breaker(self._task.url)
         for last in (False, True):
@@ -158,6 +170,9 @@ class Exchange:
                     begun, verdict = True, breaker.record_success
                     yield told
                 return
+            except ConnectionBroken:
+                verdict = breaker.record_failure
+                raise AnswerBroken("The remote agent's answer broke off.") from None
             except (AddressRefused, NoAnswer) as error:
                 verdict = breaker.record_failure
                 if begun:

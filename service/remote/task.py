@@ -15,20 +15,31 @@ MAX_NAME, MAX_TEXT = 128, 2_000  # characters of a name, of a title or a quote
 _STATUSES = ("succeeded", "failed", "waiting_approval")
 
 
+class AnswerBroken(RemoteFailed):
+    """Raised when the connection ends before the answer does, as when the agent's process is killed."""
+
+
 @dataclass(frozen=True, slots=True)
 class RemoteTask:
-    """Question for a remote agent. `body` are the fields of the POST protocol; `key` is the same at every attempt."""
+    """Question for a remote agent. `body` are the fields of the POST protocol; `key` is the same at every attempt.
+
+    `patience`: seconds to go on asking while no answer begins.
+    """
 
     url: str
     key: str
     request_id: str
     body: Mapping[str, Any]
+    patience: float = 0
 
 
 class RemoteEvent(NamedTuple):
-    """Event on the way to an answer: `text` `{"text"}`, `tool_called` or `tool_finished`, as in our own stream."""
+    """Event on the way to an answer: `text` `{"text"}`, `tool_called` or `tool_finished`, as in our own stream.
 
-    kind: Literal["text", "tool_called", "tool_finished"]
+    `task` `{"id"}`: the name under which the agent can be told of a cancellation.
+    """
+
+    kind: Literal["text", "tool_called", "tool_finished", "task"]
     data: Mapping[str, Any]
 
 
@@ -86,7 +97,7 @@ def _questions(told: Any) -> list[Question]:
             (one.get("call_id"), one.get("name"), one.get("arguments", {})) if isinstance(one, dict) else ()
         )
         match call:
-            case str(call_id), str(name), dict(arguments) if 0 < len(call_id) <= 40 and is_name(name):
+            case str(call_id), str(name), dict(arguments) if is_name(call_id) and is_name(name):
                 found.append(Question(call_id, name, arguments))
             case _:
                 raise RemoteFailed("The remote agent asks for an approval that cannot be read.")

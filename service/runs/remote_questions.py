@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,8 +12,12 @@ from service.runs.attempt import Attempt
 from service.runs.proposed_calls import is_decided
 from service.runs.tool_execution import decided
 from service.store import approvals
-from service.store.database import Database, Transaction
+from service.store.database import Database, Row, Transaction
 from service.types import Run
+
+MARK = "remote_"  # in the ids of their calls, which no model and no pattern gives
+LENGTH = 24  # characters of an id's digest
+_OF_REMOTE = re.compile(rf"(branch_\d+_)?call_{MARK}[0-9a-f]{{{LENGTH}}}")
 
 
 class Decisions(NamedTuple):
@@ -58,6 +64,12 @@ class RemoteQuestions:
         return Decisions(pending, made, events)
 
 
+def is_remote(approval: Row) -> bool:
+    """Return whether an approval is about a remote agent's call, whose tools are not known here."""
+    return _OF_REMOTE.fullmatch(approval["call_id"]) is not None
+
+
 def _call_id(attempt: Attempt, question: Mapping[str, Any]) -> str:
-    """Return the id of a question's call, which no other call of the run has."""
-    return f"{attempt.journal.call_prefix}remote_{question['call_id']}"
+    """Return the id of a question's call, which no other call of the run has: of 64 characters at most."""
+    short = hashlib.sha256(question["call_id"].encode()).hexdigest()[:LENGTH]
+    return f"{attempt.journal.call_prefix}{MARK}{short}"

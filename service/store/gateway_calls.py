@@ -114,7 +114,7 @@ def insert(tx: Transaction, row: dict[str, Any]) -> None:
 
 
 def finish(tx: Transaction, call_id: str, user_id: str, values: dict[str, Any]) -> None:
-    """Store the end of a call: `state`, `model` as it answered, `usage`, `source`, `cost_nano`, and the `answer` that is kept."""
+    """Store the end of a call: state, model as it answered, usage, cost, and the answer that is kept."""
     sealed = tx.sealed(gateway_calls, {**values, "finished_at": now_ms()}, user_id)
     tx.execute(sa.update(gateway_calls).where(_calls.id == call_id, _calls.state == OPEN).values(**sealed))
 

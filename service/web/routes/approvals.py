@@ -13,6 +13,7 @@ from service import approvals, errors
 from service.agents.sub_agents import owners_of
 from service.errors import fault
 from service.ids import new_id
+from service.runs.remote_questions import is_remote
 from service.store.approvals import Decision
 from service.store.database import Row, Transaction
 from service.tools.base import Risk, Tool
@@ -186,6 +187,8 @@ def _check_call(row: Row, arguments: dict[str, Any]) -> None:
     services().agents.refresh()  # as the worker that resumes the run does
     name = row["name"]
     owners = owners_of(name, row["agent"], services().agents.agents)
+    if not owners and is_remote(row):
+        return  # the service that makes the call knows its tools
     if not owners:
         detail = f"The agent {row['agent']} has no tool {name} any more: deny the call, or cancel its run."
         raise errors.ToolGone(detail)
