@@ -46,10 +46,11 @@ async def model(state: MessagesState, runtime: Runtime[Access]) -> dict:
 def approval(state: MessagesState) -> Command[Literal["tools", "model"]]:
     calls = state["messages"][-1].tool_calls
     asked = [call for call in calls if call["name"] in ASK_FIRST]
-    decided = interrupt(asked) if asked else {}
-    denied = [call["id"] for call in asked if decided.get(call["id"]) != "approve"]
+    decided = interrupt(asked) if asked else {}  # arguments to call with; None: denied
+    denied = [call["id"] for call in asked if decided.get(call["id"]) is None]
     refused = [ToolMessage("A person denied this call.", tool_call_id=id, status="error") for id in denied]
-    allowed = [Send("tools", [call]) for call in calls if call["id"] not in denied]
+    agreed = [{**call, "args": decided.get(call["id"], call["args"])} for call in calls]
+    allowed = [Send("tools", [call]) for call in agreed if call["id"] not in denied]
     return Command(update={"messages": refused}, goto=allowed or "model")
 
 

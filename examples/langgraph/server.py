@@ -32,7 +32,12 @@ async def events(helpdesk, asked):
     if (
         resume and state.interrupts and state.interrupts[0].id == resume["state"]
     ):  # an answered question has gone
-        given = Command(resume={one["call_id"]: one["decision"] for one in resume["decisions"]})
+        decided = {one["call_id"]: one for one in resume["decisions"]}
+        given = Command(
+            resume={
+                id: one["arguments"] if one["decision"] == "approve" else None for id, one in decided.items()
+            }
+        )
     told = helpdesk.astream(
         given, thread, context=access, stream_mode=["messages", "updates"], durability="sync"
     )

@@ -4,7 +4,13 @@ import hmac
 import json
 import os
 
-from pydantic_ai import Agent, DeferredToolRequests, DeferredToolResults, ModelMessagesTypeAdapter
+from pydantic_ai import (
+    Agent,
+    DeferredToolRequests,
+    DeferredToolResults,
+    ModelMessagesTypeAdapter,
+    ToolApproved,
+)
 from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.models.anthropic import AnthropicModel
 from pydantic_ai.providers.anthropic import AnthropicProvider
@@ -41,7 +47,10 @@ async def ask(request):
     model, resume = AnthropicModel("claude-haiku-5-5", provider=provider), asked.get("resume")
     try:
         if resume:
-            decided = {one["call_id"]: one["decision"] == "approve" for one in resume["decisions"]}
+            decided = {
+                one["call_id"]: one["decision"] == "approve" and ToolApproved(override_args=one["arguments"])
+                for one in resume["decisions"]
+            }
             history = ModelMessagesTypeAdapter.validate_python(resume["state"])
             result = await desk.run(
                 model=model,

@@ -34,6 +34,10 @@ class NoAnswer(Exception):
     """Raised for an answer that is missing or late. The message is for the user who gave the URL."""
 
 
+class ConnectionBroken(NoAnswer):
+    """Raised when a connection that was made ends before the answer does, as when the server's process is killed."""
+
+
 def address_fault(url: str, *, allow_private: bool) -> str | None:
     """Validate an `http` or `https` URL without a look-up; return its fault, or None."""
     if not url.isascii() or any(letter <= " " or letter == "\x7f" for letter in url):
@@ -155,6 +159,8 @@ class SafeClient:
                 yield StreamedAnswer(int(answer.status), head, answer.iter_stream())
         except (httpcore2.TimeoutException, TimeoutError):
             raise NoAnswer(f"No answer within {seconds:g} s.") from None
+        except (httpcore2.ReadError, httpcore2.WriteError, httpcore2.RemoteProtocolError) as error:
+            raise ConnectionBroken(f"No whole answer ({type(error).__name__}).") from None
         except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError, UnicodeError) as error:
             raise NoAnswer(f"No answer ({type(error).__name__}).") from None
 

@@ -13,16 +13,25 @@ from urllib.parse import urlsplit
 import orjson
 
 from service.errors import ModelUnavailable, RemoteFailed, RemoteUnavailable, SlipwayError
-from service.infra.http import AddressRefused, Control, NoAnswer, SafeClient, StreamedAnswer
+from service.infra.http import (
+    AddressRefused,
+    ConnectionBroken,
+    Control,
+    NoAnswer,
+    SafeClient,
+    StreamedAnswer,
+)
 from service.llm.breaker import Breaker, BreakerPermit
 from service.remote import a2a, post
-from service.remote.task import RemoteAnswer, RemoteEvent, RemoteTask
+from service.remote.task import AnswerBroken, RemoteAnswer, RemoteEvent, RemoteTask
 
 MOST_SECONDS = 3_600.0  # of one exchange; the run's own deadline is nearer
 CANCEL_SECONDS = 2.0
 FAILURES, RECOVERY = 5, 15.0  # failures in a row after which a host is paused, and for how many seconds
 MAX_WAITING = 256  # events that the run has not taken yet: then the remote agent waits
+BROKE_OFF = "The remote agent's answer broke off."
 RETRY_SECONDS = 0.5  # before the one repetition of a request that was not answered
+PAUSE_SECONDS = 2.0  # between two tries to reach an agent that is waited for
 
 
 class RemoteHosts(NamedTuple):
@@ -91,6 +100,7 @@ class Exchange:
         self._closed = threading.Event()
         self._task_id = ""  # A2A's, once it is told
         self._control = Control(silence)
+        self._broken = False  # whether a connection ended that was made: its process may have been killed
         self._received = False  # of an answer, which is then not asked for again
         self._thread = threading.Thread(target=self._work, name="remote-agent", daemon=True)
         self._thread.start()
@@ -156,6 +166,17 @@ class Exchange:
                 return
 
     def _told_by_remote(self) -> Iterator[RemoteEvent | RemoteAnswer]:
+        """Ask until an answer begins, for the task's patience."""
+        end = time.monotonic() + self._task.patience
+        while True:
+            try:
+                yield from self._asked_twice()
+                return
+            except RemoteUnavailable:
+                if time.monotonic() > end or self._closed.wait(PAUSE_SECONDS):
+                    raise
+
+    def _asked_twice(self) -> Iterator[RemoteEvent | RemoteAnswer]:
         """Ask, and once more where no answer began: the key lets the remote agent know the question again."""
         breaker = self._client.breaker(self._task.url)
         for last in (False, True):
@@ -170,10 +191,10 @@ class Exchange:
                 if self._closed.is_set():  # ended by us, which says nothing about the host
                     return
                 verdict = breaker.record_failure
-                if self._received:
-                    raise RemoteFailed("The remote agent's answer broke off.") from None
-                if last or isinstance(error, AddressRefused) or self._closed.wait(RETRY_SECONDS):
-                    raise RemoteUnavailable(f"The remote agent gave no answer. {error}") from None
+                self._broken |= isinstance(error, ConnectionBroken)
+                final = last or self._received or isinstance(error, AddressRefused)
+                if final or self._closed.wait(RETRY_SECONDS):
+                    raise self._failure(error) from None
             except RemoteUnavailable:
                 verdict = breaker.record_failure
                 if last or self._closed.wait(RETRY_SECONDS):
@@ -183,6 +204,14 @@ class Exchange:
                 raise
             finally:
                 verdict(permit)
+
+    def _failure(self, error: Exception) -> SlipwayError:
+        """Return the error of an exchange without an answer. One whose process was there may be starting again."""
+        if self._broken:
+            return AnswerBroken(BROKE_OFF)
+        if self._received:
+            return RemoteFailed(BROKE_OFF)
+        return RemoteUnavailable(f"The remote agent gave no answer. {error}")
 
     def _answer(self) -> Iterator[RemoteEvent | RemoteAnswer]:
         task, client = self._task, self._client

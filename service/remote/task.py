@@ -15,14 +15,22 @@ MAX_NAME, MAX_TEXT = 128, 2_000  # characters of a name, of a title or a quote
 _STATUSES = ("succeeded", "failed", "waiting_approval")
 
 
+class AnswerBroken(RemoteFailed):
+    """Raised when the connection ends before the answer does, as when the agent's process is killed."""
+
+
 @dataclass(frozen=True, slots=True)
 class RemoteTask:
-    """Question for a remote agent. `body` are the fields of the POST protocol; `key` is the same at every attempt."""
+    """Question for a remote agent. `body` are the fields of the POST protocol; `key` is the same at every attempt.
+
+    `patience`: seconds to go on asking while no answer begins.
+    """
 
     url: str
     key: str
     request_id: str
     body: Mapping[str, Any]
+    patience: float = 0
 
 
 class RemoteEvent(NamedTuple):

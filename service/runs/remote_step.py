@@ -14,7 +14,7 @@ from service.agents.pattern import Events, most_steps
 from service.agents.remote_spec import RemoteSpec
 from service.errors import DatabaseUnavailable, RemoteFailed, RunLimit
 from service.remote.client import Exchange, RemoteClient
-from service.remote.task import MAX_OUTPUT, RemoteAnswer, RemoteEvent, RemoteTask
+from service.remote.task import MAX_OUTPUT, AnswerBroken, RemoteAnswer, RemoteEvent, RemoteTask
 from service.runs.approval_requests import required
 from service.runs.attempt import Attempt
 from service.runs.gateway_steps import GatewaySteps
@@ -23,6 +23,7 @@ from service.runs.remote_questions import RemoteQuestions
 from service.runs.slots import LeaseLost
 from service.runs.tool_execution import WaitsForApproval
 from service.runs.untrusted import clean
+from service.store import runs as run_rows
 from service.store.database import Database
 from service.text import exact_json
 from service.text.sanitise import storable_json
@@ -33,6 +34,10 @@ SOURCE = "remote"  # of untrusted text
 MAX_PARTS = 20  # questions of one step, one after the other
 MAX_EVENTS = 2_000  # tool events told of one answer
 PAUSE = 0.25  # seconds between two looks whether the run must stop
+PATIENCE = (
+    60.0  # seconds that an agent is waited for which may be starting again; the run's deadline may be nearer
+)
+MAX_BROKEN = 2  # attempts at a run that may end with a broken answer, or with their worker, before it fails
 TELL_SECONDS = 1.0  # between two looks for gateway calls to be told
 
 
@@ -104,12 +109,14 @@ class RemoteStep:
         listening = _Listening(self, step)
         try:
             answer = yield from listening.hear(exchange)
-        except Exception:
+        except Exception as error:
             exchange.close(cancelled=self._attempt.handle.reason in ("cancelled", "refused", "timeout"))
             with suppress(LeaseLost, DatabaseUnavailable):
                 yield from self._gateway.end()
             if refusal := self._gateway.refusal():
                 raise refusal from None
+            if isinstance(error, AnswerBroken) and self._run.losses < MAX_BROKEN:
+                self._give_up()
             raise
         exchange.close(cancelled=False)
         yield from self._gateway.end()
@@ -117,6 +124,12 @@ class RemoteStep:
         if refusal is not None:
             raise refusal
         return stored_answer(answer, listening.output(answer), self._gateway.model)
+
+    def _give_up(self) -> None:
+        """Leave the run to its next attempt, which asks again and pays for no kept call. Raises `LeaseLost`."""
+        run = self._run
+        self._deps.db.transact(lambda tx: run_rows.abandon(tx, run.id, run.attempt))
+        raise LeaseLost
 
     def _task(
         self,
@@ -149,7 +162,7 @@ class RemoteStep:
             },
         }
         key = f"{run.id}:{self._journal.branch}:{label}"[:255].replace(" ", "_").replace(",", "")
-        return RemoteTask(where.url, key, run.request_id, body)
+        return RemoteTask(where.url, key, run.request_id, body, PATIENCE if run.attempt > 1 else 0)
 
     def _note(self, stored: Mapping[str, Any]) -> None:
         """Record what later steps and the run's result need of an answer."""

@@ -11,7 +11,7 @@ import pytest
 
 from service.types import Event
 from tests.conftest import RedisServer
-from tests.llm.wire_server import close, whole
+from tests.llm.wire_server import whole
 from tests.remote import a2a_server, house
 from tests.remote.a2a_server import Executor
 from tests.remote.house import Far, spec, streams
@@ -85,7 +85,6 @@ WORKING = {"task": {"id": "t", "contextId": "c", "status": {"state": "TASK_STATE
         whole({"jsonrpc": "2.0", "id": 1, "result": WORKING}),
         whole([1]),
         streams(rpc(WORKING)),
-        streams(rpc(WORKING), then=close),
         streams(b"data: {\n\n"),
         streams(rpc([])),
         streams(rpc({"task": {"status": {"state": "TASK_STATE_REJECTED"}}})),

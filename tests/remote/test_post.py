@@ -13,6 +13,7 @@ from tests.conftest import RedisServer, wait_until
 from tests.llm.wire_server import Exchange, chunk, close, head, silent, whole
 from tests.remote import house
 from tests.remote.house import SUCCEEDED, Far, completed, event, streams, text
+from tests.runs import inside
 
 HTML = lambda exchange: exchange.send(head(200, 4, "content-type: text/html\r\n") + b"<h1>")  # noqa: E731
 MOVED = lambda exchange: exchange.send(  # noqa: E731
@@ -93,7 +94,6 @@ BAD: dict[str, Any] = {
     "status 404": (whole({}, 404), "remote_failed"),
     "huge": (whole(b'"' + b"x" * (5 * 1024 * 1024) + b'"'), "remote_failed"),
     "huge event": (big, "remote_failed"),
-    "broken off": (streams(text("Half"), then=close), "remote_failed"),
     "no last event": (streams(text("Half")), "remote_failed"),
     "bad last event": (streams(event("run.completed", "{")), "remote_failed"),
     "failed": (whole({"status": "failed", "error": {"code": "boom", "detail": "SECRET"}}), "remote_failed"),
@@ -109,6 +109,19 @@ def test_bad_answer_is_a_failed_run_without_its_words(far: Far, name: str) -> No
     run = far.ask()
     assert (run.status, run.error["code"]) == ("failed", code)  # type: ignore[index]
     assert "SECRET" not in str(run.error) and "secret" not in str(run.error) and far.door.held == 0
+
+
+def test_answer_that_breaks_off_leaves_the_run_to_other_attempts_and_then_fails_it(far: Far) -> None:
+    far.service.otherwise = streams(text("Half"), then=close)
+    run = far.services.runs.start.queue(inside.ADA, inside.request("Hello?"), None, "req").run
+    statuses = []
+    for _ in range(3):
+        statuses.append(far.again(run).status)
+    run = far.services.runs.queries.get(run.id)
+    assert statuses == ["running", "running", "failed"] and run.losses == 2
+    assert run.error["code"] == "remote_failed"  # type: ignore[index]
+    keys = {one.headers["idempotency-key"] for one in far.service.requests}
+    assert len(far.service.requests) == 3 and len(keys) == 1
 
 
 def test_closed_connection_is_asked_once_more_with_the_same_key(far: Far) -> None:
