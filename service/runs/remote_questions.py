@@ -17,7 +17,7 @@ from service.types import Run
 
 MARK = "remote_"  # in the ids of their calls, which no model and no pattern gives
 LENGTH = 24  # characters of an id's digest
-_OF_REMOTE = re.compile(rf"(branch_\d+_)?call_{MARK}[0-9a-f]{{{LENGTH}}}")
+_OF_REMOTE = re.compile(rf"(branch_[0-9]+_)?call_{MARK}[0-9a-f]{{{LENGTH}}}")
 
 
 class Decisions(NamedTuple):

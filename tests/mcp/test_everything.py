@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,6 +58,5 @@ def test_tools_of_server_everything(
         assert "temperature" in use(wired, "any.get-structured-content", location="Chicago").content
         wrong = use(wired, "any.get-sum", a="two")
         assert not wrong.ok and not wrong.timed_out
-        began = time.monotonic()
         assert use(wired, f"any.{LONG}", duration=60, steps=2).timed_out
-        assert time.monotonic() - began < 30 and use(wired, "any.echo", message="on").ok
+        assert use(wired, "any.echo", message="on").ok
