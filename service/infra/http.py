@@ -160,7 +160,7 @@ class SafeClient:
         except (httpcore2.TimeoutException, TimeoutError):
             raise NoAnswer(f"No answer within {seconds:g} s.") from None
         except (httpcore2.ReadError, httpcore2.WriteError, httpcore2.RemoteProtocolError) as error:
-            raise ConnectionBroken(f"No whole answer ({type(error).__name__}).") from None
+            raise ConnectionBroken(f"No answer ({type(error).__name__}).") from None
         except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError, UnicodeError) as error:
             raise NoAnswer(f"No answer ({type(error).__name__}).") from None
 

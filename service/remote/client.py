@@ -108,7 +108,7 @@ class Exchange:
     def events(self, pause: float) -> Iterator[RemoteEvent | RemoteAnswer | None]:
         """Yield events and last the answer; None after each `pause` seconds without any.
 
-        Raises `RemoteFailed` and `RemoteUnavailable`.
+        Raises `RemoteFailed`, `RemoteUnavailable` and `AnswerBroken`.
         """
         while True:
             try:
@@ -154,7 +154,7 @@ class Exchange:
                     self._task_id = told.data["id"]
                 else:
                     self._put(told)
-        except SlipwayError as error:
+        except (SlipwayError, AnswerBroken) as error:
             self._put(error)
         except Exception:  # such as recursion in its JSON
             self._put(RemoteFailed("The remote agent sent an answer that cannot be read."))
@@ -205,7 +205,7 @@ class Exchange:
             finally:
                 verdict(permit)
 
-    def _failure(self, error: Exception) -> SlipwayError:
+    def _failure(self, error: Exception) -> Exception:
         """Return the error of an exchange without an answer. One whose process was there may be starting again."""
         if self._broken:
             return AnswerBroken(BROKE_OFF)

@@ -15,7 +15,7 @@ MAX_NAME, MAX_TEXT = 128, 2_000  # characters of a name, of a title or a quote
 _STATUSES = ("succeeded", "failed", "waiting_approval")
 
 
-class AnswerBroken(RemoteFailed):
+class AnswerBroken(Exception):
     """Raised when the connection ends before the answer does, as when the agent's process is killed."""
 
 

@@ -115,8 +115,10 @@ class RemoteStep:
                 yield from self._gateway.end()
             if refusal := self._gateway.refusal():
                 raise refusal from None
-            if isinstance(error, AnswerBroken) and self._run.losses < MAX_BROKEN:
-                self._give_up()
+            if isinstance(error, AnswerBroken):
+                if self._run.losses < MAX_BROKEN:
+                    self._give_up()
+                raise RemoteFailed(str(error)) from None
             raise
         exchange.close(cancelled=False)
         yield from self._gateway.end()

@@ -63,7 +63,8 @@ def test_credential_comes_from_standard_input_and_is_never_shown(flask: Flask_, 
     sealed = services.infra.db.query(lambda tx: rows.credential(tx, "away"))
     assert sealed and "tok_canary" not in sealed
     assert services.mcp.credentials.find("away", "service", "") == "tok_canary"
-    assert "tok_canary" not in flask("audit", "export").output
+    exported = flask("audit", "export").output
+    assert Action.MCP_CREDENTIAL in exported and "tok_canary" not in exported
     flask("mcp", "credential", "remove", "away")
     assert services.infra.db.query(lambda tx: rows.credential(tx, "away")) is None
 

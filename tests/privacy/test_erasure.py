@@ -28,7 +28,14 @@ from tests.privacy.house import House, house, postgres_url, url
 
 __all__ = ["house", "postgres_url", "url"]
 PAGE = (ROOT / "docs" / "personal-data.md").read_text()
-NO_WORDS = {f"rows of {table}" for table in ("token_families", "sign_in_addresses", "batch_items")}
+# The last three: the house has neither remote agents nor MCP servers.
+NO_WORDS = {
+    f"rows of {table}"
+    for table in (
+        *("token_families", "sign_in_addresses", "batch_items"),
+        *("mcp_credentials", "run_tokens", "gateway_calls"),
+    )
+}
 
 
 def people(house: House) -> tuple[str, User, User]:
