@@ -23,13 +23,8 @@ def test_export_has_every_word_that_is_kept(house: House) -> None:
     lines = list(map(orjson.loads, answer.data.splitlines()))
     written = {kind.kind for kind in (*personal_data.OF_USER, *personal_data.OF_RUN)}
     assert {line["kind"] for line in lines} == {*written, "session", "message", "run"} - {
-        *(
-            "batch_item",
-            "decision",
-            "mcp_credential",
-            "run_token",
-            "gateway_call",
-        )  # she is no operator, no step waits for a batch, nothing answers elsewhere
+        # She is no operator, no step waits for a batch, nothing answers elsewhere.
+        *("batch_item", "decision", "mcp_credential", "run_token", "gateway_call")
     }
     exported = set().union(*house.words.found([("export", answer.data)]).values())
     stored = [
