@@ -103,21 +103,12 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
         accounts.revocations,
         accounts.run_tokens,
     )
-    settle = partial(sweep_holds, infra.db, money.spending, older_than=ORPHANED_AFTER_MS / 1000)
-    chores = [
-        *(
-            [Chore(accounts.first_admin), Chore(accounts.tokens.keys.refresh), Chore(accounts.keys.note_uses)]
-            if role.kind == "web"
-            else []
-        ),
+    shared = [
         Chore(catalog.refresh_in_background),
         Chore(servers.refresh),
-        Chore(sender.send_due, Work.DELIVERIES),
-        Chore(settle, Work.ORPHANED_HOLDS),
-        Chore(partial(approvals.expire, infra.db), Work.EXPIRED_APPROVALS),
-        Chore(trail.settings),
-        Chore(trail.chainer.wake, Work.UNLINKED_AUDIT),
+        *_chores(infra, trail, money, sender),
     ]
+    chores = [*(_of_web(accounts) if role.kind == "web" else []), *shared]
     built = runs.build(settings, infra, domains, role, chores)
     accounts.users.refused = accounts.workspaces.refused = built.cancellation.of_refused
     erasures = Erasures(
@@ -139,6 +130,25 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
         built,
         erasures,
     )
+
+
+def _of_web(accounts: auth.AuthServices) -> list[Chore]:
+    """Return the chores of web processes."""
+    return [Chore(accounts.first_admin), Chore(accounts.tokens.keys.refresh), Chore(accounts.keys.note_uses)]
+
+
+def _chores(
+    infra: Infra, trail: audit.AuditServices, money: usage.UsageServices, sender: webhooks.Webhooks
+) -> list[Chore]:
+    """Return the chores of domains below the runs."""
+    settle = partial(sweep_holds, infra.db, money.spending, older_than=ORPHANED_AFTER_MS / 1000)
+    return [
+        Chore(sender.send_due, Work.DELIVERIES),
+        Chore(settle, Work.ORPHANED_HOLDS),
+        Chore(partial(approvals.expire, infra.db), Work.EXPIRED_APPROVALS),
+        Chore(trail.settings),
+        Chore(trail.chainer.wake, Work.UNLINKED_AUDIT),
+    ]
 
 
 def _infra(settings: Settings, prices: PriceTable, keyring: Keyring | None) -> Infra:

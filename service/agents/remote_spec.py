@@ -17,7 +17,7 @@ def _address(url: str) -> str:
 
 
 class RemoteSpec(BaseModel):
-    """Where and how a remote agent is asked."""
+    """Address of a remote agent, its protocol, and the longest silence it may keep."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

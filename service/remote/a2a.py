@@ -13,8 +13,9 @@ import orjson
 
 from service.errors import RemoteFailed
 from service.infra.http import StreamedAnswer
+from service.remote.bodies import media_type, parsed, whole
 from service.remote.events import ServerSentEvents
-from service.remote.post import ACCEPT, MAX_BODY
+from service.remote.post import ACCEPT
 from service.remote.task import (
     MAX_NAME,
     MAX_OUTPUT,
@@ -30,7 +31,6 @@ MAX_ARTIFACTS = 1_000
 METADATA = "slipway"  # key of the message's metadata
 QUESTION = "remote"  # name of the call that an `input-required` asks for
 _OF_THE_RUN = ("run_token", "base_url", "run_id", "attempt", "deadline", "context", "output_schema")
-_ENDED = {"TASK_STATE_COMPLETED": "succeeded", "TASK_STATE_INPUT_REQUIRED": "waiting_approval"}
 _FAILED = frozenset(
     {"TASK_STATE_FAILED", "TASK_STATE_CANCELED", "TASK_STATE_REJECTED", "TASK_STATE_AUTH_REQUIRED"}
 )
@@ -73,7 +73,7 @@ def cancel_of(task_id: str) -> bytes:
 
 def read(answer: StreamedAnswer) -> Iterator[RemoteEvent | RemoteAnswer]:
     """Yield the text of artifacts as it arrives, and last the answer. Raises `RemoteFailed`."""
-    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = media_type(answer)
     if kind not in ("text/event-stream", "application/json"):
         raise RemoteFailed("The remote agent answers with neither JSON nor events.")
     task = _Task()
@@ -157,24 +157,12 @@ class _Task:
 
 def _results(parts: Iterator[bytes], *, streamed: bool) -> Iterator[Mapping[str, Any]]:
     """Yield the results of JSON-RPC answers. Raises `RemoteFailed` for its errors."""
-    for data in (data for _, data in ServerSentEvents().read(parts)) if streamed else (_whole(parts),):
-        try:
-            told = orjson.loads(data)
-        except ValueError:
-            raise RemoteFailed("The remote agent sent JSON that cannot be read.") from None
+    for data in (data for _, data in ServerSentEvents().read(parts)) if streamed else (whole(parts),):
+        told = parsed(data)
         result = told.get("result") if isinstance(told, dict) else None
         if not isinstance(result, dict):
             raise RemoteFailed("The remote agent refused the task.")
         yield result
-
-
-def _whole(parts: Iterator[bytes]) -> bytes:
-    found = bytearray()
-    for part in parts:
-        found += part
-        if len(found) > MAX_BODY:
-            raise RemoteFailed(f"The remote agent's answer is longer than {MAX_BODY} bytes.")
-    return bytes(found)
 
 
 def _text(parts: Any) -> str:

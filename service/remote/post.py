@@ -9,10 +9,11 @@ import orjson
 
 from service.errors import RemoteFailed
 from service.infra.http import StreamedAnswer
-from service.remote.events import MAX_EVENT, ServerSentEvents
-from service.remote.task import RemoteAnswer, RemoteEvent, RemoteTask, answer_of, is_name
+from service.remote.bodies import media_type, parsed, whole
+from service.remote.events import ServerSentEvents
+from service.remote.task import RemoteAnswer, RemoteEvent, RemoteTask, answer_of, is_name, ms_of
 
-MAX_BODY = 4 * 1024 * 1024  # bytes of an answer in JSON
+MAX_PREVIEW = 200  # characters
 ACCEPT = "text/event-stream, application/json"
 _TOLD = {"text.delta": "text", "tool.called": "tool_called", "tool.finished": "tool_finished"}
 _LAST = ("run.completed", "run.failed", "run.cancelled", "run.waiting")
@@ -33,9 +34,9 @@ def body_of(task: RemoteTask) -> bytes:
 
 def read(answer: StreamedAnswer) -> Iterator[RemoteEvent | RemoteAnswer]:
     """Yield the events of an answer, and last the answer itself. Raises `RemoteFailed`."""
-    kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = media_type(answer)
     if kind == "application/json":
-        yield answer_of(_parsed(_whole(answer.parts)))
+        yield answer_of(parsed(whole(answer.parts)))
     elif kind == "text/event-stream":
         yield from _streamed(answer.parts)
     else:
@@ -46,12 +47,12 @@ def _streamed(parts: Iterator[bytes]) -> Iterator[RemoteEvent | RemoteAnswer]:
     """Yield events up to the last one; what comes after it is not read."""
     for name, data in ServerSentEvents().read(parts):
         if name in _LAST:
-            told = _parsed(data)
+            told = parsed(data)
             if isinstance(told, dict) and name == "run.waiting":
                 told = {**told, "status": "waiting_approval"}
             yield answer_of(told)
             return
-        if name in _TOLD and (event := _event(name, _parsed(data))) is not None:
+        if name in _TOLD and (event := _event(name, parsed(data))) is not None:
             yield event
     raise RemoteFailed("The remote agent's stream ended before its last event.")
 
@@ -73,27 +74,5 @@ def _event(name: str, data: Any) -> RemoteEvent | None:
         return RemoteEvent("tool_called", kept)
     preview = data.get("preview")
     shown = preview[:MAX_PREVIEW] if isinstance(preview, str) else ""
-    ms = data.get("ms")
-    whole = {"ok": data.get("ok") is not False, "ms": ms if type(ms) is int and 0 <= ms < 10**9 else 0}
-    return RemoteEvent("tool_finished", {"call_id": data["call_id"], **whole, "preview": shown})
-
-
-MAX_PREVIEW = 200  # characters
-
-
-def _whole(parts: Iterator[bytes]) -> bytes:
-    found = bytearray()
-    for part in parts:
-        found += part
-        if len(found) > MAX_BODY:
-            raise RemoteFailed(f"The remote agent's answer is longer than {MAX_BODY} bytes.")
-    return bytes(found)
-
-
-def _parsed(data: bytes) -> Any:
-    if len(data) > max(MAX_EVENT, MAX_BODY):
-        raise RemoteFailed("The remote agent sent an event that is too large.")
-    try:
-        return orjson.loads(data)
-    except ValueError:
-        raise RemoteFailed("The remote agent sent JSON that cannot be read.") from None
+    ended = {"ok": data.get("ok") is not False, "ms": ms_of(data.get("ms"))}
+    return RemoteEvent("tool_finished", {"call_id": data["call_id"], **ended, "preview": shown})

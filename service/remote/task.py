@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from service.errors import RemoteFailed
@@ -57,12 +57,11 @@ class RemoteAnswer:
 
     status: Literal["succeeded", "failed", "waiting_approval"]
     output: str = ""
-    structured: Any = None
     stop_reason: str = "end_turn"
     sources: Sequence[dict[str, str]] = ()
     tools: Sequence[dict[str, Any]] = ()
     error_code: str = ""
-    questions: Sequence[Question] = field(default=())
+    questions: Sequence[Question] = ()
     state: Any = None
 
 
@@ -79,7 +78,6 @@ def answer_of(told: Any) -> RemoteAnswer:
     return RemoteAnswer(
         status=told["status"],
         output=output,
-        structured=told.get("structured"),
         stop_reason=stop if isinstance(stop, str) and len(stop) <= 32 else "end_turn",
         sources=_sources(told.get("sources")),
         tools=_tools(told.get("tools")),
@@ -113,10 +111,13 @@ def is_name(value: Any) -> bool:
 def _tools(told: Any) -> list[dict[str, Any]]:
     listed = told if isinstance(told, list) else []
     good = (one for one in listed[:MAX_TOOLS] if isinstance(one, dict) and is_name(one.get("name")))
-    return [{"name": one["name"], "ok": one.get("ok") is not False, "ms": _ms(one.get("ms"))} for one in good]
+    return [
+        {"name": one["name"], "ok": one.get("ok") is not False, "ms": ms_of(one.get("ms"))} for one in good
+    ]
 
 
-def _ms(value: Any) -> int:
+def ms_of(value: Any) -> int:
+    """Return a duration in ms; 0 for what is none."""
     return int(value) if type(value) in (int, float) and 0 <= value < 10**9 else 0
 
 

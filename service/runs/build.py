@@ -154,7 +154,7 @@ def _runner(settings: Settings, infra: Infra, domains: Domains, batch_steps: Bat
             RemoteHosts.of(settings.remote_hosts, settings.remote_credentials.get_secret_value())
         ),
         spending=usage.spending,
-        gateway=domains.run_tokens,
+        tokens=domains.run_tokens,
         questions=RemoteQuestions(infra.db, requests),
         base_url=settings.gateway_url or f"http://127.0.0.1:{settings.port}",
     )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
-import logging
 import time
 import zlib
 from collections.abc import Callable, Generator, Iterator
@@ -36,11 +35,8 @@ from service.usage.estimate import CallEstimate, Settlement
 from service.usage.prices import Price, PriceTable, today
 from service.usage.reservation import Spending
 
-log = logging.getLogger("slipway.gateway")
 AT_ONCE = 8  # calls under way with one token
-MOST_KEPT = (
-    1024 * 1024
-)  # bytes of an answer, compressed; a longer one is not kept, and paid again after a lost worker
+MOST_KEPT = 1024 * 1024  # bytes of an answer, compressed; a longer one is paid again after a lost worker
 
 
 @dataclass(slots=True)
@@ -181,9 +177,8 @@ class _Call:
         def write(first: WriteInTransaction, hold: WriteInTransaction) -> None:
             def work(tx: Transaction) -> None:
                 self._check_bounds(tx)
-                rows.insert(
-                    tx, {**self._row(), "hold_id": estimate.made[-1]}
-                )  # locks its run's row, so before money
+                # Before money, since it locks its run's row.
+                rows.insert(tx, {**self._row(), "hold_id": estimate.made[-1]})
                 first(tx)
                 hold(tx)
                 self._calls.spending.check_run(estimate, rows.spent(tx, run.id))

@@ -12,13 +12,15 @@ from service.agents.definitions import AgentDefinition
 from service.agents.flows import link_hosts
 from service.agents.pattern import Events, most_steps
 from service.agents.remote_spec import RemoteSpec
-from service.errors import DatabaseUnavailable, RemoteFailed, RunLimit
+from service.auth.run_tokens import RunTokens
+from service.errors import DatabaseUnavailable, RemoteFailed, RemoteUnavailable, RunLimit
 from service.remote.client import Exchange, RemoteClient
 from service.remote.task import MAX_OUTPUT, AnswerBroken, RemoteAnswer, RemoteEvent, RemoteTask
 from service.runs.approval_requests import required
 from service.runs.attempt import Attempt
 from service.runs.gateway_steps import GatewaySteps
 from service.runs.remote_answers import failure_of, stored_answer
+from service.runs.remote_facts import facts_of
 from service.runs.remote_questions import RemoteQuestions
 from service.runs.slots import LeaseLost
 from service.runs.tool_execution import WaitsForApproval
@@ -31,12 +33,15 @@ from service.types import Answer, Event, Message, RunEvent, ToolUse, now_ms, rfc
 from service.usage.reservation import Spending
 
 SOURCE = "remote"  # of untrusted text
+FAILURES = (
+    RemoteFailed,
+    RemoteUnavailable,
+    AnswerBroken,
+)  # of the agent: others stop the run, whatever it did
 MAX_PARTS = 20  # questions of one step, one after the other
 MAX_EVENTS = 2_000  # tool events told of one answer
 PAUSE = 0.25  # seconds between two looks whether the run must stop
-PATIENCE = (
-    60.0  # seconds that an agent is waited for which may be starting again; the run's deadline may be nearer
-)
+PATIENCE = 60.0  # seconds that an agent which may be starting again is waited for, within the run's deadline
 MAX_BROKEN = 2  # attempts at a run that may end with a broken answer, or with their worker, before it fails
 TELL_SECONDS = 1.0  # between two looks for gateway calls to be told
 
@@ -48,7 +53,7 @@ class RemoteDependencies:
     db: Database
     client: RemoteClient
     spending: Spending
-    gateway: Any  # `RunTokens`
+    tokens: RunTokens
     questions: RemoteQuestions
     base_url: str
 
@@ -62,7 +67,7 @@ class RemoteStep:
         self._deps, self._agent, self._attempt, self._publish = dependencies, agent, attempt, publish
         self._run, self._journal = attempt.run, attempt.journal
         self._gateway = GatewaySteps(
-            dependencies.db, dependencies.spending, dependencies.gateway, attempt, agent.id
+            dependencies.db, dependencies.spending, dependencies.tokens, attempt, agent.id
         )
 
     def ask(self, name: str, where: RemoteSpec, messages: Sequence[Message]) -> Events[Answer]:
@@ -113,6 +118,8 @@ class RemoteStep:
             exchange.close(cancelled=self._attempt.handle.reason in ("cancelled", "refused", "timeout"))
             with suppress(LeaseLost, DatabaseUnavailable):
                 yield from self._gateway.end()
+            if not isinstance(error, FAILURES):
+                raise
             if refusal := self._gateway.refusal():
                 raise refusal from None
             if isinstance(error, AnswerBroken):
@@ -141,7 +148,7 @@ class RemoteStep:
         resume: dict[str, Any] | None,
         token: str,
     ) -> RemoteTask:
-        run, asked, taint = self._run, self._run.request, self._attempt.taint
+        run, asked = self._run, self._run.request
         body = {
             "input": asked.question,
             "messages": list(messages),
@@ -157,11 +164,7 @@ class RemoteStep:
             "base_url": self._deps.base_url,
             "deadline": rfc3339(now_ms() + int(self._attempt.handle.seconds_left() * 1000)),
             "resume": resume,
-            "slipway": {
-                "tools": list(self._agent.tools),
-                "untrusted": list(taint.sources),
-                "words": list(taint.words),
-            },
+            "slipway": facts_of(self._agent, self._attempt.taint),
         }
         key = f"{run.id}:{self._journal.branch}:{label}"[:255].replace(" ", "_").replace(",", "")
         return RemoteTask(where.url, key, run.request_id, body, PATIENCE if run.attempt > 1 else 0)

@@ -10,7 +10,7 @@ import pytest
 
 from agent_server.body import Ask
 from service.guardrails.taint import Taint
-from service.runs.alone.facts import facts_of
+from service.runs.remote_facts import facts_of
 from tests.agent_server import house
 from tests.agent_server.house import REACT, Piece, asks, text_of
 from tests.agents.house import load

@@ -208,3 +208,23 @@ def test_gateway_call_is_a_step_of_the_run(far: Far) -> None:
     wait_until(lambda: far.door.held == 0, "the books")
     [row] = far.door.rows()
     assert row["told"] and row["cost_nano"] == far.door.spent
+
+
+def test_cancelled_run_is_cancelled_also_after_a_call_was_refused_at_a_bound(far: Far) -> None:
+    begun = threading.Event()
+
+    def spends_and_hangs(exchange: Exchange) -> None:
+        codes = [far.door.post(exchange.json["run_token"]).status_code for _ in range(6)]
+        assert codes[-1] == 403
+        begun.set()
+        streams(text("Well, "), then=silent)(exchange)
+
+    far.service.script = [spends_and_hangs]
+    ended: list[Any] = []
+    thread = threading.Thread(target=lambda: ended.append(far.ask()))
+    thread.start()
+    assert begun.wait(20)
+    [handle] = far.services.runs.execution.slots.all()
+    far.services.runs.cancellation.cancel(far.services.runs.queries.get(handle.run_id))
+    thread.join(20)
+    assert ended[0].status == "cancelled"
