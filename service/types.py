@@ -17,7 +17,9 @@ Effort = Literal["low", "medium", "high", "xhigh", "max"]
 Tier = Literal["simple", "medium", "complex"]
 OnConflict = Literal["reject", "queue", "interrupt"]  # behaviour of a second turn in a busy session
 Mode = Literal["wait", "stream", "queue"]  # how a run's caller gets its answer
-_MODES: Mapping[str, Mode] = {"invoke": "wait", "stream": "stream", "task": "queue"}  # see `mode_of`
+Action = Literal["invoke", "stream", "task"]  # how a run is asked for: the last word of its door
+_MODES: Mapping[Action, Mode] = {"invoke": "wait", "stream": "stream", "task": "queue"}  # see `mode_of`
+_ACTIONS: Mapping[str, Action] = {action: action for action in _MODES}
 DOOR_OF_MODE = {mode: door for door, mode in _MODES.items()}  # of a run that came by no door, as a command's
 UsageSource = Literal["reported", "estimated", "worst"]  # origin of usage figures, most reliable first
 Block = dict[str, Any]  # one content block of the Messages API, as JSON
@@ -186,6 +188,7 @@ class RunRequest:
     on_conflict: OnConflict | None = None  # when its session is busy; None: the setting; not stored
     parent_message_id: str | None = None  # message this turn continues; "": none; None: the newest
     output_schema: dict[str, Any] | None = None  # of the answer; None: the agent's own, if any
+    instructions: str | None = None  # of the application that asks, to the agent
     end_user: str | None = None  # for whom the caller asks, by the caller's own name for them
     tool_scopes: tuple[str, ...] | None = None  # of the caller's key; None: all tools
     door: str | None = None  # label of the API surface; stored with the run, not in the request
@@ -268,5 +271,10 @@ class Run:
 
 
 def mode_of(door: str) -> Mode:
-    """Return a run's mode by the last word of its door, such as `messages/stream`; by default `stream`."""
-    return _MODES.get(door.rpartition("/")[2], "stream")
+    """Return a run's mode by its door."""
+    return _MODES[action_of(door)]
+
+
+def action_of(door: str) -> Action:
+    """Return the last word of a door, such as `messages/stream`, as an action; by default `stream`."""
+    return _ACTIONS.get(door.rpartition("/")[2], "stream")

@@ -115,6 +115,8 @@ class AnswerCache:
             asked.append(request.max_steps)
         if request.output_schema is not None:  # the agent's own is part of its version
             asked.append(request.output_schema)
+        if request.instructions is not None:
+            asked.append(request.instructions)
         parts = [agent.id, agent.version, model, owner, *asked]
         digest = hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS))
         (message,) = request.messages

@@ -26,7 +26,8 @@ from service.runs.bulkhead import Permit
 from service.runs.idempotency import Key
 from service.store.visibility import AGENTS, MODELS, allows
 from service.text.suggest import did_you_mean
-from service.types import Caller, RunRequest
+from service.types import Action as RunAction
+from service.types import Caller, RunRequest, action_of
 from service.web import limits
 from service.web.authentication import identify
 from service.web.current import Request, current, current_caller, services
@@ -50,18 +51,23 @@ class Admitted(NamedTuple):
     trip: Trip
 
 
-def admit(action: limits.Action, read: Callable[[], RunRequest]) -> Admitted:
+def admit(action: RunAction | None, read: Callable[[], RunRequest]) -> Admitted:
     """Admit a run, as far as its trip lets it pass. `read` parses the API's body.
+
+    `action` is None where the body tells it: then the run's door ends with it.
 
     Raises `NotFound` for an agent that the caller may not use, `Forbidden` for one of whose models that holds,
     `Invalid`, and the errors of `read`.
     """
     request = current()
-    limits.limit_action(request, action)
+    if action is not None:
+        limits.limit_action(request, action)
     length = request.environ.get("CONTENT_LENGTH")  # none if it is sent in chunks
     if not length or int(length) > _SMALL_BODY:
         request.trip.send()
     asked = read()
+    if action is None:
+        limits.limit_action(request, action_of(asked.door or ""))
     _check_models(request.caller, allowed_agent(asked.agent))
     if (request.view_args or {}).get("agent") != asked.agent:  # else `guard` has counted it
         limits.limit_agent(request, asked.agent)

@@ -7,17 +7,15 @@ authenticated request are counted in its trip, after the check for a revoked log
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
 
 from flask import Flask, Response
 
 from service.auth.login_throttle import network_of
 from service.errors import RateLimited
+from service.types import Action
 from service.web.current import Request, current
 from service.web.limiter import Limit, Limits
 from service.web.problems import problem_response
-
-Action = Literal["invoke", "stream", "task"]
 
 
 def install(app: Flask) -> None:

@@ -1,0 +1,1 @@
+"""OpenAI's dialect, for the doors that speak it: bodies, streams and errors."""

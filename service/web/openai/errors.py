@@ -1,0 +1,94 @@
+"""Errors in the shape of OpenAI: `{"error": {"message", "type", "param", "code"}}`, with the statuses its SDKs expect."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from flask import Response
+
+from service import errors
+from service.error_table import all_errors, is_retryable
+from service.errors import FieldFault, SlipwayError
+from service.web.current import current
+from service.web.schemas import json_response
+
+_CLASSES = {error.code: error for error in all_errors()}
+_PART = re.compile(r"0|[1-9][0-9]*")  # of a pointer: a place in a list
+_RETRIED = (408, 409, 429)  # and every status from 500 on, by the SDKs
+
+
+class Shape(NamedTuple):
+    """Shape of an error. An empty `code`: Slipway's own."""
+
+    status: int
+    type: str
+    code: str = ""
+
+
+_SHAPES: dict[type[SlipwayError], Shape] = {  # the first that fits
+    errors.BudgetExceeded: Shape(429, "insufficient_quota", "insufficient_quota"),
+    errors.Unauthenticated: Shape(401, "invalid_request_error", "invalid_api_key"),
+    errors.PromptTooLong: Shape(400, "invalid_request_error", "context_length_exceeded"),
+    errors.ModelRejected: Shape(400, "invalid_request_error"),
+    errors.IdempotencyMismatch: Shape(422, "idempotency_error"),
+    errors.Invalid: Shape(400, "invalid_request_error"),
+    errors.RateLimited: Shape(429, "requests", "rate_limit_exceeded"),
+}
+
+
+def error_response(error: SlipwayError) -> Response:
+    """Answer with an error in OpenAI's shape."""
+    kind, shape = type(error), _shape_of(type(error))
+    body = _body(shape, error.detail, error.code, error.errors)
+    response = json_response(body, shape.status, _headers(kind, shape, error.retry_after))
+    return response
+
+
+def problem_of_run(problem: Mapping[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Return body, status and headers for the problem of a failed run."""
+    kind = _CLASSES.get(problem["code"], SlipwayError)
+    shape = _shape_of(kind)
+    body = _body(shape, problem["detail"], problem["code"], problem.get("errors", ()))
+    return body, shape.status, _headers(kind, shape, problem.get("retry_after"))
+
+
+def broken(message: str, code: str) -> dict[str, Any]:
+    """Build the body of an error that ends a stream for a reason of the stream's own."""
+    return _body(Shape(500, "server_error"), message, code, ())
+
+
+def _shape_of(kind: type[SlipwayError]) -> Shape:
+    found = next((shape for known, shape in _SHAPES.items() if issubclass(kind, known)), None)
+    return found or Shape(kind.status, "invalid_request_error" if kind.status < 500 else "server_error")
+
+
+def _headers(kind: type[SlipwayError], shape: Shape, retry_after: float | None) -> dict[str, str]:
+    headers = {}
+    if retry_after is not None or shape.status in (429, 503):
+        headers["Retry-After"] = str(int(retry_after or 1))
+    if (shape.status in _RETRIED or shape.status >= 500) and not is_retryable(kind):
+        headers["x-should-retry"] = "false"
+    return headers
+
+
+def _body(shape: Shape, detail: str, code: str, faults: Sequence[FieldFault]) -> dict[str, Any]:
+    told = "; ".join(f"{_param(one['pointer']) or 'body'}: {one['detail']}" for one in faults)
+    return {
+        "error": {
+            "message": told or detail,
+            "type": shape.type,
+            "param": _param(faults[0]["pointer"]) if faults else None,
+            "code": shape.code or code,
+            "request_id": current().id,
+        }
+    }
+
+
+def _param(pointer: str) -> str | None:
+    """Convert a JSON pointer to OpenAI's form, such as `messages[0].role`; None for the whole body."""
+    path = ""
+    for part in pointer.split("/")[1:]:
+        path += f"[{part}]" if _PART.fullmatch(part) else f".{part.replace('~1', '/').replace('~0', '~')}"
+    return path.removeprefix(".") or None
