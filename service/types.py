@@ -188,6 +188,10 @@ class RunRequest:
     on_conflict: OnConflict | None = None  # when its session is busy; None: the setting; not stored
     parent_message_id: str | None = None  # message this turn continues; "": none; None: the newest
     output_schema: dict[str, Any] | None = None  # of the answer; None: the agent's own, if any
+    client_tools: tuple[dict[str, Any], ...] | None = None  # as the Messages API takes them
+    client_choice: Literal["none"] | None = (
+        None  # they are listed, as the history requires, and not to be called
+    )
     instructions: str | None = None  # of the application that asks, to the agent
     end_user: str | None = None  # for whom the caller asks, by the caller's own name for them
     tool_scopes: tuple[str, ...] | None = None  # of the caller's key; None: all tools
@@ -195,7 +199,9 @@ class RunRequest:
 
     @property
     def question(self) -> str:
-        return message_text(self.messages[-1]) if self.messages else ""
+        """Return the user's last words: results of the client's tools may follow them."""
+        said = (message_text(message) for message in reversed(self.messages) if message["role"] == "user")
+        return next(filter(None, said), "")
 
 
 def message_text(message: Message) -> str:
@@ -226,6 +232,7 @@ class Answer:
     sources: tuple[dict[str, str], ...] = ()
     repeated_calls: tuple[str, ...] = ()  # tools of a loop that was stopped before this answer
     structured: Any = None  # the output as a value, if a schema was asked for
+    client_calls: tuple[dict[str, Any], ...] = ()  # of tools of the client, which is to make them
     untold: str = ""
 
 

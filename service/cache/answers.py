@@ -78,6 +78,7 @@ def cacheable(agent: AgentDefinition, request: RunRequest) -> bool:
         and request.cache != "bypass"
         and request.session_id is None
         and len(request.messages) == 1
+        and not request.client_tools
         and not agent.approvals
         and not any(tool.changes for tool in agent.tools.values())
     )

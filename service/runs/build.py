@@ -22,6 +22,7 @@ from service.runs.batch.steps import BatchSteps
 from service.runs.batch.submitter import BatchSubmitter
 from service.runs.bulkhead import Bulkhead
 from service.runs.cancel import Cancellation
+from service.runs.client_tools import Continuations
 from service.runs.conflicts import Conflicts
 from service.runs.events.event_stream import EventStreamReader
 from service.runs.events.publisher import Publisher
@@ -107,7 +108,9 @@ def build(
     bulkhead = Bulkhead(total, max(total // 2, settings.limit_concurrent_runs or total))
     conflicts = Conflicts(sessions, queries, cancellation, bulkhead, settings.session_conflict, seconds)
     start = RunStarter(
-        new_runs=NewRuns(infra.db, domains.agents, sessions, conflicts, execution.worker_id),
+        new_runs=NewRuns(
+            infra.db, domains.agents, sessions, conflicts, Continuations(infra.db), execution.worker_id
+        ),
         lookups=build_cache(settings, infra, blocking),
         execution=execution,
         queries=queries,

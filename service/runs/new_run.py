@@ -9,6 +9,8 @@ from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
 from service.errors import Invalid, NotFound, SessionBusy
 from service.ids import new_id
+from service.runs.client_tools import Continuations
+from service.runs.client_tools import check as check_client_tools
 from service.runs.conflicts import Conflicts
 from service.runs.idempotency import Key
 from service.runs.journal import Opening
@@ -30,6 +32,7 @@ class NewRuns:
     catalog: AgentCatalog
     sessions: Sessions
     conflicts: Conflicts
+    continuations: Continuations
     worker_id: str
 
     def agent(self, name: str) -> AgentDefinition:
@@ -54,6 +57,9 @@ class NewRuns:
         if request.max_steps is not None and request.max_steps > agent.limits.steps:
             detail = f"`max_steps` of the agent {agent.id} is at most {agent.limits.steps}."
             raise Invalid(detail, errors=[{"pointer": "/max_steps", "detail": detail}])
+        if request.client_tools:
+            check_client_tools(agent, request)
+            request = replace(request, messages=self.continuations.restored(caller, request.messages))
         if tool_scopes := of_kind(caller.scopes, TOOLS):
             request = replace(request, tool_scopes=tool_scopes)
         return Run(

@@ -87,7 +87,7 @@ class OutputForm:
         """Build the prompt for another model call, which corrects an answer."""
         parts = {"question": question, "answer": reading.text, "faults": "\n".join(reading.faults)}
         fenced = (f"<{name}>\n{_inert(text[:MAX_REPAIRED])}\n</{name}>" for name, text in parts.items())
-        return Prompt(REPAIR, [{"role": "user", "content": "\n".join(fenced)}])
+        return Prompt(REPAIR, [{"role": "user", "content": "\n".join(fenced)}], may_call_tools=False)
 
 
 def _inert(text: str) -> str:

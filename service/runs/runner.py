@@ -19,12 +19,13 @@ from service.errors import (
     SlipwayError,
     WorkerLost,
 )
-from service.history import SUMMARISE
+from service.history import SUMMARISE, alternating
 from service.observe import logs
 from service.observe.observer import Observer
 from service.runs.attempt import Attempt
 from service.runs.batch.steps import WaitsForBatch
 from service.runs.billing import book_later
+from service.runs.client_tools import CallsClient
 from service.runs.gateway_steps import book_untold
 from service.runs.idempotency import AlreadyStarted
 from service.runs.output_form import OutputForm
@@ -91,9 +92,7 @@ class Runner:
             steps = TreeSteps(self.steps, agent, attempt, self.catalog, self.patterns)
             messages = yield from self._conversation(agent, attempt, steps)
             context = Context(agent, run.request, messages, agent.prompt, steps)
-            answer = yield from self.patterns[agent.pattern].run(context)
-            answer = answer_without_links(answer, attempt.taint, agent)
-            answer = yield from structured(answer, attempt, steps, agent)
+            answer = yield from self._answer(context, attempt, steps)
             yield from self._end(attempt, RunStatus.SUCCEEDED, answer=answer)
         except (WaitsForApproval, WaitsForBatch, AgentStopped) as reason:
             yield from self._leave_waiting(attempt, reason)
@@ -114,6 +113,16 @@ class Runner:
             yield from self._end(attempt, RunStatus.FAILED, error=AgentFault())
         finally:
             self.observer.run(run, "over")
+
+    def _answer(self, context: Context, attempt: Attempt, steps: RunSteps) -> Events[Answer]:
+        """Run the pattern, and give its answer its form. Calls of the client's tools are an answer without one."""
+        agent = context.agent
+        try:
+            answer = yield from self.patterns[agent.pattern].run(context)
+            answer = answer_without_links(answer, attempt.taint, agent)
+            return (yield from structured(answer, attempt, steps, agent))
+        except CallsClient as called:
+            return called.answer()
 
     def _leave_waiting(
         self, attempt: Attempt, reason: WaitsForApproval | WaitsForBatch | AgentStopped
@@ -181,7 +190,7 @@ class Runner:
         run = attempt.run
         turn = with_context(run.request)
         if run.request.session_id is None:
-            return turn
+            return alternating(turn)
         past = self.sessions.history(run, agent.history_tokens)
         add_history(attempt.taint, past)
         if past.older:

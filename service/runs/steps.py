@@ -20,6 +20,7 @@ from service.observe.observer import Observer
 from service.runs.attempt import Attempt
 from service.runs.batch.steps import BatchSteps, WaitsForBatch, can_wait
 from service.runs.billing import CallBilling
+from service.runs.client_tools import CallsClient, calls_of, earlier_calls, offered, without
 from service.runs.context_window import TOO_LONG, ContextWindow
 from service.runs.direct_call import direct_call
 from service.runs.event_log import NewEvent
@@ -64,7 +65,7 @@ class RunSteps:
         self._route: Route | None = None
         # Of every tool call that a model requested in this run, also in stored steps that are not replayed: claims and
         # approvals are found by them.
-        self._call_ids = self._journal.stored_call_ids()
+        self._call_ids = self._journal.stored_call_ids() | earlier_calls(self._run.request)
         self._window = ContextWindow(agent.context_tokens, self.model)
         self._signatures: dict[str, str] = {}  # by a thinking block's signature: the model that wrote it
 
@@ -81,17 +82,22 @@ class RunSteps:
             models = yield from self._routed_models(prompt.tools)
         else:
             models = self._agent.model_router.route(prompt.tier).models
-        return (yield from self._whole_reply(name, self._request(models[0], prompt), models, prompt.publish))
+        reply = yield from self._whole_reply(name, self._request(models[0], prompt), models, prompt.publish)
+        calls = calls_of(reply, self._run.request)
+        if calls and len(calls) == len(reply.tool_uses):
+            raise CallsClient(reply, calls)
+        return reply
 
     def _request(self, model: str, prompt: Prompt) -> ModelRequest:
         options, agent = self._run.request, self._agent
+        tools, may_call = offered(options, prompt, [tool.for_model() for tool in agent.tools.values()])
         return ModelRequest(
             model=model,
             system=prompt.system,
             messages=prompt.messages,
             max_tokens=prompt.max_tokens or options.max_tokens or agent.max_tokens,
-            tools=[tool.for_model() for tool in agent.tools.values()] if prompt.tools else (),
-            may_call_tools=prompt.may_call_tools,
+            tools=tools,
+            may_call_tools=may_call,
             effort=options.effort or agent.effort if prompt.publish or not prompt.json_schema else None,
             json_schema=prompt.json_schema,
             stream=prompt.publish and self._run.mode != "wait",
@@ -115,7 +121,12 @@ class RunSteps:
         return reply
 
     def tools(self, name: str, reply: ModelReply) -> Events[list[ToolResult]]:
-        """Make the tool calls of one reply, store their results. Raises `WaitsForApproval` if one needs approval."""
+        """Make the tool calls of one reply, store their results. Raises `WaitsForApproval` if one needs approval.
+
+        Raises `CallsClient` after them where others are the client's.
+        """
+        whole, calls = reply, calls_of(reply, self._run.request)
+        reply = without(reply, calls)
         stored = self._journal.replay("tools", name)
         if stored is not None:
             results = [decode_result(item) for item in stored["results"]]
@@ -128,6 +139,8 @@ class RunSteps:
         for use, result in zip(reply.tool_uses, results, strict=True):
             self._attempt.tools_used.append(ToolUse(use["name"], result.ok, round(result.ms)))
         add_results(self._attempt.taint, self._agent, reply, results)
+        if calls:
+            raise CallsClient(whole, calls)
         return results
 
     def call_tool(self, name: str, tool: str, arguments: Mapping[str, Any]) -> Events[ToolResult]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from service.types import Event, RunEvent
 from service.wiring import Services
@@ -12,12 +13,12 @@ from tests.runs import inside
 called: list[Callable[[], None]] = []  # run within each call of a tool that a test's agent has
 
 
-def told_with_a_loss(wired: Services, upstream: WireServer, within: int) -> list[RunEvent]:
+def told_with_a_loss(wired: Services, upstream: WireServer, within: int, **fields: Any) -> list[RunEvent]:
     """Return the events that a client gets if the worker is lost within the model or tool call of that number.
 
     Without a lease the run is abandoned at once. The first attempt is read on, as of a worker that was only frozen.
     """
-    request = inside.request("Do it.", cache="bypass")
+    request = inside.request("Do it.", cache="bypass", **fields)
     started, batches = wired.runs.start.stream(inside.ADA, request, None, "req")
     answer, calls = upstream.otherwise, 0
 

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import orjson
 from pydantic import Field
 
 from service.errors import fault
 from service.text.json_schema import JsonSchema, SchemaFault
-from service.types import Effort, Message, RunRequest
+from service.types import Block, Effort, Message, RunRequest
 from service.web.body import pointer
 from service.web.schemas import Body, EndUser, Metadata, no_nul
 
@@ -21,7 +22,9 @@ NO_EFFECT = (
 )
 _EFFORTS: dict[str, Effort] = {"none": "low", "minimal": "low"}  # others have the same names
 _ANY_OBJECT = {"type": "object"}
+MAX_TOOLS = 128  # functions of a request, and calls of a message
 Text = Annotated[str, Field(max_length=400_000)]
+CallId = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[a-zA-Z0-9_-]+$")]
 
 
 class TextPart(Body):
@@ -29,15 +32,63 @@ class TextPart(Body):
     text: Text
 
 
+class FunctionCall(Body):
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    arguments: Text
+
+
+class ToolCall(Body):
+    id: CallId
+    type: Literal["function"]
+    function: FunctionCall
+
+    def block(self, where: str) -> Block:
+        """Convert to a block of the Messages API. Raises `Invalid` for arguments that are no JSON object."""
+        try:
+            arguments = orjson.loads(self.function.arguments or "{}")
+        except orjson.JSONDecodeError:
+            arguments = None
+        if not isinstance(arguments, dict):
+            raise fault(f"{where}/function/arguments", "must be a JSON object as text")
+        return {"type": "tool_use", "id": self.id, "name": self.function.name, "input": arguments}
+
+
+class Function(Body):
+    """Function of the client; `strict` has no effect: arguments are what the model writes."""
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    description: Annotated[str, Field(max_length=20_000)] | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class FunctionTool(Body):
+    type: Literal["function"]
+    function: Function
+
+    def definition(self, where: str) -> dict[str, Any]:
+        """Convert to a tool of the Messages API. Raises `Invalid`."""
+        schema = self.function.parameters or {"type": "object", "properties": {}}
+        if schema.get("type") != "object":
+            raise fault(f"{where}/function/parameters/type", "must be object")
+        return {
+            "name": self.function.name,
+            "description": self.function.description or "",
+            "input_schema": schema,
+        }
+
+
 class ChatMessage(Body):
     """Message of a conversation; `name` has no effect."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Text | Annotated[list[TextPart], Field(fail_fast=True, min_length=1, max_length=100)] | None = (
         None
     )
     name: Annotated[str, Field(max_length=256)] | None = None
     refusal: Text | None = None
+    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOLS)] | None = None
+    tool_call_id: CallId | None = None
 
     @property
     def text(self) -> str:
@@ -77,6 +128,8 @@ class ChatBody(Body):
     user: EndUser | None = None
     safety_identifier: EndUser | None = None
     metadata: Metadata | None = None
+    tools: Annotated[list[FunctionTool], Field(fail_fast=True, max_length=MAX_TOOLS)] | None = None
+    tool_choice: Literal["auto", "none"] | None = None
     n: Literal[1] | None = None
     logprobs: Literal[False] | None = None
     modalities: list[Literal["text"]] | None = None
@@ -100,10 +153,14 @@ class ChatBody(Body):
 
     def request(self) -> RunRequest:
         """Convert to a run request. Raises `Invalid` for a conversation or a schema that does not fit."""
-        effort = self.reasoning_effort
+        effort, turns = self.reasoning_effort, _conversation(self.messages)
+        if self.tool_choice is not None and not self.tools:
+            raise fault("/tool_choice", "needs `tools`")
         return RunRequest(
             agent=self.model,
-            messages=_conversation(self.messages),
+            messages=turns,
+            client_tools=_client_tools(self),
+            client_choice="none" if self.tool_choice == "none" or not self.tools else None,
             instructions=_instructions(self.messages),
             max_tokens=self.max_completion_tokens or self.max_tokens,
             effort=None if effort is None else _EFFORTS.get(effort, effort),  # type: ignore[arg-type]
@@ -123,19 +180,69 @@ def _instructions(messages: list[ChatMessage]) -> str | None:
 def _conversation(messages: list[ChatMessage]) -> tuple[Message, ...]:
     """Return the turns of the user and the agent, without empty ones of the agent. Raises `Invalid`."""
     turns: list[Message] = []
+    asked: set[str] = set()  # calls whose results have not come yet
     for number, message in enumerate(messages):
-        if message.role in ("user", "assistant"):
-            if message.text.strip():
-                turns.append({"role": message.role, "content": message.text})
-            elif message.role == "user":
-                raise fault(f"/messages/{number}/content", "must contain more than white space")
-            if len(turns) == 1 and turns[0]["role"] != "user":
-                raise fault(
-                    f"/messages/{number}/role", "the first message of a conversation must be the user's"
-                )
-    if not turns or messages[-1].role != "user":
-        raise fault(f"/messages/{len(messages) - 1}/role", "the last message must be the user's")
+        where = f"/messages/{number}"
+        if message.role in ("system", "developer"):
+            continue
+        if message.role == "tool":
+            if message.tool_call_id not in asked:
+                raise fault(f"{where}/tool_call_id", "must be the id of a call in the message before")
+            asked.discard(message.tool_call_id)
+            _add_result(turns, message)
+            continue
+        if asked:
+            raise fault(
+                f"{where}/role", "results of the calls before it must come first, as messages of role tool"
+            )
+        if message.role == "assistant" and not turns:
+            raise fault(f"{where}/role", "the first message of a conversation must be the user's")
+        if message.role == "user" and not message.text.strip():
+            raise fault(f"{where}/content", "must contain more than white space")
+        if blocks := _blocks(message, where):
+            turns.append({"role": message.role, "content": blocks})
+        asked = {call.id for call in message.tool_calls or ()}
+    if asked or not turns or turns[-1]["role"] != "user":
+        raise fault(
+            f"/messages/{len(messages) - 1}/role",
+            "the last message must be the user's, or a result of role tool",
+        )
     return tuple(turns)
+
+
+def _blocks(message: ChatMessage, where: str) -> str | list[Block]:
+    """Return the content of a turn, empty for an assistant's turn without any. Raises `Invalid`."""
+    if not message.tool_calls:
+        return message.text if message.text.strip() else ""
+    if message.role != "assistant":
+        raise fault(f"{where}/tool_calls", "only the assistant calls tools")
+    calls = [call.block(f"{where}/tool_calls/{number}") for number, call in enumerate(message.tool_calls)]
+    if len({call["id"] for call in calls}) < len(calls):
+        raise fault(f"{where}/tool_calls", "two calls have the same id")
+    return [*([{"type": "text", "text": message.text}] if message.text.strip() else []), *calls]
+
+
+def _add_result(turns: list[Message], message: ChatMessage) -> None:
+    """Add a result to the turn that answers the assistant's calls."""
+    block = {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": message.text}
+    if turns[-1]["role"] == "user":
+        turns[-1]["content"].append(block)
+    else:
+        turns.append({"role": "user", "content": [block]})
+
+
+def _client_tools(body: ChatBody) -> tuple[dict[str, Any], ...] | None:
+    """Return the functions that are offered, and stubs of those that are only in the conversation. Raises `Invalid`."""
+    offered = [tool.definition(f"/tools/{number}") for number, tool in enumerate(body.tools or ())]
+    names = [tool["name"] for tool in offered]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise fault(f"/tools/{number}/function/name", "two functions have the same name")
+    called = {call.function.name for message in body.messages for call in message.tool_calls or ()}
+    if not offered and called:
+        stub = {"description": "", "input_schema": {"type": "object", "properties": {}}}
+        offered = [{"name": name, **stub} for name in sorted(called)]
+    return tuple(offered) or None
 
 
 def _schema(format_: ResponseFormat | None) -> dict[str, Any] | None:

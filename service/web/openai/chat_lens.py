@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from service.runs.client_tools import wire_id
 from service.types import Event, Run, RunEvent
 from service.web.openai.errors import broken, problem_of_run
 
@@ -19,7 +20,9 @@ def completion(run: Run, result: Mapping[str, Any]) -> dict[str, Any]:
     output = result["output"]
     if result.get("approvals"):
         output = _joined(output, waiting_text(result["approvals"]))
-    message = {"role": "assistant", "content": output, "refusal": None, "annotations": []}
+    message: dict[str, Any] = {"role": "assistant", "content": output, "refusal": None, "annotations": []}
+    if result.get("client_calls"):
+        message |= {"content": output or None, "tool_calls": _calls(run, result)}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _reason(result)}
     return {**_head(run, "chat.completion"), "choices": [choice], "usage": usage_of(result["usage"])}
 
@@ -57,6 +60,7 @@ class ChatLens:
     heartbeat = b": keep-alive\n\n"
 
     def __init__(self, run: Run, *, counts_usage: bool) -> None:
+        self._run = run
         self._head = _head(run, "chat.completion.chunk")
         self._counts_usage = counts_usage
         self._said = ""  # of the answer: after the last tool call
@@ -110,6 +114,9 @@ class ChatLens:
                 )
             self._void = False
             rest = self._text(output[len(self._said) :]) if output != self._said else b""
+        if result.get("client_calls"):
+            calls = [{"index": number, **call} for number, call in enumerate(_calls(self._run, result))]
+            rest += self._chunk({"tool_calls": calls})
         return rest + self._finish(_reason(result), result["usage"])
 
     def _left(self) -> bytes:
@@ -148,7 +155,20 @@ def _head(run: Run, kind: str) -> dict[str, Any]:
     }
 
 
+def _calls(run: Run, result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": wire_id("call", run.id, call["id"]),
+            "type": "function",
+            "function": {"name": call["name"], "arguments": orjson.dumps(call["arguments"]).decode()},
+        }
+        for call in result["client_calls"]
+    ]
+
+
 def _reason(result: Mapping[str, Any]) -> str:
+    if result.get("client_calls"):
+        return "tool_calls"
     return "length" if result["stop_reason"] in _LENGTH else "stop"
 
 

@@ -1,4 +1,4 @@
-"""Errors in the shape of OpenAI: `{"error": {"message", "type", "param", "code"}}`, with the statuses its SDKs expect."""
+"""Errors in OpenAI's shape, `{"error": {"message", "type", "param", "code"}}`, with the statuses its SDKs expect."""
 
 from __future__ import annotations
 
