@@ -30,6 +30,7 @@ class Shape(NamedTuple):
 _SHAPES: dict[type[SlipwayError], Shape] = {  # the first that fits
     errors.BudgetExceeded: Shape(429, "insufficient_quota", "insufficient_quota"),
     errors.Unauthenticated: Shape(401, "invalid_request_error", "invalid_api_key"),
+    errors.NotFound: Shape(404, "invalid_request_error", "model_not_found"),
     errors.PromptTooLong: Shape(400, "invalid_request_error", "context_length_exceeded"),
     errors.ModelRejected: Shape(400, "invalid_request_error"),
     errors.IdempotencyMismatch: Shape(422, "idempotency_error"),
