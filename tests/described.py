@@ -11,7 +11,8 @@ import httpx2
 import jsonschema_rs
 
 PROBLEM = "application/problem+json"
-OTHER_DIALECT = "/v1/messages"  # errors have Anthropic's shape: `tests/gateway` checks them
+# Errors have a shape of their own: `tests/gateway` and `tests/web/openai` check them.
+OTHER_DIALECT = ("/v1/messages", "/v1/chat")
 JSON_TYPES = ("application/json", PROBLEM)
 
 

@@ -110,6 +110,7 @@ def test_retried_posts_always_have_an_idempotency_key() -> None:
         "/v1/agents/a/invoke",
         "/v1/agents/a/stream",
         "/v1/agents/a/tasks",
+        "/v1/chat/completions",
         "/v1/sessions",
         "/v1/approvals/x",
     ]

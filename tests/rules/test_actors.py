@@ -49,6 +49,7 @@ REQUESTS: dict[str, dict[str, Any] | None] = {
     "POST /v1/admin/agents/<agent>/release": None,
     "POST /v1/admin/agents/<agent>/stop": {"reason": "canary"},
     "POST /v1/agents/<agent>/invoke": QUESTION,
+    "POST /v1/chat/completions": {"model": "assistant", "messages": [{"role": "user", "content": "Hello"}]},
     "POST /v1/agents/<agent>/stream": QUESTION,
     "POST /v1/agents/<agent>/tasks": QUESTION,
     "POST /v1/approvals/<approval_id>": {"decision": "deny"},

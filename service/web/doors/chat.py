@@ -24,7 +24,15 @@ from service.web.validation import parse
 blueprint = Blueprint("chat", __name__)
 
 
+class OpenAIError(Shape):
+    """Error in OpenAI's shape; `error` has `message`, `type`, `param` and `code`."""
+
+    error: dict[str, Any]
+
+
 class Completion(Shape):
+    """Answer of Chat Completions."""
+
     id: str
     object: Literal["chat.completion"]
     created: int
@@ -41,6 +49,8 @@ class Completion(Shape):
     errors=RUN_ERRORS,
     tag="OpenAI",
     stream="text/event-stream",
+    events="chunks without a name, then `[DONE]`",
+    error=OpenAIError,
     headers=("X-Cache", "X-Cost-USD", "Idempotency-Replayed"),
 )
 @guard(counts="run")

@@ -105,6 +105,7 @@ class MessagesBody(Body):
     body=MessagesBody,
     tag="Messages API",
     stream="text/event-stream",
+    events="those of the Messages API",
     headers=("Idempotency-Replayed",),
 )
 @guard(counts="step")

@@ -110,7 +110,11 @@ class ChatLens:
         if self._void:
             if not output.startswith(self._said):
                 return self._broken(
-                    broken("The answer began anew after a part of it was sent.", "answer_replaced")
+                    broken(
+                        "The answer began anew after a part of it was sent.",
+                        "answer_replaced",
+                        self._run.request_id,
+                    )
                 )
             self._void = False
             rest = self._text(output[len(self._said) :]) if output != self._said else b""
@@ -126,7 +130,9 @@ class ChatLens:
                 {"content": _joined("\n\n" if self._said else "", waiting_text(self._approvals))}
             )
             return note + self._finish("stop", None)
-        return self._broken(broken("The connection ends here; the run goes on.", "stream_ended"))
+        return self._broken(
+            broken("The connection ends here; the run goes on.", "stream_ended", self._run.request_id)
+        )
 
     def _finish(self, reason: str, usage: Mapping[str, Any] | None) -> bytes:
         self._ended = True

@@ -42,22 +42,21 @@ _SHAPES: dict[type[SlipwayError], Shape] = {  # the first that fits
 def error_response(error: SlipwayError) -> Response:
     """Answer with an error in OpenAI's shape."""
     kind, shape = type(error), _shape_of(type(error))
-    body = _body(shape, error.detail, error.code, error.errors)
-    response = json_response(body, shape.status, _headers(kind, shape, error.retry_after))
-    return response
+    body = _body(shape, error.detail, error.code, current().id, error.errors)
+    return json_response(body, shape.status, _headers(kind, shape, error.retry_after))
 
 
 def problem_of_run(problem: Mapping[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
-    """Return body, status and headers for the problem of a failed run."""
+    """Return body, status and headers for the problem of a failed run, of any thread."""
     kind = _CLASSES.get(problem["code"], SlipwayError)
     shape = _shape_of(kind)
-    body = _body(shape, problem["detail"], problem["code"], problem.get("errors", ()))
+    body = _body(shape, problem["detail"], problem["code"], problem["request_id"], problem.get("errors", ()))
     return body, shape.status, _headers(kind, shape, problem.get("retry_after"))
 
 
-def broken(message: str, code: str) -> dict[str, Any]:
+def broken(message: str, code: str, request_id: str) -> dict[str, Any]:
     """Build the body of an error that ends a stream for a reason of the stream's own."""
-    return _body(Shape(500, "server_error"), message, code, ())
+    return _body(Shape(500, "server_error"), message, code, request_id)
 
 
 def _shape_of(kind: type[SlipwayError]) -> Shape:
@@ -74,7 +73,9 @@ def _headers(kind: type[SlipwayError], shape: Shape, retry_after: float | None) 
     return headers
 
 
-def _body(shape: Shape, detail: str, code: str, faults: Sequence[FieldFault]) -> dict[str, Any]:
+def _body(
+    shape: Shape, detail: str, code: str, request_id: str, faults: Sequence[FieldFault] = ()
+) -> dict[str, Any]:
     told = "; ".join(f"{_param(one['pointer']) or 'body'}: {one['detail']}" for one in faults)
     return {
         "error": {
@@ -82,7 +83,7 @@ def _body(shape: Shape, detail: str, code: str, faults: Sequence[FieldFault]) ->
             "type": shape.type,
             "param": _param(faults[0]["pointer"]) if faults else None,
             "code": shape.code or code,
-            "request_id": current().id,
+            "request_id": request_id,
         }
     }
 
