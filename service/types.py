@@ -192,6 +192,7 @@ class RunRequest:
     client_choice: Literal["none"] | None = (
         None  # they are listed, as the history requires, and not to be called
     )
+    stop_sequences: tuple[str, ...] | None = None  # of steps whose text is told
     instructions: str | None = None  # of the application that asks, to the agent
     end_user: str | None = None  # for whom the caller asks, by the caller's own name for them
     tool_scopes: tuple[str, ...] | None = None  # of the caller's key; None: all tools
@@ -232,6 +233,7 @@ class Answer:
     sources: tuple[dict[str, str], ...] = ()
     repeated_calls: tuple[str, ...] = ()  # tools of a loop that was stopped before this answer
     structured: Any = None  # the output as a value, if a schema was asked for
+    stop_sequence: str | None = None  # that ended it, of those that were asked for
     client_calls: tuple[dict[str, Any], ...] = ()  # of tools of the client, which is to make them
     untold: str = ""
 

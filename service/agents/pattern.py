@@ -158,7 +158,13 @@ def answer_of(reply: ModelReply, *, sources: Sequence[dict[str, str]] = ()) -> A
     if reply.stop_reason not in WHOLE | CUT:
         raise ModelError("The model stopped for a reason that makes no answer")
     cited = citations(reply)
-    return Answer(reply.text, reply.stop_reason, reply.model, sources=tuple(cited or sources))
+    return Answer(
+        reply.text,
+        reply.stop_reason,
+        reply.model,
+        sources=tuple(cited or sources),
+        stop_sequence=reply.stop_sequence,
+    )
 
 
 def citations(reply: ModelReply) -> list[dict[str, str]]:

@@ -79,6 +79,7 @@ def cacheable(agent: AgentDefinition, request: RunRequest) -> bool:
         and request.session_id is None
         and len(request.messages) == 1
         and not request.client_tools
+        and not request.stop_sequences
         and not agent.approvals
         and not any(tool.changes for tool in agent.tools.values())
     )

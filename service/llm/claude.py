@@ -231,6 +231,8 @@ def _params(request: ModelRequest) -> dict[str, Any]:
         params["tools"] = tools_for_model(request.tools)
         if not request.may_call_tools:
             params["tool_choice"] = {"type": "none"}  # accepted by every model, with or without thinking
+    if request.stop_sequences:
+        params["stop_sequences"] = list(request.stop_sequences)
     if request.user_id:
         params["metadata"] = {"user_id": request.user_id}
     output: dict[str, Any] = {}

@@ -121,6 +121,7 @@ class ModelRequest:
     effort: Effort | None = None
     json_schema: Mapping[str, Any] | None = None
     stream: bool = False
+    stop_sequences: Sequence[str] = ()
     user_id: str | None = None  # sent as metadata.user_id: an opaque id, never a name
 
     @property
@@ -147,6 +148,7 @@ class ModelReply:
     usage: Usage
     usage_source: UsageSource = "reported"
     unreadable: frozenset[str] = frozenset()
+    stop_sequence: str | None = None  # that ended it
     request_id: str | None = None
     attempts: int = 1
     ms: float = field(default=0.0, compare=False)

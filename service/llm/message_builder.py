@@ -43,6 +43,7 @@ class MessageBuilder:
 
     def __init__(self, model: str = "", most_text: int = MAX_TEXT) -> None:
         self.stop_reason: str | None = None
+        self._stop_sequence: str | None = None
         self.ended = False  # `message_stop` has arrived: later events are ignored
         self._model = model
         self._blocks: dict[int, Block] = {}
@@ -89,6 +90,7 @@ class MessageBuilder:
             self._output_reported = self._usage.reports(message.get("usage"), "output_tokens")
             if message["stop_reason"] is not None:
                 self.stop_reason = _word(message["stop_reason"])
+                self._stop_at(message)
             for index, block in enumerate(message["content"]):
                 self._add_block(index, block, suspect)
         except UNREADABLE as error:
@@ -114,9 +116,14 @@ class MessageBuilder:
             self._usage.total,
             usage_source=self._source(),
             unreadable=frozenset(unreadable),
+            stop_sequence=self._stop_sequence,
             request_id=request_id,
             ms=ms,
         )
+
+    def _stop_at(self, told: dict[str, Any]) -> None:
+        sequence = told.get("stop_sequence")
+        self._stop_sequence = sequence if isinstance(sequence, str) else None
 
     def _source(self) -> UsageSource:
         complete = self._usage.known and self._usage.valid and self._output_reported
@@ -135,6 +142,7 @@ class MessageBuilder:
         elif kind == "message_delta":
             if (reason := event["delta"].get("stop_reason")) is not None:
                 self.stop_reason = _word(reason)
+                self._stop_at(event["delta"])
             self._usage.add(event.get("usage"))
             self._output_reported |= self._usage.reports(event.get("usage"), "output_tokens")
         elif kind == "message_stop":

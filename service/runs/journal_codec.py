@@ -21,6 +21,7 @@ def encode_reply(reply: ModelReply) -> dict[str, Any]:
         "usage": list(reply.usage),
         "usage_source": reply.usage_source,
         "unreadable": sorted(reply.unreadable),
+        **({} if reply.stop_sequence is None else {"stop_sequence": reply.stop_sequence}),
         "request_id": reply.request_id,
         "attempts": reply.attempts,
         "ms": round(reply.ms, 1),

@@ -63,6 +63,8 @@ def result_of(
         result["approvals"] = list(approvals)
     if run.request.metadata is not None:
         result["metadata"] = exact_json.to_stored(run.request.metadata)  # decoded by `shown`
+    if answer is not None and answer.stop_sequence is not None:
+        result["stop_sequence"] = answer.stop_sequence
     if answer is not None and answer.client_calls:
         result["client_calls"] = list(answer.client_calls)
     if answer is not None and answer.repeated_calls:

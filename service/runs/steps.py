@@ -101,6 +101,7 @@ class RunSteps:
             effort=options.effort or agent.effort if prompt.publish or not prompt.json_schema else None,
             json_schema=prompt.json_schema,
             stream=prompt.publish and self._run.mode != "wait",
+            stop_sequences=options.stop_sequences or () if prompt.publish else (),
             user_id=self._run.user_id,
         )
 

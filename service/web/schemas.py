@@ -213,6 +213,7 @@ class RunResult(RunItem):
     tools: list[ToolShape]
     sources: list[SourceShape]
     repeated_calls: list[str] | None = None
+    stop_sequence: str | None = None
     client_calls: list[dict[str, Any]] | None = None
     approvals: list[str] | None = None
     metadata: dict[str, Any] | None = None

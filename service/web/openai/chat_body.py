@@ -24,6 +24,7 @@ _EFFORTS: dict[str, Effort] = {"none": "low", "minimal": "low"}  # others have t
 _ANY_OBJECT = {"type": "object"}
 MAX_TOOLS = 128  # functions of a request, and calls of a message
 Text = Annotated[str, Field(max_length=400_000)]
+StopText = Annotated[str, Field(min_length=1, max_length=1_000, pattern=r"\S")]
 CallId = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[a-zA-Z0-9_-]+$")]
 
 
@@ -130,6 +131,7 @@ class ChatBody(Body):
     metadata: Metadata | None = None
     tools: Annotated[list[FunctionTool], Field(fail_fast=True, max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["auto", "none"] | None = None
+    stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = None
     n: Literal[1] | None = None
     logprobs: Literal[False] | None = None
     modalities: list[Literal["text"]] | None = None
@@ -160,6 +162,7 @@ class ChatBody(Body):
             agent=self.model,
             messages=turns,
             client_tools=_client_tools(self),
+            stop_sequences=_stops(self.stop),
             client_choice="none" if self.tool_choice == "none" or not self.tools else None,
             instructions=_instructions(self.messages),
             max_tokens=self.max_completion_tokens or self.max_tokens,
@@ -169,6 +172,10 @@ class ChatBody(Body):
             metadata=self.metadata,
             door="chat/stream" if self.stream else "chat/invoke",
         )
+
+
+def _stops(stop: str | list[str] | None) -> tuple[str, ...] | None:
+    return ((stop,) if isinstance(stop, str) else tuple(stop or ())) or None
 
 
 def _instructions(messages: list[ChatMessage]) -> str | None:

@@ -144,7 +144,8 @@ BAD: list[tuple[dict[str, Any], str | None]] = [
     ({"n": 2}, "n"),
     ({"logprobs": True}, "logprobs"),
     ({"logit_bias": {"50256": -100}}, "logit_bias"),
-    ({"stop": ["END"]}, "stop"),
+    ({"stop": " "}, "stop"),
+    ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
     ({"audio": {"voice": "alloy", "format": "mp3"}}, "audio"),
     ({"no_such_field": 1}, "no_such_field"),
     ({"service_tier": "flex"}, "service_tier"),
@@ -180,6 +181,14 @@ def test_what_cannot_be_honoured_is_refused_by_name(
         sdk.post("/chat/completions", body=body, cast_to=object)
     assert (refused.value.param, refused.value.type) == (param, "invalid_request_error")
     assert model.stats()["calls"] == 0
+
+
+def test_answer_ends_before_a_text_that_stops_it(sdk: openai.OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": "What is 17 * 23?"}]
+    whole = sdk.chat.completions.create(model="analyst", messages=messages).choices[0].message.content or ""
+    answer = sdk.chat.completions.create(model="analyst", messages=messages, stop="391")
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.choices[0].message.content == whole.partition("391")[0]
 
 
 def test_what_has_no_effect_is_accepted(sdk: openai.OpenAI) -> None:
