@@ -80,7 +80,8 @@ def guard(*, counts: Literal["call", "run", "end", "step"] = "call") -> Callable
 
     `counts`: against LIMIT_READS or LIMIT_WRITES ("call"), or as a run against LIMIT_RUNS and its agent's own limit.
     "end" for views that end something: against LIMIT_WRITES for each log-in and view, as a stolen token at its limit
-    must not keep its owner from using them. "step" for a model call of a run, which the run's own bounds limit.
+    must not keep its owner from using them. "step" for a model call of a run, which the run's own bounds
+    limit; without its token as "run".
 
     Raises `Unauthenticated`, `InvalidToken`, `RateLimited` and `Forbidden`.
     """
@@ -92,13 +93,14 @@ def guard(*, counts: Literal["call", "run", "end", "step"] = "call") -> Callable
             caller = identify(request)
             request.check_again = _check_again
             logs.bind(user=caller.user_id)
-            if counts == "run":
+            kind = "run" if counts == "step" and request.grant is None else counts
+            if kind == "run":
                 limits.limit_run(request, kwargs.get("agent"))
-            elif counts == "end":
+            elif kind == "end":
                 limits.limit_end(request)
-            elif counts != "step" or request.grant is None:
+            elif kind == "call":
                 limits.limit_call(request)
-            if counts != "run":
+            if kind != "run":
                 request.trip.send()
             try:
                 _permission(request).check(caller)

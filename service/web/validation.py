@@ -34,30 +34,30 @@ def refuse_impossible(request: Request) -> None:
         raise Invalid("The query must not contain a NUL character.")
 
 
-def parse(model: type[M], *, most: int = MAX_BODY) -> M:
+def parse(model: type[M], *, most: int = MAX_BODY, texts: Sequence[str] = AS_TEXT) -> M:
     """Parse the request's body into a model. Raises as `raw_json`, and `Invalid` with a pointer to each fault."""
-    return validate(model, raw_json(most))
+    return validate(model, raw_json(most), texts=texts)
 
 
-def validate(model: type[M], value: Any) -> M:
-    """Validate `value`. Raises `Invalid` with a pointer to every invalid field.
+def validate(model: type[M], value: Any, *, texts: Sequence[str] = AS_TEXT) -> M:
+    """Validate `value`, in which the fields `texts` become their JSON text. Raises `Invalid` with a pointer to every fault.
 
     Validates its JSON text: pydantic is then strict about JSON's types, and still reads a date from a string.
     """
     if isinstance(value, dict) and len(value) > MAX_FIELDS:
         raise fault("", f"must not have more than {MAX_FIELDS} fields")
     try:
-        return model.model_validate_json(exact_json.dumps(_with_texts(value)))
+        return model.model_validate_json(exact_json.dumps(_with_texts(value, texts)))
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False, include_context=False)
         raise Invalid("The request does not fit; see `errors`.", errors=located(details, value)) from None
 
 
-def _with_texts(value: Any) -> Any:
+def _with_texts(value: Any, names: Sequence[str]) -> Any:
     """Replace fields that are stored as JSON text by that text."""
-    if not isinstance(value, dict) or value.keys().isdisjoint(AS_TEXT):
+    if not isinstance(value, dict) or value.keys().isdisjoint(names):
         return value
-    texts = {name: exact_json.dumps(value[name]).decode() for name in AS_TEXT if value.get(name) is not None}
+    texts = {name: exact_json.dumps(value[name]).decode() for name in names if value.get(name) is not None}
     return {**value, **texts}
 
 

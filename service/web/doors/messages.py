@@ -1,6 +1,6 @@
-"""Messages API for remote agents: model calls with the token of a run, in Anthropic's dialect.
+"""Messages API, Anthropic's dialect: agents as models; and with the token of a run, models themselves.
 
-Models of the price table are asked as they are; the call is a held, paid and kept step of the run.
+Those of the price table are asked as they are; the call is a held, paid and kept step of the run.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from service.text import exact_json
 from service.types import usd
 from service.usage.prices import today
 from service.web.admission import guard
+from service.web.anthropic.agent_answers import answer
+from service.web.anthropic.errors import AnthropicError, error_body, error_response
 from service.web.body import raw_json
 from service.web.current import current, services
 from service.web.openapi import api
@@ -52,31 +54,6 @@ NOT_OFFERED = (
     "thread",
 )
 _BETAS = re.compile(r"[A-Za-z0-9._ ,-]{1,1000}")
-_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    402: "billing_error",
-    403: "permission_error",
-    404: "not_found_error",
-    405: "invalid_request_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    504: "timeout_error",
-    529: "overloaded_error",
-}
-_STATUS: dict[type[SlipwayError], int] = {  # where it differs from the problem's; the first that fits
-    errors.PriceUnknown: 404,
-    errors.RunLimit: 403,
-    errors.RunCancelled: 401,
-    errors.ModelKeyRefused: 500,
-    errors.ModelRejected: 400,
-    errors.Unavailable: 529,
-    errors.ModelUnavailable: 529,
-    errors.UnsupportedMediaType: 400,
-    errors.Invalid: 400,
-    errors.Conflict: 400,
-}
-_FINAL = (errors.RunLimit, errors.ModelKeyRefused, errors.BudgetExceeded)  # a repetition brings the same
 
 
 class Turn(Body):
@@ -101,16 +78,21 @@ class MessagesBody(Body):
 
 @blueprint.post("/v1/messages")
 @api(
-    "Ask a model, as a step of a run",
+    "Ask an agent as a model; or a model, as a step of a run",
     body=MessagesBody,
     tag="Messages API",
     stream="text/event-stream",
     events="those of the Messages API",
+    error=AnthropicError,
     headers=("Idempotency-Replayed",),
 )
 @guard(counts="step")
 def create() -> Response:
-    """Relay the model's answer, as JSON or as a stream."""
+    """Answer by an agent; or, with the token of a run, relay a model's answer."""
+    return answer() if current().grant is None else _relay()
+
+
+def _relay() -> Response:
     grant, asked, gateway = _grant(), _asked(needs_limit=True), services().runs.gateway
     place = gateway.take_place(grant.user_id)
     try:
@@ -122,7 +104,7 @@ def create() -> Response:
 
 
 @blueprint.post("/v1/messages/count_tokens")
-@api("Count the tokens of a prompt", body=MessagesBody, tag="Messages API")
+@api("Count the tokens of a prompt", body=MessagesBody, tag="Messages API", error=AnthropicError)
 @guard()
 def count_tokens() -> Response:
     """Count a prompt's tokens: free, so no hold bounds it and the rate of its user does."""
@@ -133,14 +115,7 @@ def count_tokens() -> Response:
 
 @error_shape(blueprint, "/v1/messages")
 def refused(error: SlipwayError) -> Response:
-    """Answer with the error in Anthropic's shape."""
-    response = _json(_error_body(error))
-    response.status_code = _status(error)
-    if error.retry_after is not None or response.status_code in (429, 529):
-        response.headers["Retry-After"] = str(int(error.retry_after or 1))
-    if isinstance(error, _FINAL):
-        response.headers["x-should-retry"] = "false"
-    return response
+    return error_response(error)
 
 
 def _grant() -> RunGrant:
@@ -208,7 +183,7 @@ def _streamed(relayed: Relayed, place: Permit) -> Response:
         try:
             yield from relayed.pieces
         except SlipwayError as error:
-            yield b"event: error\ndata: %b\n\n" % orjson.dumps(_error_body(error))
+            yield b"event: error\ndata: %b\n\n" % orjson.dumps(error_body(error))
         finally:
             relayed.close()
             place.give()
@@ -234,14 +209,3 @@ def _json(body: bytes | dict[str, Any]) -> Response:
 def _named(response: Response) -> Response:
     response.headers["request-id"] = current().id
     return response
-
-
-def _status(error: SlipwayError) -> int:
-    return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), error.status)
-
-
-def _error_body(error: SlipwayError) -> dict[str, Any]:
-    faults = "; ".join(f"{one['pointer']}: {one['detail']}" for one in error.errors)
-    kind = _TYPES.get(_status(error), "api_error")
-    told = {"type": kind, "message": faults or error.detail, "code": error.code}
-    return {"type": "error", "error": told, "request_id": current().id}

@@ -16,7 +16,6 @@ from service.web.schemas import json_response
 
 _CLASSES = {error.code: error for error in all_errors()}
 _PART = re.compile(r"0|[1-9][0-9]*")  # of a pointer: a place in a list
-_RETRIED = (408, 409, 429)  # and every status from 500 on, by the SDKs
 
 
 class Shape(NamedTuple):
@@ -68,7 +67,7 @@ def _headers(kind: type[SlipwayError], shape: Shape, retry_after: float | None) 
     headers = {}
     if retry_after is not None or shape.status in (429, 503):
         headers["Retry-After"] = str(int(retry_after or 1))
-    if (shape.status in _RETRIED or shape.status >= 500) and not is_retryable(kind):
+    if not is_retryable(kind):
         headers["x-should-retry"] = "false"
     return headers
 

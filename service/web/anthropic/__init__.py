@@ -1,0 +1,1 @@
+"""Anthropic's dialect, for the door that speaks it: bodies, streams and errors."""

@@ -1,0 +1,48 @@
+"""Runs of agents that are asked by the Messages API, answered whole or as a stream."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from flask import Response
+
+from service.types import RunRequest
+from service.web.admission import Admitted, admit
+from service.web.anthropic.agent_body import AgentBody
+from service.web.anthropic.agent_lens import MessagesLens, message
+from service.web.anthropic.errors import class_of, error_of_run, headers_of, status_of
+from service.web.current import current, services
+from service.web.run_responses import folded, with_cache
+from service.web.streaming import stream_response
+from service.web.validation import parse
+
+
+def answer() -> Response:
+    """Start the run that the request asks for, and answer with it. Raises as `admit` and `RunStarter` do."""
+    admitted = admit(None, _question)
+    response = _streamed(admitted) if admitted.request.door == "messages/stream" else _whole(admitted)
+    response.headers["request-id"] = current().id
+    return response
+
+
+def _question() -> RunRequest:
+    return parse(AgentBody, texts=()).request()
+
+
+def _whole(admitted: Admitted) -> Response:
+    started = services().runs.start.invoke(*admitted)
+    run = started.run
+    if run.error is None:
+        return folded(started, message(run, run.result or {}))
+    response = folded(started, error_of_run(run.error), error_type="application/json")
+    response.status_code = status_of(class_of(run.error))
+    response.headers.update(headers_of(class_of(run.error), run.error.get("retry_after")))
+    return response
+
+
+def _streamed(admitted: Admitted) -> Response:
+    started, batches = services().runs.start.stream(*admitted)
+    on_disconnect = partial(services().runs.cancellation.client_gone, started.run)
+    lens = MessagesLens(started.run)
+    response = stream_response(lens, batches, started.place, on_disconnect, started.listener)
+    return with_cache(current(), response, started, started.run.cache)

@@ -1,0 +1,234 @@
+"""Body of the Messages API where its model is an agent, and the run that it asks for.
+
+A field that Slipway cannot honour is refused by name, or is one of those without effect that `docs/clients.md` lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from service.errors import fault
+from service.text.json_schema import JsonSchema, SchemaFault
+from service.types import Block, Effort, Message, RunRequest
+from service.web.body import pointer
+from service.web.schemas import Body, EndUser, no_nul
+
+MAX_TOOLS = 128  # tools of a request
+MAX_BLOCKS = 1_000  # blocks of a message
+Text = Annotated[str, Field(max_length=400_000)]
+CallId = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[a-zA-Z0-9_-]+$")]
+StopText = Annotated[str, Field(min_length=1, max_length=1_000, pattern=r"\S")]
+Marks = dict[str, Any] | None  # `cache_control`, without effect
+
+
+class TextBlock(Body):
+    type: Literal["text"]
+    text: Text
+    cache_control: Marks = None
+    citations: Any = None
+
+    def block(self) -> Block:
+        return {"type": "text", "text": self.text}
+
+
+class ToolUseBlock(Body):
+    type: Literal["tool_use"]
+    id: CallId
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    input: dict[str, Any]
+    cache_control: Marks = None
+    caller: Any = None
+
+    def block(self) -> Block:
+        return {"type": "tool_use", "id": self.id, "name": self.name, "input": self.input}
+
+
+class ToolResultBlock(Body):
+    type: Literal["tool_result"]
+    tool_use_id: CallId
+    content: Text | Annotated[list[TextBlock], Field(max_length=MAX_BLOCKS)] | None = None
+    is_error: bool | None = None
+    cache_control: Marks = None
+
+    def block(self) -> Block:
+        text = (
+            self.content
+            if isinstance(self.content, str)
+            else "\n".join(one.text for one in self.content or ())
+        )
+        block = {"type": "tool_result", "tool_use_id": self.tool_use_id, "content": text}
+        return {**block, "is_error": True} if self.is_error else block
+
+
+class ThinkingBlock(Body):
+    """Thinking of an earlier answer, which is left out: only the model that wrote it could read it."""
+
+    type: Literal["thinking", "redacted_thinking"]
+    thinking: str | None = None
+    signature: str | None = None
+    data: str | None = None
+
+
+AnyBlock = Annotated[TextBlock | ToolUseBlock | ToolResultBlock | ThinkingBlock, Field(discriminator="type")]
+
+
+class InputMessage(Body):
+    role: Literal["user", "assistant"]
+    content: Text | Annotated[list[AnyBlock], Field(fail_fast=True, max_length=MAX_BLOCKS)]
+
+
+class ClientTool(Body):
+    """Tool of the client; those that the provider runs are not offered."""
+
+    type: Literal["custom"] | None = None
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    description: Annotated[str, Field(max_length=20_000)] = ""
+    input_schema: dict[str, Any]
+    cache_control: Marks = None
+    strict: bool | None = None
+    input_examples: list[dict[str, Any]] | None = None
+
+
+class ToolChoice(Body):
+    type: Literal["auto", "none"]
+    disable_parallel_tool_use: bool | None = None
+
+
+class OutputFormat(Body):
+    type: Literal["json_schema"]
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+
+
+class OutputConfig(Body):
+    effort: Effort | None = None
+    format: OutputFormat | None = None
+
+
+class UserMetadata(Body):
+    user_id: EndUser | None = None
+
+
+class AgentBody(Body):
+    """Conversation that ends with the user's turn; `model` is the name of an agent."""
+
+    model: Annotated[str, Field(min_length=1, max_length=128)]
+    messages: Annotated[list[InputMessage], Field(fail_fast=True, min_length=1, max_length=500)]
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)]
+    system: Text | Annotated[list[TextBlock], Field(max_length=100)] | None = None
+    stream: bool | None = None
+    stop_sequences: Annotated[list[StopText], Field(max_length=16)] | None = None
+    metadata: UserMetadata | None = None
+    output_config: OutputConfig | None = None
+    tools: Annotated[list[ClientTool], Field(fail_fast=True, max_length=MAX_TOOLS)] | None = None
+    tool_choice: ToolChoice | None = None
+    service_tier: Literal["auto", "standard_only"] | None = None
+    thinking: dict[str, Any] | None = None
+    cache_control: Marks = None
+    temperature: Annotated[float, Field(ge=0, le=1)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0)] | None = None
+
+    def request(self) -> RunRequest:
+        """Convert to a run request. Raises `Invalid` for a conversation or a schema that does not fit."""
+        config = self.output_config or OutputConfig()
+        if self.tool_choice is not None and not self.tools:
+            raise fault("/tool_choice", "needs `tools`")
+        offered = self.tools and (self.tool_choice is None or self.tool_choice.type == "auto")
+        return RunRequest(
+            agent=self.model,
+            messages=_conversation(self.messages),
+            instructions=_instructions(self.system),
+            max_tokens=min(self.max_tokens, 128_000),
+            effort=config.effort,
+            output_schema=None if config.format is None else _schema(config.format),
+            stop_sequences=tuple(self.stop_sequences or ()) or None,
+            client_tools=_client_tools(self),
+            client_choice=None if offered else "none",
+            end_user=self.metadata.user_id if self.metadata is not None else None,
+            door="messages/stream" if self.stream else "messages/invoke",
+        )
+
+
+def _instructions(system: str | Sequence[TextBlock] | None) -> str | None:
+    texts = [system] if isinstance(system, str) else [block.text for block in system or ()]
+    return no_nul("\n\n".join(text for text in texts if text.strip())) or None
+
+
+def _conversation(messages: Sequence[InputMessage]) -> tuple[Message, ...]:
+    """Return the turns, without empty ones of the assistant. Raises `Invalid`."""
+    turns: list[Message] = []
+    asked: set[str] = set()  # calls of the turn before
+    for number, message in enumerate(messages):
+        where = f"/messages/{number}"
+        blocks = _blocks(message)
+        results = [block["tool_use_id"] for block in blocks if block["type"] == "tool_result"]
+        if set(results) != asked or len(results) > len(asked):
+            raise fault(
+                f"{where}/content",
+                "must have one tool_result for each tool_use of the message before, and no other",
+            )
+        asked = {block["id"] for block in blocks if block["type"] == "tool_use"}
+        _check_turn(message, blocks, where, first=not turns)
+        if blocks:
+            turns.append({"role": message.role, "content": blocks})
+    if messages[-1].role != "user":
+        raise fault(f"/messages/{len(messages) - 1}/role", "the last message must be the user's")
+    return tuple(turns)
+
+
+def _check_turn(message: InputMessage, blocks: Sequence[Block], where: str, *, first: bool) -> None:
+    """Check the kinds of blocks in a turn. Raises `Invalid`."""
+    kinds = {block["type"] for block in blocks}
+    if first and message.role != "user":
+        raise fault(f"{where}/role", "the first message must be the user's")
+    if message.role == "user" and not blocks:
+        raise fault(f"{where}/content", "must contain more than white space")
+    if ("tool_use" if message.role == "user" else "tool_result") in kinds:
+        raise fault(f"{where}/content", "tool_use is the assistant's, tool_result the user's")
+    calls = [block["id"] for block in blocks if block["type"] == "tool_use"]
+    if len(set(calls)) < len(calls):
+        raise fault(f"{where}/content", "two calls have the same id")
+
+
+def _blocks(message: InputMessage) -> list[Block]:
+    """Return the blocks of a turn, results first, without blank texts and without thinking."""
+    content = message.content
+    if isinstance(content, str):
+        content = [TextBlock(type="text", text=content)]
+    blocks = [one.block() for one in content if not isinstance(one, ThinkingBlock)]
+    blocks = [one for one in blocks if one["type"] != "text" or one["text"].strip()]
+    return sorted(blocks, key=lambda one: one["type"] != "tool_result")
+
+
+def _client_tools(body: AgentBody) -> tuple[dict[str, Any], ...] | None:
+    """Return the tools that are offered, and stubs of those that are only in the conversation. Raises `Invalid`."""
+    tools: list[dict[str, Any]] = []
+    for number, tool in enumerate(body.tools or ()):
+        if tool.input_schema.get("type") != "object":
+            raise fault(f"/tools/{number}/input_schema/type", "must be object")
+        if tool.name in [one["name"] for one in tools]:
+            raise fault(f"/tools/{number}/name", "two tools have the same name")
+        tools.append({"name": tool.name, "description": tool.description, "input_schema": tool.input_schema})
+    if not tools:
+        named = {
+            one.name
+            for message in body.messages
+            if not isinstance(message.content, str)
+            for one in message.content
+            if isinstance(one, ToolUseBlock)
+        }
+        empty = {"description": "", "input_schema": {"type": "object", "properties": {}}}
+        tools = [{"name": name, **empty} for name in sorted(named)]
+    return tuple(tools) or None
+
+
+def _schema(format_: OutputFormat) -> dict[str, Any]:
+    """Return the schema that an answer must be valid for. Raises `Invalid`."""
+    try:
+        JsonSchema(format_.schema_)
+    except SchemaFault as wrong:
+        raise fault(pointer(["output_config", "format", "schema", *wrong.path]), wrong.detail) from None
+    return format_.schema_
