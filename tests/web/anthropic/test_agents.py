@@ -67,7 +67,7 @@ def test_instructions_and_earlier_turns_reach_the_model(sdk: anthropic.Anthropic
         {"role": "assistant", "content": [{"type": "text", "text": "Hello Ada.", "citations": None}]},
         {
             "role": "user",
-            "content": [{"type": "text", "text": "What is my name?", "cache_control": {"type": "ephemeral"}}],
+            "content": [{"type": "text", "text": "What is my name?", "cache_control": None}],
         },
     ]
     system: Any = [{"type": "text", "text": "Be brief."}]
