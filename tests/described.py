@@ -12,7 +12,7 @@ import jsonschema_rs
 
 PROBLEM = "application/problem+json"
 # Errors have a shape of their own: `tests/gateway` and `tests/web/openai` check them.
-OTHER_DIALECT = ("/v1/messages", "/v1/chat")
+OTHER_DIALECT = ("/v1/messages", "/v1/chat", "/v1/models")
 JSON_TYPES = ("application/json", PROBLEM)
 
 

@@ -106,6 +106,8 @@ PERMISSIONS: dict[str, Permission] = {
     "GET /v1/webhooks/secret": Permission("webhooks:read", whose="own", keys=False),
     "GET /v1/agents": Permission("agents:read"),
     "GET /v1/agents/<agent>": Permission("agents:read"),
+    "GET /v1/models": Permission("agents:read"),
+    "GET /v1/models/<agent>": Permission("agents:read"),
     "POST /v1/agents/<agent>/invoke": Permission("runs:write", whose="own"),
     "POST /v1/agents/<agent>/stream": Permission("runs:write", whose="own"),
     "POST /v1/agents/<agent>/tasks": Permission("runs:write", whose="own"),

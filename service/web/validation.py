@@ -40,7 +40,7 @@ def parse(model: type[M], *, most: int = MAX_BODY, texts: Sequence[str] = AS_TEX
 
 
 def validate(model: type[M], value: Any, *, texts: Sequence[str] = AS_TEXT) -> M:
-    """Validate `value`, in which the fields `texts` become their JSON text. Raises `Invalid` with a pointer to each fault.
+    """Validate `value`, whose fields `texts` become their JSON text. Raises `Invalid` with a pointer to each fault.
 
     Validates its JSON text: pydantic is then strict about JSON's types, and still reads a date from a string.
     """

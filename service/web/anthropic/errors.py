@@ -87,6 +87,8 @@ def headers_of(kind: type[SlipwayError], retry_after: float | None) -> dict[str,
     status, headers = status_of(kind), {}
     if retry_after is not None or status in (429, 529):
         headers["Retry-After"] = str(int(retry_after or 1))
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     if not is_retryable(kind):
         headers["x-should-retry"] = "false"
     return headers

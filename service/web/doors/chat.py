@@ -13,7 +13,7 @@ from service.web.admission import Admitted, admit, guard
 from service.web.current import current, services
 from service.web.openai.chat_body import ChatBody
 from service.web.openai.chat_lens import ChatLens, completion
-from service.web.openai.errors import error_response, problem_of_run
+from service.web.openai.errors import OpenAIError, error_response, problem_of_run
 from service.web.openapi import api
 from service.web.problems import error_shape
 from service.web.run_responses import RUN_ERRORS, folded, with_cache
@@ -22,12 +22,6 @@ from service.web.streaming import stream_response
 from service.web.validation import parse
 
 blueprint = Blueprint("chat", __name__)
-
-
-class OpenAIError(Shape):
-    """Error in OpenAI's shape; `error` has `message`, `type`, `param` and `code`."""
-
-    error: dict[str, Any]
 
 
 class Completion(Shape):

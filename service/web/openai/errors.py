@@ -12,29 +12,35 @@ from service import errors
 from service.error_table import all_errors, is_retryable
 from service.errors import FieldFault, SlipwayError
 from service.web.current import current
-from service.web.schemas import json_response
+from service.web.schemas import Shape, json_response
 
 _CLASSES = {error.code: error for error in all_errors()}
 _PART = re.compile(r"0|[1-9][0-9]*")  # of a pointer: a place in a list
 
 
-class Shape(NamedTuple):
-    """Shape of an error. An empty `code`: Slipway's own."""
+class OpenAIError(Shape):
+    """Error in OpenAI's shape; `error` has `message`, `type`, `param` and `code`."""
+
+    error: dict[str, Any]
+
+
+class Mapped(NamedTuple):
+    """Error as OpenAI's SDKs expect it. An empty `code`: Slipway's own."""
 
     status: int
     type: str
     code: str = ""
 
 
-_SHAPES: dict[type[SlipwayError], Shape] = {  # the first that fits
-    errors.BudgetExceeded: Shape(429, "insufficient_quota", "insufficient_quota"),
-    errors.Unauthenticated: Shape(401, "invalid_request_error", "invalid_api_key"),
-    errors.NotFound: Shape(404, "invalid_request_error", "model_not_found"),
-    errors.PromptTooLong: Shape(400, "invalid_request_error", "context_length_exceeded"),
-    errors.ModelRejected: Shape(400, "invalid_request_error"),
-    errors.IdempotencyMismatch: Shape(422, "idempotency_error"),
-    errors.Invalid: Shape(400, "invalid_request_error"),
-    errors.RateLimited: Shape(429, "requests", "rate_limit_exceeded"),
+_SHAPES: dict[type[SlipwayError], Mapped] = {  # the first that fits
+    errors.BudgetExceeded: Mapped(429, "insufficient_quota", "insufficient_quota"),
+    errors.Unauthenticated: Mapped(401, "invalid_request_error", "invalid_api_key"),
+    errors.NotFound: Mapped(404, "invalid_request_error", "model_not_found"),
+    errors.PromptTooLong: Mapped(400, "invalid_request_error", "context_length_exceeded"),
+    errors.ModelRejected: Mapped(400, "invalid_request_error"),
+    errors.IdempotencyMismatch: Mapped(422, "idempotency_error"),
+    errors.Invalid: Mapped(400, "invalid_request_error"),
+    errors.RateLimited: Mapped(429, "requests", "rate_limit_exceeded"),
 }
 
 
@@ -55,25 +61,27 @@ def problem_of_run(problem: Mapping[str, Any]) -> tuple[dict[str, Any], int, dic
 
 def broken(message: str, code: str, request_id: str) -> dict[str, Any]:
     """Build the body of an error that ends a stream for a reason of the stream's own."""
-    return _body(Shape(500, "server_error"), message, code, request_id)
+    return _body(Mapped(500, "server_error"), message, code, request_id)
 
 
-def _shape_of(kind: type[SlipwayError]) -> Shape:
+def _shape_of(kind: type[SlipwayError]) -> Mapped:
     found = next((shape for known, shape in _SHAPES.items() if issubclass(kind, known)), None)
-    return found or Shape(kind.status, "invalid_request_error" if kind.status < 500 else "server_error")
+    return found or Mapped(kind.status, "invalid_request_error" if kind.status < 500 else "server_error")
 
 
-def _headers(kind: type[SlipwayError], shape: Shape, retry_after: float | None) -> dict[str, str]:
+def _headers(kind: type[SlipwayError], shape: Mapped, retry_after: float | None) -> dict[str, str]:
     headers = {}
     if retry_after is not None or shape.status in (429, 503):
         headers["Retry-After"] = str(int(retry_after or 1))
+    if shape.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
     if not is_retryable(kind):
         headers["x-should-retry"] = "false"
     return headers
 
 
 def _body(
-    shape: Shape, detail: str, code: str, request_id: str, faults: Sequence[FieldFault] = ()
+    shape: Mapped, detail: str, code: str, request_id: str, faults: Sequence[FieldFault] = ()
 ) -> dict[str, Any]:
     told = "; ".join(f"{_param(one['pointer']) or 'body'}: {one['detail']}" for one in faults)
     return {

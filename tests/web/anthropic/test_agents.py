@@ -121,6 +121,14 @@ def test_structured_answer_and_stop_sequences(sdk: anthropic.Anthropic) -> None:
     assert "391" not in text_of(answer)
 
 
+def test_agents_are_listed_as_models(sdk: anthropic.Anthropic) -> None:
+    listed = sdk.models.list()
+    assert [model.id for model in listed] == BUNDLED
+    assert sdk.models.retrieve("support").display_name == "support"
+    with pytest.raises(anthropic.NotFoundError):
+        sdk.models.retrieve("nobody")
+
+
 def test_end_user_is_kept_with_the_run(sdk: anthropic.Anthropic, client: httpx2.Client) -> None:
     metadata: Any = {"user_id": "customer-7"}
     messages: Any = [{"role": "user", "content": "For whom is this?"}]

@@ -212,6 +212,13 @@ def test_what_has_no_effect_is_accepted(sdk: openai.OpenAI) -> None:
     assert answer.status_code == 200
 
 
+def test_agents_are_listed_as_models(sdk: openai.OpenAI) -> None:
+    assert [model.id for model in sdk.models.list()] == BUNDLED
+    assert sdk.models.retrieve("support").owned_by == "slipway"
+    with pytest.raises(openai.NotFoundError):
+        sdk.models.retrieve("nobody")
+
+
 def test_errors_have_their_classes(slipway: Slipway, sdk: openai.OpenAI, model: Model) -> None:
     messages: Any = HELLO
     with pytest.raises(openai.NotFoundError) as missing:
