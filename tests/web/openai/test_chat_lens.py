@@ -49,8 +49,8 @@ def told(*events: RunEvent, usage: bool = False) -> tuple[str, str | None, dict[
 
 
 def test_text_before_a_tool_call_is_a_paragraph_of_its_own() -> None:
-    call = RunEvent(Event.TOOL_FINISHED, {"call_id": "toolu_1", "ok": True})
-    branch = RunEvent(Event.TOOL_FINISHED, {"call_id": "toolu_2", "ok": True, "branch": "1"})
+    call = RunEvent(Event.TOOL_CALLED, {"call_id": "toolu_1"})
+    branch = RunEvent(Event.TOOL_CALLED, {"call_id": "toolu_2", "branch": "1"})
     assert told(text("I look."), call, text("Fo"), branch, text("und."), completed("Found.")) == (
         "I look.\n\nFound.",
         "stop",
