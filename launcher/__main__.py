@@ -6,6 +6,8 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 from config import ConfigError, Settings, load
 from launcher import banner, preload, programs, state
@@ -43,10 +45,10 @@ def main() -> int:
 
 def run(settings: Settings, port: int, lock: int) -> int:
     """Start, supervise and stop all programs. Raises CannotStart after stopping those that had started."""
-    model_port = _offline_model_port(settings)
-    supervisor = Supervisor(_environment(settings, port, model_port), lock)
+    model_port, mcp_ports = _offline_model_port(settings), _mcp_ports(settings)
+    supervisor = Supervisor(_environment(settings, port, model_port, mcp_ports), lock)
     try:
-        started = _start(supervisor, settings, port, model_port)
+        started = _start(supervisor, settings, port, model_port, mcp_ports)
         print(banner.text(settings, port, started, _readiness_fault(supervisor, settings, port)), flush=True)
         _supervise(supervisor, settings)
     except Stopped:
@@ -65,7 +67,13 @@ def _supervise(supervisor: Supervisor, settings: Settings) -> None:
         supervisor.restart("web", "worker")
 
 
-def _start(supervisor: Supervisor, settings: Settings, port: int, model_port: int | None) -> list[str]:
+def _start(
+    supervisor: Supervisor,
+    settings: Settings,
+    port: int,
+    model_port: int | None,
+    mcp_ports: Mapping[str, int],
+) -> list[str]:
     """Start Redis and the migrations, import what the programs share, then start those; return their descriptions."""
     started = []
     if not programs.migrated(settings):
@@ -77,8 +85,11 @@ def _start(supervisor: Supervisor, settings: Settings, port: int, model_port: in
     if model_port is not None:
         supervisor.add(programs.offline_model(model_port, forked=forked))
         started.append(f"offline model (port {model_port})")
+    if mcp_ports:
+        supervisor.add(programs.mcp_servers(mcp_ports, forked=forked))
+        started += [f"{name} (port {mcp_port})" for name, mcp_port in mcp_ports.items()]
     if not supervisor.run_until(supervisor.ready, START_SECONDS):
-        raise state.CannotStart(f"Redis, the model or the migrations took longer than {START_SECONDS:g} s.")
+        raise state.CannotStart(f"The programs before the web server took longer than {START_SECONDS:g} s.")
     supervisor.add(programs.worker(settings, forked=forked), programs.web(settings, port, forked=forked))
     started.append("worker")
     if not supervisor.run_until(lambda: supervisor.ready("web"), START_SECONDS):
@@ -107,11 +118,28 @@ def _offline_model_port(settings: Settings) -> int | None:
     return state.free_port("127.0.0.1", settings.offline_model_port)
 
 
-def _environment(settings: Settings, port: int, model_port: int | None) -> dict[str, str]:
+def _mcp_ports(settings: Settings) -> dict[str, int]:
+    """Return ports for the bundled MCP servers, by name: those of our `mcp.yaml` whose address nothing else gives."""
+    ours, used = Path("mcp.yaml"), Path(settings.mcp_servers or settings.agents_dir.parent / "mcp.yaml")
+    if not (ours.exists() and used.exists() and used.samefile(ours)):
+        return {}
+    preferred = {"mail": settings.mail_port, "calendar": settings.calendar_port}
+    return {
+        name: state.free_port("127.0.0.1", port)
+        for name, port in preferred.items()
+        if not os.environ.get(f"{name.upper()}_URL")
+    }
+
+
+def _environment(
+    settings: Settings, port: int, model_port: int | None, mcp_ports: Mapping[str, int]
+) -> dict[str, str]:
     """Build the children's environment. Gunicorn itself reads WEB_CONCURRENCY, and only from there."""
     decided = {"PORT": str(port), "WEB_CONCURRENCY": str(settings.web_concurrency)}
     if model_port is not None:
         decided["ANTHROPIC_BASE_URL"] = f"http://127.0.0.1:{model_port}"
+    for name, mcp_port in mcp_ports.items():
+        decided[f"{name.upper()}_URL"] = f"http://127.0.0.1:{mcp_port}/mcp"
     replaced = {f"{name}_FILE" for name in decided}
     given = {name: value for name, value in os.environ.items() if name not in replaced}
     return given | decided

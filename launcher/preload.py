@@ -20,6 +20,9 @@ MODULES = (
     "kombu.transport.redis",
     "offline_model.api",
     "offline_model.server",
+    "mcp_servers.appointments",
+    "mcp_servers.mail",
+    "uvicorn",
     "valkey",
     "encodings.utf_8_sig",
 )

@@ -6,6 +6,7 @@ import http.client
 import socket
 import sqlite3
 import sys
+from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -42,6 +43,17 @@ def offline_model(port: int, *, forked: bool) -> Program:
     """Offline model, which answers without an API key."""
     command = (sys.executable, "-m", "offline_model", "--host", "127.0.0.1", "--port", str(port))
     return Program("offline model", command, partial(_is_listening, "127.0.0.1", port), forked=forked)
+
+
+def mcp_servers(ports: Mapping[str, int], *, forked: bool) -> Program:
+    """Bundled MCP servers, one program for all; `ports` by their names."""
+    options = [word for name, port in ports.items() for word in (f"--{name}-port", str(port))]
+    command = (sys.executable, "-m", "mcp_servers", *ports, *options)
+
+    def ready() -> bool:
+        return all(_is_listening("127.0.0.1", port) for port in ports.values())
+
+    return Program("mail and calendar", command, ready, forked=forked)
 
 
 def migrated(settings: Settings) -> bool:

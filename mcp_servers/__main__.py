@@ -70,7 +70,13 @@ def _port(text: str) -> int:
 
 def _listen(name: str, host: str, port: int) -> socket.socket:
     try:
-        return socket.create_server((host, port), backlog=AT_ONCE)
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # With its protocol, which `create_server` leaves out: asyncio then sends answers without a delay.
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(AT_ONCE)
+        return listening
     except OSError as error:
         sys.exit(f"The {name} server cannot start: {host}:{port} cannot be listened on: {error.strerror}.")
 

@@ -18,7 +18,8 @@ _ADDRESS = {"type": "string", "maxLength": 254, "pattern": "^[^@\\s<>,;]{1,64}@[
 _LINE = "^[^\\r\\n]*$"
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS mails "
-    "(id TEXT PRIMARY KEY, received TEXT NOT NULL, sender TEXT NOT NULL, subject TEXT NOT NULL, text TEXT NOT NULL)",
+    "(id TEXT PRIMARY KEY, received TEXT NOT NULL, sender TEXT NOT NULL, address TEXT NOT NULL, subject TEXT NOT NULL, "
+    "text TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS outbox (id TEXT PRIMARY KEY, sent TEXT NOT NULL, recipient TEXT NOT NULL, "
     "subject TEXT NOT NULL, text TEXT NOT NULL, in_reply_to TEXT)",
 )
@@ -30,12 +31,12 @@ def tools(folder: Path) -> list[Tool]:
     return [
         Tool(
             "list",
-            "List mails of the inbox, newest first: id, sender, subject and time of each, without its text.",
+            "List mails of the inbox, newest first: id, time, sender, address and subject of each, without its text.",
             {
                 "query": {
                     "type": "string",
                     "maxLength": 200,
-                    "description": "Words that must all be in the sender, the subject or the text",
+                    "description": "Words that must all be in the sender, the address, the subject or the text",
                 },
                 "limit": {
                     "type": "integer",
@@ -72,7 +73,7 @@ class _Mailbox:
         words = arguments.get("query", "").lower().split()
         found = [row for row in rows if all(word in _text_of(row) for word in words)]
         shown = found[: arguments.get("limit", 20)]
-        names = ("id", "received", "sender", "subject")
+        names = ("id", "received", "sender", "address", "subject")
         return {"mails": [{name: row[name] for name in names} for row in shown], "found": len(found)}
 
     def read(self, arguments: Arguments, key: str) -> dict[str, Any]:
@@ -80,7 +81,7 @@ class _Mailbox:
         return {
             "id": row["id"],
             "to": OWNER,
-            **{name: row[name] for name in ("received", "sender", "subject", "text")},
+            **{name: row[name] for name in ("received", "sender", "address", "subject", "text")},
         }
 
     def send(self, arguments: Arguments, key: str) -> dict[str, Any]:
@@ -106,7 +107,7 @@ class _Mailbox:
 
 
 def _text_of(row: sqlite3.Row) -> str:
-    return f"{row['sender']}\n{row['subject']}\n{row['text']}".lower()
+    return f"{row['sender']}\n{row['address']}\n{row['subject']}\n{row['text']}".lower()
 
 
 def _now() -> datetime:
@@ -116,7 +117,14 @@ def _now() -> datetime:
 def _seed(db: sqlite3.Connection) -> None:
     now = _now()
     rows = [
-        (mail.id, (now - timedelta(hours=mail.hours)).isoformat(), mail.sender, mail.subject, mail.text)
+        (
+            mail.id,
+            (now - timedelta(hours=mail.hours)).isoformat(),
+            mail.sender,
+            mail.address,
+            mail.subject,
+            mail.text,
+        )
         for mail in MAILS
     ]
-    db.executemany("INSERT INTO mails VALUES (?, ?, ?, ?, ?)", rows)
+    db.executemany("INSERT INTO mails VALUES (?, ?, ?, ?, ?, ?)", rows)

@@ -7,7 +7,7 @@ import json
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import httpx2
@@ -26,6 +26,7 @@ READY_SECONDS = 5.0  # wait of a call for a connection that is being made
 FIRST_DELAY, MAX_DELAY = 0.25, 60.0  # seconds between attempts, doubled each time
 MAX_PAGES = 20  # of a list of tools
 MAX_DEFINITION = 32 * 1024  # bytes of JSON of one tool
+IDEMPOTENCY_KEY = "slipway/idempotency-key"  # in `_meta` of a call, the same for all attempts at it
 Found = Mapping[str, Definition]
 
 
@@ -79,7 +80,9 @@ class Connection:
     def close(self) -> None:
         self._scope.cancel()
 
-    async def call(self, tool: str, arguments: Mapping[str, Any]) -> mcp_types.CallToolResult:
+    async def call(
+        self, tool: str, arguments: Mapping[str, Any], idempotency_key: str = ""
+    ) -> mcp_types.CallToolResult:
         """Call a tool. Raises `NotConnected`, `ConnectionLost`, `MCPError`, or `ValueError` for a malformed result."""
         with anyio.move_on_after(READY_SECONDS):
             await self._settled.wait()
@@ -88,7 +91,7 @@ class Connection:
             raise NotConnected
         self.calls += 1
         try:
-            return await self._called(client, tool, arguments)
+            return await self._called(client, tool, arguments, idempotency_key)
         finally:
             self.calls -= 1
 
@@ -101,9 +104,10 @@ class Connection:
         await self._list(self._client)
 
     async def _called(
-        self, client: Client, tool: str, arguments: Mapping[str, Any]
+        self, client: Client, tool: str, arguments: Mapping[str, Any], idempotency_key: str
     ) -> mcp_types.CallToolResult:
-        params = mcp_types.CallToolRequestParams(name=tool, arguments=dict(arguments))
+        meta = cast("mcp_types.RequestParamsMeta", {IDEMPOTENCY_KEY: idempotency_key})
+        params = mcp_types.CallToolRequestParams(name=tool, arguments=dict(arguments), _meta=meta)
         request = mcp_types.CallToolRequest(params=params)
         try:
             # Not `call_tool`: it validates results by the server's schema, whose references it would follow.

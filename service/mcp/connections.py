@@ -74,14 +74,14 @@ class Connections:
             return found
 
     def call(
-        self, key: Key, tool: str, arguments: Mapping[str, Any], seconds: float
+        self, key: Key, tool: str, arguments: Mapping[str, Any], seconds: float, idempotency_key: str = ""
     ) -> mcp_types.CallToolResult:
         """Call a tool. Raises as `Connection.call`, `TimeoutError`, or `ModelUnavailable` while the breaker is open."""
         breaker = self._breakers[key.server]
         permit = breaker.allow()
         try:
             result: mcp_types.CallToolResult = self._wait(
-                partial(self.of(key).call, tool, arguments), seconds
+                partial(self.of(key).call, tool, arguments, idempotency_key), seconds
             )
         except (TimeoutError, NotConnected, ConnectionLost):
             breaker.record_failure(permit)

@@ -96,7 +96,7 @@ class McpTools:
         except (NotConnected, ConnectionLost, TimeoutError):
             raise ToolFailed(self._unreached(key, spec)) from None
         try:
-            result = self._connections.call(key, name, arguments, seconds)
+            result = self._connections.call(key, name, arguments, seconds, context.idempotency_key)
         except (TimeoutError, ConnectionLost):
             raise ToolLost(f"{server}.{name} did not answer") from None
         except NotConnected:
