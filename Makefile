@@ -34,7 +34,7 @@ check: ## format, lint, types, imports, generated pages
 	@scripts/setup.sh requirements-dev.txt
 	$(PY) -m ruff format --check --quiet .
 	$(PY) -m ruff check --quiet .
-	$(PY) -m mypy service config launcher offline_model agent_server scripts wsgi.py worker.py
+	$(PY) -m mypy service config launcher offline_model agent_server mcp_servers scripts wsgi.py worker.py
 	lint-imports --no-logo
 	$(PY) -m config | diff docs/settings.md -
 	$(PY) -m config --env | diff .env.example -

@@ -22,7 +22,9 @@ MODULES = (
     "offline_model.server",
     "mcp_servers.appointments",
     "mcp_servers.mail",
-    "uvicorn",
+    "uvicorn.lifespan.on",
+    "uvicorn.protocols.http.httptools_impl",
+    "anyio._backends._asyncio",
     "valkey",
     "encodings.utf_8_sig",
 )

@@ -18,6 +18,7 @@ CODE = (
     "launcher",
     "offline_model",
     "agent_server",
+    "mcp_servers",
     "migrations",
     "scripts",
     "tests",
