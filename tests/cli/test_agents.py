@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from service.store.database import Transaction
 from service.types import now_ms
 from service.wiring import Services
 from tests.cli.house import Flask_, env, flask, services, table, whole
+from tests.mcp_servers.house import Desk
 
 __all__ = ["env", "flask", "services", "whole"]
 
@@ -92,11 +94,20 @@ def test_real_model_evals_are_skipped_offline(whole: Flask) -> None:
     ), done.stdout
 
 
-def test_bundled_evals_pass_with_the_offline_model(whole: Flask) -> None:
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    with Desk(tmp_path).start() as running:
+        for name, value in running.env.items():
+            monkeypatch.setenv(name, value)
+        yield running
+
+
+def test_bundled_evals_pass_with_the_offline_model(whole: Flask, desk: Desk) -> None:
     done = whole.test_cli_runner().invoke(args=["agents", "eval"])
     assert done.exit_code == 0, done.stdout
     assert all(
-        f"pass  {name}: " in done.stdout for name in ("analyst", "assistant", "research", "support", "writer")
+        f"pass  {name}: " in done.stdout
+        for name in ("analyst", "assistant", "concierge", "research", "support", "writer")
     )
 
 
