@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
 from config import ConfigError, Settings, load
 from launcher import banner, preload, programs, state
@@ -45,7 +44,7 @@ def main() -> int:
 
 def run(settings: Settings, port: int, lock: int) -> int:
     """Start, supervise and stop all programs. Raises CannotStart after stopping those that had started."""
-    model_port, mcp_ports = _offline_model_port(settings), _mcp_ports(settings)
+    model_port, mcp_ports = _offline_model_port(settings), programs.mcp_ports(settings)
     supervisor = Supervisor(_environment(settings, port, model_port, mcp_ports), lock)
     try:
         started = _start(supervisor, settings, port, model_port, mcp_ports)
@@ -116,19 +115,6 @@ def _offline_model_port(settings: Settings) -> int | None:
     ):
         return None
     return state.free_port("127.0.0.1", settings.offline_model_port)
-
-
-def _mcp_ports(settings: Settings) -> dict[str, int]:
-    """Return ports for the bundled MCP servers, by name: those of our `mcp.yaml` whose address nothing else gives."""
-    ours, used = Path("mcp.yaml"), Path(settings.mcp_servers or settings.agents_dir.parent / "mcp.yaml")
-    if not (ours.exists() and used.exists() and used.samefile(ours)):
-        return {}
-    preferred = {"mail": settings.mail_port, "calendar": settings.calendar_port}
-    return {
-        name: state.free_port("127.0.0.1", port)
-        for name, port in preferred.items()
-        if not os.environ.get(f"{name.upper()}_URL")
-    }
 
 
 def _environment(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 import sqlite3
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from config import Settings
 from config.derived import redis_socket
-from launcher.state import private_folder
+from launcher.state import free_port, private_folder
 from launcher.supervisor import Program
 
 _PROBE_SECONDS = 1.0
@@ -54,6 +55,19 @@ def mcp_servers(ports: Mapping[str, int], *, forked: bool) -> Program:
         return all(_is_listening("127.0.0.1", port) for port in ports.values())
 
     return Program("mail and calendar", command, ready, forked=forked)
+
+
+def mcp_ports(settings: Settings) -> dict[str, int]:
+    """Return ports for the bundled MCP servers, by name: those of our `mcp.yaml` whose address nothing else gives."""
+    ours, used = Path("mcp.yaml"), Path(settings.mcp_servers or settings.agents_dir.parent / "mcp.yaml")
+    if not (ours.exists() and used.exists() and used.samefile(ours)):
+        return {}
+    preferred = {"mail": settings.mail_port, "calendar": settings.calendar_port}
+    return {
+        name: free_port("127.0.0.1", port)
+        for name, port in preferred.items()
+        if not os.environ.get(f"{name.upper()}_URL")
+    }
 
 
 def migrated(settings: Settings) -> bool:
