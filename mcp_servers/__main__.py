@@ -7,6 +7,7 @@ import asyncio
 import os
 import signal
 import socket
+import sqlite3
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     sockets = {name: _listen(name, options.host, getattr(options, f"{name}_port")) for name in names}
     try:
         servers = [_server(name, options.home / "mcp") for name in names]
-    except OSError as error:
-        sys.exit(f"The folder {options.home} cannot be used: {error.strerror}.")
+    except (OSError, sqlite3.Error) as error:
+        sys.exit(f"The stores in {options.home}/mcp cannot be used: {error}.")
     for name, listening in sockets.items():
         print(f"{name} on http://{options.host}:{listening.getsockname()[1]}/mcp", flush=True)
     asyncio.run(_serve(servers, sockets))

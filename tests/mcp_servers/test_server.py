@@ -138,3 +138,8 @@ def test_port_in_use_and_wrong_words_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "mcp").touch()
     done = started("mail", "--mail-port", "0", "--home", str(tmp_path))
     assert done.returncode == 1 and "cannot be used" in done.stderr and "Traceback" not in done.stderr
+    (tmp_path / "mcp").unlink()
+    (tmp_path / "mcp").mkdir()
+    (tmp_path / "mcp" / "mail.db").write_bytes(b"no database" * 100)
+    done = started("mail", "--mail-port", "0", "--home", str(tmp_path))
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
