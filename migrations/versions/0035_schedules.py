@@ -24,15 +24,11 @@ def upgrade() -> None:
     of_schedules = "schedule_id IS NOT NULL"
     badly = f"{of_schedules} AND status IN ('failed', 'cancelled')"
     gentle.create_index("ix_runs_schedule_id_id", "runs", ["schedule_id", "id"], where=of_schedules)
-    gentle.create_index(
-        "ix_runs_schedule_id_status_id", "runs", ["schedule_id", "status", "id"], where=badly
-    )
+    gentle.create_index("ix_runs_schedule_id_status_id", "runs", ["schedule_id", "status", "id"], where=badly)
     op.create_table(
         "schedules",
         sa.Column("id", sa.String(length=32), nullable=False),
-        sa.Column(
-            "workspace_id", sa.String(length=32), server_default=DEFAULT_WORKSPACE, nullable=False
-        ),
+        sa.Column("workspace_id", sa.String(length=32), server_default=DEFAULT_WORKSPACE, nullable=False),
         sa.Column("user_id", sa.String(length=32), nullable=False),
         sa.Column("key_id", sa.String(length=32), nullable=True),
         sa.Column("agent", sa.String(length=64), nullable=False),
@@ -85,7 +81,6 @@ def upgrade() -> None:
             sqlite_where=sa.text(condition),
             postgresql_where=sa.text(condition),
         )
-
 
 
 def downgrade() -> None:

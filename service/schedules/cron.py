@@ -22,7 +22,7 @@ from service.errors import fault
 MAX_CRON = 128  # characters
 _FIELD = re.compile(r"[0-9A-Za-z*,/#-]+")
 _MINUTE, _CHUNK = timedelta(minutes=1), timedelta(hours=12)
-_NAIVE_EPOCH = datetime(1970, 1, 1)
+_ANY_TIME = datetime(1970, 1, 1, tzinfo=UTC).replace(tzinfo=None)
 _MINUTE_MS = 60_000
 
 
@@ -41,7 +41,7 @@ class Cron(NamedTuple):
         if len(fields) != 5 or len(text) > MAX_CRON or not all(map(_FIELD.fullmatch, fields)):
             raise fault("/cron", "must have five fields: minute, hour, day, month, day of the week")
         try:
-            next(CronSim(text, _NAIVE_EPOCH))
+            next(CronSim(text, _ANY_TIME))
         except CronSimError as error:
             raise fault("/cron", f"is no cron expression: {error}") from None
         except StopIteration:

@@ -146,17 +146,17 @@ def test_recent_slots_of_years_of_minutes_are_found_without_reading_them(
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "* * * *",
-        "* * * * * *",
-        "@daily",
-        "60 * * * *",
-        "* 24 * * *",
-        "a * * * *",
-        "0 0 31 2 *",
-        "* * * * 9",
-    ]
-    + ["*/0 * * * *", "5-1 * * * *", "\u0663 * * * *", "0" * 200 + " * * * *", "0 0 30 2 */2", "é * * * *"],
+        *("", "* * * *", "* * * * * *", "@daily", "60 * * * *", "* 24 * * *", "a * * * *", "0 0 31 2 *"),
+        *(
+            "* * * * 9",
+            "*/0 * * * *",
+            "5-1 * * * *",
+            "\u0663 * * * *",
+            "0" * 200 + " * * * *",
+            "0 0 30 2 */2",
+        ),
+        "é * * * *",
+    ],
 )
 def test_expression_without_slots_is_refused(text: str) -> None:
     with pytest.raises(Invalid) as refused:

@@ -44,6 +44,8 @@ schedule_slots = sa.Table(
     Column("code", String(64)),  # why there was no run
     Column("run_id", String(32)),
     Column("at", BigInteger, nullable=False, index=True),  # when that was decided
-    Index("ix_schedule_slots_schedule_id_run_id", "schedule_id", "run_id", **rows_where("run_id IS NOT NULL")),
+    Index(
+        "ix_schedule_slots_schedule_id_run_id", "schedule_id", "run_id", **rows_where("run_id IS NOT NULL")
+    ),
     Index("ix_schedule_slots_schedule_id_slot", "schedule_id", "slot", **rows_where("run_id IS NULL")),
 )
