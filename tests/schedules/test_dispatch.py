@@ -149,7 +149,7 @@ def test_lost_scope_refuses_the_slot_and_keeps_the_schedule(house: House, scope:
     schedule_id = house.add(caller=caller)
     house.dispatch(NOON + MINUTE)
     [run] = house.runs(schedule_id)
-    assert house.services.runs.queries.get(run["id"]).request.tool_scopes == ("tools:read",)
+    assert house.services.runs.queries.get(run["id"]).request.tool_scopes == ["tools:read"]
     rescope(house, caller, scope)
     house.dispatch(NOON + 2 * MINUTE)
     rescope(house, caller)
@@ -204,7 +204,7 @@ def test_change_by_a_key_gives_the_schedule_the_rights_of_that_key(house: House)
     house.services.schedules.change(scoped(house, "tools:read"), schedule_id, {"input": "Another."})
     house.dispatch(NOON + MINUTE)
     [run] = house.runs(schedule_id)
-    assert house.services.runs.queries.get(run["id"]).request.tool_scopes == ("tools:read",)
+    assert house.services.runs.queries.get(run["id"]).request.tool_scopes == ["tools:read"]
 
 
 def test_change_between_reading_and_deciding_leaves_the_slot_to_the_next_look(
