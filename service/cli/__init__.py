@@ -1,6 +1,7 @@
 """Command line for operators.
 
-`flask runs`, `users`, `workspaces`, `keys`, `agents`, `prices`, `ledger`, `budgets`, `audit`, `keyring`, `mcp` and `schedules`.
+`flask runs`, `schedules`, `users`, `workspaces`, `keys`, `agents`, `prices`, `ledger`, `budgets`, `audit`, `mcp` and
+`keyring`.
 """
 
 from __future__ import annotations
@@ -27,16 +28,8 @@ def install(app: Flask) -> None:
     """Register the command groups with `flask`. Commands need no web server, only its settings."""
     money_groups = (money.prices, money.ledger, money.budgets)
     accounts = (users.users, workspaces.workspaces, keys.keys)
-    for group in (
-        runs.runs,
-        schedules.schedules,
-        *accounts,
-        agents.agents,
-        *money_groups,
-        audit.audit,
-        keyring.keyring,
-        mcp.mcp,
-    ):
+    work = (runs.runs, schedules.schedules, agents.agents)
+    for group in (*work, *accounts, *money_groups, audit.audit, keyring.keyring, mcp.mcp):
         app.cli.add_command(group)
     for command in (new_agent.new, chat.chat):
         agents.agents.add_command(command)

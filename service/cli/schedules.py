@@ -37,7 +37,7 @@ def next_slots(schedule_id: str, limit: int, as_json: bool) -> None:
     """List the next slots of a schedule, in its time zone and in UTC."""
     row = services().schedules.get(schedule_id).row
     cron, slot = Cron(row["cron"], row["timezone"]), row["next_at"]
-    found = []
+    found: list[dict[str, str | None]] = []
     while slot is not None and len(found) < limit:
         local = datetime.fromtimestamp(slot / 1000, ZoneInfo(cron.zone))
         found.append({"local": local.isoformat(), "utc": rfc3339(slot)})
