@@ -78,7 +78,8 @@ def _of_one(
     column, value = (
         (runs.c.session_id, filters.session_id) if of_session else (runs.c.schedule_id, filters.schedule_id)
     )
-    query = query.where(column == value)
+    of_it = column == value
+    query = query.where(filter_only(of_it) if filters.status in _UNFINISHED else of_it)
     page = query.order_by(runs.c.id.desc()).limit(limit).subquery()
     found = sa.select(page).where(*visible.where(page))
     if filters.agent is not None:

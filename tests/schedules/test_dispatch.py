@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from service.audit.record import Action
 from service.errors import DatabaseUnavailable, NotFound
 from service.runs.new_run import NewRuns
 from service.schedules.plan import MOST_MISSED
 from service.store import schedules as rows
+from service.store.schema import audit
 from service.types import Caller, RunStatus
 from service.wiring import Services
 from tests.schedules.house import MINUTE, NOON, House
@@ -100,6 +102,9 @@ def test_disabled_owner_stops_the_schedule(house: House) -> None:
     house.dispatch(NOON + 2 * MINUTE)
     assert house.runs(schedule_id) == []
     assert house.ran(other) == [1, 2]
+    [told] = house.rows(audit, audit.c.action == Action.SCHEDULE_STOPPED)
+    assert (told["subject"], told["actor"]) == (f"schedule:{schedule_id}", "service")
+    assert told["details"] == {"code": "invalid_token"}
 
 
 def bob(house: House) -> Caller:
@@ -166,7 +171,7 @@ def test_stopped_agent_and_lost_session_refuse_the_slot(house: House) -> None:
     house.dispatch(NOON + 2 * MINUTE)  # waits for its turn in the session
     services.infra.db.transact(lambda tx: services.runs.stops.stop(tx, "assistant", "x"))
     house.dispatch(NOON + 3 * MINUTE)
-    services.infra.db.transact(lambda tx: services.runs.stops.release(tx, "assistant"))
+    services.runs.stops.release("assistant")
     for run in house.runs(schedule_id):
         services.runs.cancellation.cancel(services.runs.queries.get(run["id"]))
     assert services.sessions.delete(session["id"])
