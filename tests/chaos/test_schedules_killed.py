@@ -5,20 +5,31 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import httpx2
 import pytest
 import redis
+import sqlalchemy as sa
 
+from service.store.schema import runs, schedule_slots, schedules
+from tests.chaos.conftest import Postgres
 from tests.chaos.schedule_replicas import MINUTE
-from tests.conftest import PYTHON, RedisServer, process, wait_until
+from tests.conftest import PYTHON, Model, RedisServer, Slipway, process, slipway_server, wait_until
+from tests.jobs.house import TaskWorker
 from tests.schedules.house import NOON, House
+from tests.usage.house import House as Books
 
 SLOTS = int(os.environ.get("CHAOS_SLOTS", "1000"))
+REAL_SLOTS = int(os.environ.get("CHAOS_REAL_SLOTS", "200"))  # each of them a whole run
 SCHEDULES = 20
 POLICIES = ("skip", "once", "all")
 
@@ -67,6 +78,93 @@ def test_each_slot_has_one_outcome_and_one_run_at_most(
     print(f"\n{told['killed']} kills, {wiped} times Redis wiped, {dict(outcomes)}")
     assert told["killed"] >= min(3, SLOTS // 100)
     assert outcomes["run"] > 0 and sum(outcomes.values()) >= SLOTS
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def real(
+    request: pytest.FixtureRequest, tmp_path: Path, own_redis: RedisServer, model: Model
+) -> Iterator[Real]:
+    """A server of two web workers, and a task worker of two processes: four that decide about slots."""
+    url = f"sqlite:///{tmp_path}/slots.db"
+    postgres = request.getfixturevalue("postgres") if request.param == "postgresql" else None
+    if postgres is not None:
+        url = postgres.create(f"slots{random.randrange(10**9)}")
+    settings = {"DATABASE_URL": url, "WEB_CONCURRENCY": "2", "TASK_CONCURRENCY": "2", "SWEEP_SECONDS": "0.5"}
+    settings |= {"LIMIT_WRITES": "none", "LIMIT_READS": "none"}
+    with slipway_server(tmp_path / "slots", own_redis.url, model.url, **settings) as server:
+        worker = TaskWorker(server.env, tmp_path / "worker.log")
+        books = Books(url.replace("postgresql:", "postgresql+psycopg:"), create=False)
+        with worker.kept(), closing(books.db), closing(server.client()) as client:
+            yield Real(server, worker, own_redis, postgres, books, client)
+
+
+@dataclass
+class Real:
+    server: Slipway
+    worker: TaskWorker
+    redis: RedisServer
+    postgres: Postgres | None
+    books: Books
+    client: httpx2.Client
+
+    def kill_a_part(self, turn: int) -> None:
+        parts = [
+            self._kill_a_web_worker,
+            self._kill_a_pool_process,
+            self._kill_the_task_worker,
+            self._kill_redis,
+        ]
+        parts += [] if self.postgres is None else [self._kill_postgres]
+        parts[turn % len(parts)]()
+
+    def _kill_a_web_worker(self) -> None:
+        with suppress(IndexError, ProcessLookupError):  # they are just starting
+            os.kill(random.choice(self.server.workers()), signal.SIGKILL)
+
+    def _kill_a_pool_process(self) -> None:
+        with suppress(IndexError, ProcessLookupError, AssertionError):  # they are just starting
+            self.worker.kill_one()
+
+    def _kill_the_task_worker(self) -> None:
+        with suppress(ProcessLookupError, AssertionError):
+            self.worker.kill()
+
+    def _kill_redis(self) -> None:
+        """It comes back empty."""
+        self.redis.kill()
+        self.redis.start()
+
+    def _kill_postgres(self) -> None:
+        assert self.postgres is not None
+        self.postgres.kill()
+        self.postgres.start()
+
+    def rows(self, table: sa.Table) -> list[Any]:
+        return list(self.books.db.query(lambda tx: tx.rows(sa.select(table)), patience=30))
+
+
+def test_real_parts_are_killed_and_each_slot_runs_once_to_its_end(real: Real) -> None:
+    new = {"agent": "assistant", "input": "Say hello.", "cron": "* * * * *", "missed": "all"}
+    ids = [real.client.post("/v1/schedules", json=new).json()["id"] for _ in range(SCHEDULES)]
+    minutes = min(REAL_SLOTS // SCHEDULES, 90)
+    past = sa.update(schedules).values(next_at=schedules.c.next_at - minutes * MINUTE)
+    began = {row["id"]: row["next_at"] - minutes * MINUTE for row in real.rows(schedules)}
+    real.books.db.transact(lambda tx: tx.execute(past))
+    turn = 0
+    while any(row["next_at"] < began[row["id"]] + minutes * MINUTE for row in real.rows(schedules)):
+        time.sleep(random.uniform(0.2, 1.5))
+        real.kill_a_part(turn)
+        turn += 1
+    real.books.db.transact(lambda tx: tx.execute(sa.update(schedules).values(enabled=False, next_at=None)))
+    wait_until(lambda: all(run["finished_at"] for run in real.rows(runs)), "the end of all runs", 600)
+    slots, made = real.rows(schedule_slots), {run["id"]: run for run in real.rows(runs)}
+    print(f"\n{turn} kills, {len(slots)} slots, {Counter(run['status'] for run in made.values())}")
+    assert len(ids) == SCHEDULES and {slot["outcome"] for slot in slots} == {"run"}
+    assert sorted(slot["run_id"] for slot in slots) == sorted(made)
+    for schedule_id in ids:
+        own = sorted(slot["slot"] for slot in slots if slot["schedule_id"] == schedule_id)
+        assert own == [began[schedule_id] + n * MINUTE for n in range(len(own))] and len(own) >= minutes
+    assert {run["status"] for run in made.values()} == {"succeeded"}
 
 
 def check(house: House, schedule_id: str, policy: str, outcomes: Counter[str]) -> None:

@@ -75,8 +75,8 @@ _INSERTS: dict[str, str] = {
         FROM filled f JOIN filled s ON s.i = 2 WHERE f.i % 10 = 6 ORDER BY f.i""",
     "runs": f"""(id, workspace_id, user_id, session_id, schedule_id, agent, agent_version, door, request_id,
             request, status, cache, attempt, losses, cancel_requested, last_seq, input_tokens, output_tokens,
-            cache_read_tokens, cache_creation_tokens, cost_nano, result, error, created_at, started_at, finished_at, input, steps, model,
-            worker_id)
+            cache_read_tokens, cache_creation_tokens, cost_nano, result, error, created_at, started_at, finished_at,
+            input, steps, model, worker_id)
         SELECT 'run_' || f.k, {_WORKSPACE}, {_OWNER}, 'ses_' || s.k,
             CASE WHEN f.i % 20 = 6 THEN 'sch_' || (SELECT k FROM filled WHERE i = 2) END, {_AGENT}, '1', 'invoke',
             'req_' || f.k, <request>,
