@@ -7,6 +7,7 @@ leaves the slot to the next one, and no two of them make a run for it.
 from __future__ import annotations
 
 import logging
+import random
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -66,9 +67,10 @@ class Dispatcher:
         try:
             after = (0, "")
             while page := self.db.query(partial(rows.due, after=after, limit=PAGE)):
+                after = (page[-1]["next_at"], page[-1]["id"])
+                random.shuffle(page)  # other processes have the same list
                 for schedule in page:
                     self._drain(schedule["id"])
-                after = (page[-1]["next_at"], page[-1]["id"])
         finally:
             self._busy.release()
 

@@ -15,7 +15,7 @@ NOT_STORED = (
     "door",
     "schedule_id",
 )  # matters only until the run has begun; columns of their own
-_FIELDS = frozenset(RunRequest.__dataclass_fields__)
+_FIELDS = frozenset(RunRequest.__dataclass_fields__) - {*NOT_STORED}
 # Fields of a run that are columns of the same name: those known when it begins, and the others.
 _INSERTED = (
     "id workspace_id user_id key_id agent agent_version door request_id status tier cache attempt last_seq created_at "
@@ -65,7 +65,7 @@ def progress_values(run: Run) -> dict[str, int]:
 
 def run_of(row: Row) -> Run:
     """Build a run from its row. Request fields of newer versions are ignored: a deploy may be rolled back."""
-    fields = {name: value for name, value in row["request"].items() if name in _FIELDS - {*NOT_STORED}}
+    fields = {name: value for name, value in row["request"].items() if name in _FIELDS}
     fields["messages"] = tuple(fields["messages"])
     for name in AS_TEXT:
         fields[name] = exact_json.to_text(fields.get(name))

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ import sqlalchemy as sa
 from service.store.schema import runs, schedule_slots, schedules
 from tests.chaos.conftest import Postgres
 from tests.chaos.schedule_replicas import MINUTE
-from tests.conftest import PYTHON, Model, RedisServer, Slipway, process, slipway_server, wait_until
+from tests.conftest import PYTHON, ROOT, Model, RedisServer, Slipway, process, slipway_server, wait_until
 from tests.jobs.house import TaskWorker
 from tests.schedules.house import NOON, House
 from tests.usage.house import House as Books
@@ -54,7 +53,10 @@ def test_each_slot_has_one_outcome_and_one_run_at_most(
     url = house.services.infra.db.engine.url.render_as_string(hide_password=False)
     command = [PYTHON, "-m", "tests.chaos.schedule_replicas", str(tmp_path), url, own_redis.url]
     wiped = 0
-    with process(command, {"PYTHONPATH": os.getcwd()}, stderr=sys.stderr) as replicas:
+    with (
+        (tmp_path / "replicas.log").open("wb") as log,
+        process(command, {"PYTHONPATH": str(ROOT)}, stderr=log) as replicas,
+    ):
         client = redis.Redis.from_url(own_redis.url)
         for minute in range(1, minutes + 1):
             fresh = tmp_path / "clock.new"
@@ -71,7 +73,7 @@ def test_each_slot_has_one_outcome_and_one_run_at_most(
         (tmp_path / "stop").touch()
         replicas.wait(60)
     told = json.loads((tmp_path / "told").read_text())
-    assert told["failed"] == 0
+    assert told["failed"] == 0, (tmp_path / "replicas.log").read_text()[-4000:]
     outcomes: Counter[str] = Counter()
     for schedule_id, policy in ids.items():
         check(house, schedule_id, policy, outcomes)
