@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from service.agents.catalog import AgentCatalog
-from service.audit.record import Action, record
+from service.audit.record import Action
 from service.auth.on_behalf import present_caller
 from service.errors import AgentStopped, DatabaseUnavailable, InvalidToken, SlipwayError, Unavailable
 from service.observe.metrics import Metrics
@@ -23,7 +23,7 @@ from service.runs.new_run import NewRuns
 from service.runs.recovery.supervisor import Wakeup
 from service.schedules.cron import Cron
 from service.schedules.plan import MOST_MISSED, Plan, plan
-from service.schedules.schedules import check_rights, outcome
+from service.schedules.schedules import check_rights, outcome, tell
 from service.store import schedules as rows
 from service.store.actor import SERVICE, Actor, acting_as
 from service.store.database import Database, Row, Transaction
@@ -184,8 +184,7 @@ def _decide_refused(tx: Transaction, row: Row, error: SlipwayError) -> Decision 
     changes: dict[str, Any] = {"next_at": found.plan.next_at}
     if isinstance(error, InvalidToken):
         changes = {"next_at": None, "enabled": False, "stopped": error.code}
-        stopped = {"workspace_id": row["workspace_id"], "code": error.code}
-        record(tx, Action.SCHEDULE_STOPPED, f"schedule:{row['id']}", **stopped)
+        tell(tx, Action.SCHEDULE_STOPPED, row, code=error.code)
     rows.update(tx, row, changes)
     return found._replace(outcome=name)
 

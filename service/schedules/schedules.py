@@ -51,7 +51,7 @@ class Schedules:
         """Insert a row of `new`, with its first slot. Raises `TooMany`."""
         row = {**row, "next_at": _next_at(row, rows.clock(tx))}
         rows.insert(tx, row)
-        record(tx, Action.SCHEDULE_CREATED, _subject(row), agent=row["agent"])
+        tell(tx, Action.SCHEDULE_CREATED, row, agent=row["agent"])
         return row
 
     def page(self, caller: Caller, *, limit: int, before: str | None) -> list[Row]:
@@ -90,7 +90,7 @@ class Schedules:
                 more = {"next_at": _next_at(changed, now), "stopped": None}
             rows.update(tx, row, {**changes, **more})
             told = sorted(changes.keys() - {"key_id", "updated_at"})
-            record(tx, Action.SCHEDULE_CHANGED, _subject(row), fields=told, enabled=changed["enabled"])
+            tell(tx, Action.SCHEDULE_CHANGED, row, fields=told, enabled=changed["enabled"])
 
         self.db.transact(work)
 
@@ -100,7 +100,7 @@ class Schedules:
         def work(tx: Transaction) -> None:
             row = _found(tx, schedule_id, visible_to(caller, own=True), lock=True)
             rows.delete(tx, schedule_id)
-            record(tx, Action.SCHEDULE_DELETED, _subject(row))
+            tell(tx, Action.SCHEDULE_DELETED, row)
 
         self.db.transact(work)
 
@@ -164,6 +164,11 @@ def outcome(schedule: Row, slot: int, until: int, name: str, at: int, **more: st
     return {**row, "code": None, "run_id": None, **more}
 
 
+def tell(tx: Transaction, action: Action, row: Mapping[str, Any], **details: Any) -> None:
+    """Record an action on a schedule, in the workspace of its owner."""
+    record(tx, action, f"schedule:{row['id']}", workspace_id=row["workspace_id"], **details)
+
+
 def _leave_out_due(tx: Transaction, row: Row, now: int) -> None:
     """Tell that the slots which are due are skipped, as their schedule is changed before they could run."""
     if row["next_at"] is not None and row["next_at"] <= now:
@@ -180,7 +185,3 @@ def _found(tx: Transaction, schedule_id: str, visible: Visibility, *, lock: bool
     if row is None:
         raise NotFound(f"There is no schedule {schedule_id}.")
     return row
-
-
-def _subject(row: Mapping[str, Any]) -> str:
-    return f"schedule:{row['id']}"
