@@ -188,7 +188,9 @@ class RunRequest:
     output_schema: dict[str, Any] | None = None  # of the answer; None: the agent's own, if any
     end_user: str | None = None  # for whom the caller asks, by the caller's own name for them
     tool_scopes: tuple[str, ...] | None = None  # of the caller's key; None: all tools
-    door: str | None = None  # label of the API surface; stored with the run, not in the request
+    cap_nano: int | None = None  # most the run may cost, within the caps; None: by these alone
+    schedule_id: str | None = None  # schedule of which it is a run; stored with the run, as the next
+    door: str | None = None  # label of the API surface
 
     @property
     def question(self) -> str:

@@ -11,6 +11,7 @@ from service.store import (
     closed_windows,
     idempotency,
     runs,
+    schedules,
     session_expiry,
     sign_in_addresses,
     signing_keys,
@@ -58,6 +59,7 @@ def _deletions(retention_days: int) -> dict[str, Callable[[Transaction], int]]:
         "idempotency_keys": partial(idempotency.expire, limit=BATCH),
         "runs": partial(runs.expire, before=before, limit=BATCH),
         "notices": partial(webhooks.expire, before=before, limit=BATCH),
+        "schedule_slots": partial(schedules.expire, before=before, limit=BATCH),
         "sessions": partial(session_expiry.expire, limit=BATCH),  # their runs and messages too
         "logins": partial(token_families.expire, before=now, limit=BATCH),
         "signing_keys": partial(signing_keys.expire, before=now, limit=BATCH),

@@ -26,6 +26,8 @@ from service.store.schema import (
     messages,
     run_tokens,
     runs,
+    schedule_slots,
+    schedules,
     sessions,
     sign_in_addresses,
     steps,
@@ -58,6 +60,8 @@ class PersonalRows(NamedTuple):
 USER = PersonalRows("user", users.c.id, (users.c.id,), ("password_hash",))
 RUNS = PersonalRows("run", runs.c.user_id, (runs.c.id,))
 SESSIONS = PersonalRows("session", sessions.c.user_id, (sessions.c.id,))
+SCHEDULES = PersonalRows("schedule", schedules.c.user_id, (schedules.c.id,))
+SLOTS = PersonalRows("schedule_slot", schedule_slots.c.schedule_id, (schedule_slots.c.slot,))
 MESSAGES = PersonalRows("message", messages.c.session_id, (messages.c.seq,))
 OF_USER = (
     USER,
@@ -102,6 +106,8 @@ ERASED = {
     "idempotency": "deleted; other people's answers that name the user too",
     "sessions": "deleted",
     "messages": "deleted with their session",
+    "schedules": "deleted",
+    "schedule_slots": "deleted with their schedule",
     "runs": "deleted; one under way is cancelled first",
     **{rows.table.name: "deleted with their run" for rows in OF_RUN},
 }
@@ -136,6 +142,14 @@ NOT_SEALED = {
         "status": "one of our words",
         "error_code": "one of our words",
     },
+    "schedules": {
+        "agent": "a name of the author's",
+        "cron": "read to find the next slot",
+        "timezone": "read to find the next slot",
+        "missed": "one of our words",
+        "stopped": "one of our words",
+    },
+    "schedule_slots": {"outcome": "one of our words", "code": "one of our words"},
     "runs": {
         "agent": "a name of the author's",
         "agent_version": "a digest",
@@ -234,6 +248,12 @@ def delete_runs(tx: Transaction, ids: Sequence[str]) -> int:
 def sessions_of(tx: Transaction, user_id: str, limit: int) -> list[str]:
     query = sa.select(sessions.c.id).where(sessions.c.user_id == user_id).order_by(sessions.c.id)
     return [row["id"] for row in tx.rows(query.limit(limit))]
+
+
+def delete_schedules(tx: Transaction, user_id: str, limit: int) -> int:
+    """Delete at most `limit` schedules of a user, with the outcomes of their slots; return how many."""
+    ids = sa.select(schedules.c.id).where(schedules.c.user_id == user_id).limit(limit)
+    return tx.execute(sa.delete(schedules).where(schedules.c.id.in_(ids)))
 
 
 def delete_idempotency(tx: Transaction, user_id: str, limit: int) -> int:

@@ -61,12 +61,19 @@ class Spending:
 
     def remaining_budget(self, run: Run) -> int | None:
         """Return a run's remaining budget in nano-dollars; None: limited by the caps only."""
-        return None if self._run_most is None else max(0, self._run_most - run.cost_nano)
+        most = self._most_of(run)
+        return None if most is None else max(0, most - run.cost_nano)
 
     def check_run(self, estimate: CallEstimate, total: int) -> None:
         """Check what a run has spent and holds, in nano-dollars, against the most of one. Raises `BudgetExceeded`."""
-        if self._run_most is not None and total > self._run_most:
+        most = self._most_of(estimate.run)
+        if most is not None and total > most:
             raise self._over_run(estimate)
+
+    def _most_of(self, run: Run) -> int | None:
+        """Return the most that a run may cost in all: the setting's, or less by its own request."""
+        bounds = [most for most in (self._run_most, run.request.cap_nano) if most is not None]
+        return min(bounds, default=None)
 
     def check_running(self, agent: str) -> None:
         """Check that an agent is not stopped. Raises `AgentStopped`."""
@@ -231,9 +238,10 @@ class Spending:
     def _over_run(self, estimate: CallEstimate) -> BudgetExceeded:
         self._observer.budget_refused("run")
         left = usd((estimate.most or 0) // 1_000 * 1_000)
-        budget = {"scope": "run", "period": "total", "amount_usd": usd(self._run_most or 0), "left_usd": left}
+        budget = {"scope": "run", "period": "total", "amount_usd": usd(self._most_of(estimate.run) or 0)}
         return BudgetExceeded(
-            "This run has spent what one run may.", extra={"budget": {**budget, "renews_at": None}}
+            "This run has spent what one run may.",
+            extra={"budget": {**budget, "left_usd": left, "renews_at": None}},
         )
 
 

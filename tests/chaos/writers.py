@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 
 import sqlalchemy as sa
 
 from service.jobs.upkeep import delete_expired
-from service.store.schema import sessions
+from service.store.schema import schedules, sessions
 from service.usage.ledger import check
 from service.usage.reservation import sweep_holds
 from service.usage.rollup import roll_up
@@ -77,6 +78,30 @@ def tasks(town: Town, turn: int) -> None:
     run = town.ask(client, "assistant", f"Later {turn}", "tasks", priority=priority)
     if turn % 4 == 0:
         town.send(client, "POST", f"/v1/runs/{run['run_id']}/cancel")
+
+
+def plan(town: Town, turn: int) -> None:
+    """Set up a schedule with three slots that are due, every other one in a session, and change it meanwhile."""
+    client = town.anyone()
+    session = town.send(client, "POST", "/v1/sessions", {"agent": "assistant"})["id"] if turn % 2 else None
+    new = {
+        "agent": "assistant",
+        "input": "Later",
+        "cron": "* * * * *",
+        "missed": "all",
+        "session_id": session,
+    }
+    made = town.send(client, "POST", "/v1/schedules", new)
+    if "id" not in made:
+        return
+    past = sa.update(schedules).where(schedules.c.id == made["id"])
+    past = past.values(next_at=schedules.c.next_at - 180_000)
+    town.books.db.transact(lambda tx: tx.execute(past))
+    path = f"/v1/schedules/{made['id']}"
+    for change in ({"input": "Later still"}, {"cron": "*/2 * * * *"}, {"enabled": False}):
+        time.sleep(random.random() / 2)
+        town.send(client, "PATCH", path, change)
+    town.send(client, "DELETE", path)
 
 
 def cancel(town: Town, turn: int) -> None:

@@ -16,7 +16,7 @@ from werkzeug.test import TestResponse
 from service.auth.users import User
 from service.ids import new_id
 from service.privacy.erasure import QUIET_MS
-from service.store import identities
+from service.store import identities, schedules
 from service.store.identities import Identity
 from service.store.schema import erasures
 from service.types import now_ms
@@ -92,6 +92,10 @@ class House:
             "id"
         ]
         ask(f"PATCH /v1/sessions/{session}", {"title": word()})
+        schedule = {"agent": "clerk", "input": f"Tell me of {word()}", "cron": "0 6 * * *"}
+        missed = self.services.schedules.get(ask("POST /v1/schedules", schedule)["id"]).row
+        self.services.infra.db.transact(lambda tx: schedules.update(tx, missed, {"next_at": 1}))
+        ask(f"PATCH /v1/schedules/{missed['id']}", {"enabled": False, "input": word()})
         for _ in range(turns):
             more = {"context": {word(): word()}, "metadata": {word(): word()}}
             run = ask("POST /v1/agents/common/invoke", {"input": f"Tell me of {word()}", **more})

@@ -28,11 +28,11 @@ from tests.privacy.house import House, house, postgres_url, url
 
 __all__ = ["house", "postgres_url", "url"]
 PAGE = (ROOT / "docs" / "personal-data.md").read_text()
-# The last three: the house has neither remote agents nor MCP servers.
+# The last three: the house has neither remote agents nor MCP servers. Slots are times.
 NO_WORDS = {
     f"rows of {table}"
     for table in (
-        *("token_families", "sign_in_addresses", "batch_items"),
+        *("token_families", "sign_in_addresses", "batch_items", "schedule_slots"),
         *("mcp_credentials", "run_tokens", "gateway_calls"),
     )
 }

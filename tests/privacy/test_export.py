@@ -22,7 +22,14 @@ def test_export_has_every_word_that_is_kept(house: House) -> None:
     assert (answer.status_code, answer.mimetype) == (200, "application/x-ndjson")
     lines = list(map(orjson.loads, answer.data.splitlines()))
     written = {kind.kind for kind in (*personal_data.OF_USER, *personal_data.OF_RUN)}
-    assert {line["kind"] for line in lines} == {*written, "session", "message", "run"} - {
+    assert {line["kind"] for line in lines} == {
+        *written,
+        "session",
+        "message",
+        "schedule",
+        "schedule_slot",
+        "run",
+    } - {
         # She is no operator, no step waits for a batch, nothing answers elsewhere.
         *("batch_item", "decision", "mcp_credential", "run_token", "gateway_call")
     }

@@ -25,6 +25,8 @@ def test_the_examples_run(launched: Launcher) -> None:
         "[calculator ",
         "397.8",
         "succeeded",
+        "sch_",
+        "None [] []",
         "['user', 'assistant']",
         "/inptu",
     ):

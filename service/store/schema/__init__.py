@@ -48,5 +48,6 @@ from service.store.schema.money import (
     usage_daily_by_user,
     usage_days,
 )
+from service.store.schema.schedules import schedule_slots, schedules
 from service.store.schema.sealed import SealedText
 from service.store.schema.tool_use import EXPIRING, approval_webhooks, approvals, tool_calls

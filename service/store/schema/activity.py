@@ -16,6 +16,7 @@ DIED = "status = 'failed' AND losses > 0"
 # True for each row, and said only where neither the user nor the agent is given. Else PostgreSQL reads all failures for
 # the few of a user with many runs, whose share of failures it takes to be that of runs.
 OF_ALL = "id > ''"
+OF_SCHEDULES = "schedule_id IS NOT NULL"
 # Request of a run whose key is destroyed.
 _REQUEST = {"agent": "", "messages": [{"role": "user", "content": ERASED}]}
 
@@ -116,6 +117,7 @@ runs = sa.Table(
     Column("steps", Integer),
     Column("model", String(128)),
     Column("stop_reason", String(32)),
+    Column("schedule_id", String(32)),  # schedule of which it is a run
     Index("ix_runs_user_id_id", "user_id", "id"),
     Index("ix_runs_user_id_agent_id", "user_id", "agent", "id"),
     Index("ix_runs_agent_id", "agent", "id"),
@@ -128,6 +130,12 @@ runs = sa.Table(
     Index("ix_runs_user_id_agent_status_id", "user_id", "agent", "status", "id", **rows_where(ENDED_BADLY)),
     Index("ix_runs_agent_status_id", "agent", "status", "id", **rows_where(ENDED_BADLY)),
     Index("ix_runs_session_id_status_id", "session_id", "status", "id", **rows_where(ENDED_BADLY)),
+    Index("ix_runs_schedule_id_id", "schedule_id", "id", **rows_where(OF_SCHEDULES)),
+    Index(
+        "ix_runs_schedule_id_status_id",
+        *("schedule_id", "status", "id"),
+        **rows_where(f"{OF_SCHEDULES} AND {ENDED_BADLY}"),
+    ),
     Index("ix_runs_died", "id", **rows_where(DIED)),
     # Of all agents too: see `service.store.scoped`.
     Index("ix_runs_workspace_id_agent_id", "workspace_id", "agent", "id", **rows_where(OF_OTHERS)),
