@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model,
 from service.guardrails.hosts import PATTERN as HOST_PATTERN
 from service.llm.routing import TIERS
 from service.tools.bounds import ToolPolicy
-from service.types import Effort, Tier
+from service.types import Effort, OnCap, Tier
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 
@@ -120,6 +120,9 @@ class AgentSpec(Spec):
     )
     links: tuple[HostPattern, ...] = Field(
         (), description="Hosts that answers may link to: `example.org`, or `*.example.org` for its subdomains"
+    )
+    on_cap: OnCap = Field(
+        "fail", description="A run that meets a spending cap: `fail`, or `pause` until the cap has room again"
     )
     limits: LimitSpec = LimitSpec()
     cache: CacheSpec = CacheSpec()

@@ -20,6 +20,7 @@ from service.remote.client import RemoteClient, RemoteHosts
 from service.runs.approval_requests import ApprovalRequests
 from service.runs.batch.steps import BatchSteps
 from service.runs.batch.submitter import BatchSubmitter
+from service.runs.budget_waits import BudgetWaits
 from service.runs.bulkhead import Bulkhead
 from service.runs.cancel import Cancellation
 from service.runs.conflicts import Conflicts
@@ -75,6 +76,7 @@ class RunServices:
     stops: AgentStops
     bulkhead: Bulkhead
     batches: BatchSubmitter
+    waits: BudgetWaits
     gateway: GatewayCalls
     model: ModelClients
     wakeup: Wakeup
@@ -97,7 +99,8 @@ def build(
     at_once = settings.limit_concurrent_runs or UNBOUNDED
     running = partial(_running, infra.db)
     concurrent = ConcurrentRuns(infra.redis_store, at_once, settings.run_timeout, running)
-    runner = _runner(settings, infra, domains, batch_steps)
+    waits = BudgetWaits(infra.db, domains.usage.budgets, domains.webhooks, settings.cap_wait_seconds)
+    runner = _runner(settings, infra, domains, batch_steps, waits)
     execution = _execution(settings, infra, runner, event_streams, concurrent)
     seconds, sessions = settings.run_timeout, domains.sessions
     queries = RunQueries(infra.db, event_streams, settings.heartbeat_seconds, seconds, role.draining)
@@ -119,13 +122,25 @@ def build(
     )
     size, wait = settings.batch_max_size, settings.batch_max_wait_seconds
     batches = BatchSubmitter(infra.db, domains.model.batches, batch_steps, max_size=size, max_wait=wait)
-    chores = [*chores, Chore(batches.tick_in_background, Work.BATCHES)]
+    chores = [*chores, Chore(batches.tick_in_background, Work.BATCHES), Chore(waits.look, Work.BUDGET_WAITS)]
     times = Times(settings.lease_seconds, settings.sweep_seconds, settings.graceful_timeout)
     supervisor = Supervisor(infra.db, execution, role, times, chores)
+    waits.woken, domains.usage.budgets.changed = supervisor.hurry, waits.caps_changed
     model, wakeup = domains.model, role.wakeup
     gateway = _gateway(settings, infra, domains, bulkhead)
     return RunServices(
-        start, execution, queries, cancellation, stops, bulkhead, batches, gateway, model, wakeup, supervisor
+        start,
+        execution,
+        queries,
+        cancellation,
+        stops,
+        bulkhead,
+        batches,
+        waits,
+        gateway,
+        model,
+        wakeup,
+        supervisor,
     )
 
 
@@ -144,7 +159,9 @@ def _gateway(settings: Settings, infra: Infra, domains: Domains, bulkhead: Bulkh
     )
 
 
-def _runner(settings: Settings, infra: Infra, domains: Domains, batch_steps: BatchSteps) -> Runner:
+def _runner(
+    settings: Settings, infra: Infra, domains: Domains, batch_steps: BatchSteps, waits: BudgetWaits
+) -> Runner:
     usage, observer = domains.usage, infra.observer
     requests = ApprovalRequests(domains.webhooks, settings.approval_seconds)
     tools = ToolExecution(infra.db, ToolRunner(called=observer.tool), usage.rate_limits.tool, requests)
@@ -161,7 +178,7 @@ def _runner(settings: Settings, infra: Infra, domains: Domains, batch_steps: Bat
     steps = StepDependencies(
         domains.model.calls, usage.prices, tools, usage.spending, batch_steps, observer, remote
     )
-    return Runner(domains.agents, PATTERNS, steps, observer, domains.sessions, domains.webhooks)
+    return Runner(domains.agents, PATTERNS, steps, observer, domains.sessions, domains.webhooks, waits)
 
 
 def _execution(

@@ -224,9 +224,11 @@ class Spending:
         detail = f"The {state.cap.period}'s cap of {scope} is reached"
         if kind in ("service", "agent") and hold.workspace_id != DEFAULT_WORKSPACE:  # others' spending
             public = {name: public[name] for name in ("scope", "period", "renews_at")}
-            return BudgetExceeded(f"{detail}.", extra={"budget": public})
-        detail += f": {public['left_usd']} dollars are left"
-        return BudgetExceeded(f"{detail}, and this call needs {usd(needed)}.", extra={"budget": public})
+        else:
+            detail += f": {public['left_usd']} dollars are left, and this call needs {usd(needed)}"
+        error = BudgetExceeded(f"{detail}.", extra={"budget": public})
+        error.needed = needed
+        return error
 
     def _over_run(self, estimate: CallEstimate) -> BudgetExceeded:
         self._observer.budget_refused("run")

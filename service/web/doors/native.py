@@ -12,7 +12,7 @@ from service import errors
 from service.errors import fault
 from service.runs.result import shown
 from service.text.json_schema import JsonSchema, SchemaFault
-from service.types import Effort, OnConflict, RunRequest
+from service.types import Effort, OnCap, OnConflict, RunRequest
 from service.web.admission import admit, allowed_agent, guard
 from service.web.body import pointer
 from service.web.current import current, services
@@ -80,6 +80,7 @@ class RunBody(Body):
     cache: Literal["default", "bypass", "refresh"] = "default"
     on_disconnect: Literal["continue", "cancel"] = "continue"
     on_conflict: OnConflict | None = None
+    on_cap: OnCap | None = None
     parent_message_id: Annotated[str, Field(pattern=r"^msg_[0-9a-z]{26}$")] | None = None
     output_schema: OutputSchema | None = None
     end_user: EndUser | None = None
