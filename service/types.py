@@ -187,7 +187,7 @@ class RunRequest:
     callback_url: str | None = None
     priority: Literal["normal", "batch"] = "normal"
     on_conflict: OnConflict | None = None  # when its session is busy; None: the setting; not stored
-    on_cap: OnCap | None = None  # None: the agent's
+    on_cap: OnCap | None = None  # None: the agent's, which a run's own request has
     parent_message_id: str | None = None  # message this turn continues; "": none; None: the newest
     output_schema: dict[str, Any] | None = None  # of the answer; None: the agent's own, if any
     end_user: str | None = None  # for whom the caller asks, by the caller's own name for them

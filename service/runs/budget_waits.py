@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from service.agents.definitions import AgentDefinition
 from service.agents.pattern import Events
 from service.errors import BudgetExceeded, SlipwayError
 from service.runs.attempt import Attempt
@@ -27,6 +26,7 @@ from service.webhooks import Webhooks
 
 PAGE = 200  # waiting runs of one look
 LOOK_SECONDS = 1.0  # for further pages, while runs are found that go on
+TAKEN_AFTER = 5.0  # seconds in which a queued run takes its room; until then no other is queued for that
 
 
 class Wait(NamedTuple):
@@ -47,16 +47,17 @@ class BudgetWaits:
         self._webhooks = webhooks
         self._seconds = seconds
         self._after = ""  # the run after which the next look begins
+        self._given: list[
+            tuple[float, int, list[str]]
+        ] = []  # room of queued runs: until when, how much, whose
         self.woken: Callable[[], None] = lambda: (
             None
         )  # called when runs were queued, or may be by the next look
 
-    def wait_of(self, agent: AgentDefinition, attempt: Attempt, error: SlipwayError) -> Wait | None:
+    def wait_of(self, attempt: Attempt, error: SlipwayError) -> Wait | None:
         """Return the wait of a run whose call does not fit a cap. None: it does not wait, or has waited long enough."""
         run, journal = attempt.run, attempt.journal
-        if not isinstance(error, BudgetExceeded) or error.needed is None:
-            return None
-        if (run.request.on_cap or agent.on_cap) != "pause":
+        if run.request.on_cap != "pause" or not isinstance(error, BudgetExceeded) or error.needed is None:
             return None
         steps, before, now = journal.known_steps, journal.waited, now_ms()
         until = now + self._seconds * 1000
@@ -100,6 +101,10 @@ class BudgetWaits:
         for state in self._db.query(partial(self._budgets.of_many, scopes=scopes), patience=0):
             caps[state.cap.scope].append(state)
         left = {state.cap.id: state.left for states in caps.values() for state in states}
+        at = time.monotonic()
+        self._given = [room for room in self._given if room[0] > at]
+        for _, needed, ids in self._given:
+            left |= {cap: left[cap] - needed for cap in ids if cap in left}
         fitting, now = [], now_ms()
         for row in page:
             needed = row["reply"].get("needed", 0)
@@ -107,6 +112,7 @@ class BudgetWaits:
             fits = all(left[cap] >= needed for cap in ids)
             if fits:
                 left |= {cap: left[cap] - needed for cap in ids}
+                self._given.append((at + TAKEN_AFTER, needed, ids))
             if fits or row["wake_at"] <= now:
                 fitting.append(row["id"])
         return fitting

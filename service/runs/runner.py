@@ -106,7 +106,7 @@ class Runner:
             # Another run has its key, and this one has left no trace; or it goes on once the database is back.
             raise
         except SlipwayError as error:
-            yield from self._refused(agent, attempt, error)
+            yield from self._refused(attempt, error)
         except Exception as error:
             self.observer.run(run, "failed", error)
             if not journal.opened:
@@ -132,9 +132,9 @@ class Runner:
             raise reason
         self._left(attempt, "waits_for_approval" if approvals else "paused", approvals)
 
-    def _refused(self, agent: AgentDefinition, attempt: Attempt, error: SlipwayError) -> Generator[RunEvent]:
+    def _refused(self, attempt: Attempt, error: SlipwayError) -> Generator[RunEvent]:
         """End a run by its error, or leave it waiting for room under a cap. Raises the error of one without a trace."""
-        wait = self.waits.wait_of(agent, attempt, error)
+        wait = self.waits.wait_of(attempt, error)
         if wait is not None:
             yield from self.waits.leave(attempt, wait, error)
             self._left(attempt, "waits_for_budget")
