@@ -63,7 +63,7 @@ class BudgetWaits:
         until = now + self._seconds * 1000
         if before is not None and before["steps"] == steps:  # no step was made since
             until = before["until"]
-        return Wait(steps, error.needed, _scopes(run), until) if now < until else None
+        return Wait(steps, error.needed, scopes_of_run(run), until) if now < until else None
 
     def leave(self, attempt: Attempt, wait: Wait, error: SlipwayError) -> Events[None]:
         """Leave the run waiting. Client and webhook are told once for each step, however often it waits there."""
@@ -128,7 +128,8 @@ def required(wait: Wait, error: SlipwayError) -> dict[str, object]:
     }
 
 
-def _scopes(run: Run) -> list[str]:
+def scopes_of_run(run: Run) -> list[str]:
+    """List the scopes whose caps a run's calls count against."""
     return scopes_of(
         workspace_id=run.workspace_id,
         user_id=run.user_id,

@@ -23,7 +23,9 @@ from service.runs.batch.submitter import BatchSubmitter
 from service.runs.budget_waits import BudgetWaits
 from service.runs.bulkhead import Bulkhead
 from service.runs.cancel import Cancellation
+from service.runs.ceiling import Ceilings
 from service.runs.conflicts import Conflicts
+from service.runs.estimates import Estimates
 from service.runs.events.event_stream import EventStreamReader
 from service.runs.events.publisher import Publisher
 from service.runs.execution import Execution
@@ -77,6 +79,7 @@ class RunServices:
     bulkhead: Bulkhead
     batches: BatchSubmitter
     waits: BudgetWaits
+    estimates: Estimates
     gateway: GatewayCalls
     model: ModelClients
     wakeup: Wakeup
@@ -137,11 +140,18 @@ def build(
         bulkhead,
         batches,
         waits,
+        _estimates(settings, infra, domains, start.new_runs),
         gateway,
         model,
         wakeup,
         supervisor,
     )
+
+
+def _estimates(settings: Settings, infra: Infra, domains: Domains, new_runs: NewRuns) -> Estimates:
+    usage = domains.usage
+    ceilings = Ceilings(usage.prices, settings.model_retries, settings.session_history_tokens)
+    return Estimates(infra.db, new_runs, domains.sessions, usage.budgets, usage.spending, ceilings)
 
 
 def _gateway(settings: Settings, infra: Infra, domains: Domains, bulkhead: Bulkhead) -> GatewayCalls:

@@ -26,6 +26,7 @@ from service.web.schemas import (
     ModelText,
     Queued,
     RunResult,
+    Shape,
     json_response,
 )
 from service.web.sse import SseLens
@@ -123,6 +124,33 @@ class TaskBody(RunBody):
     priority: Literal["normal", "batch"] = "normal"
 
 
+class StepEstimate(Shape):
+    """Model calls of one kind that a run may make. `call_usd`: the most of one; `ceiling_usd`: of all, with retries."""
+
+    name: str
+    model: str | None
+    calls: int | None
+    call_usd: str | None
+    ceiling_usd: str
+
+
+class LikeIt(Shape):
+    """Cost of the caller's last `runs` of the agent that succeeded; null without any."""
+
+    median_usd: str | None
+    p95_usd: str | None
+    runs: int
+
+
+class EstimateView(Shape):
+    """Estimate of a run: the most that it can cost by its limits, and what is `left` under each cap on it."""
+
+    ceiling_usd: str
+    steps: list[StepEstimate]
+    left: dict[str, str]
+    like_it: LikeIt
+
+
 @blueprint.post("/v1/agents/<agent>/invoke")
 @api(
     "Run an agent and wait for the answer",
@@ -156,6 +184,21 @@ def stream(agent: str) -> Response:
     lens = SseLens(started.run.id)
     response = stream_response(lens, batches, started.place, on_disconnect, started.listener)
     return with_cache(current(), response, started, started.run.cache)
+
+
+@blueprint.post("/v1/agents/<agent>/estimate")
+@api(
+    "Estimate what a run may cost, without running it",
+    body=RunBody,
+    returns={200: EstimateView},
+    errors=(errors.NotFound, errors.Invalid, errors.PriceUnknown),
+    tag="Agents",
+)
+@guard()
+def estimate(agent: str) -> Response:
+    """Answer from the agent's limits, the prices and the caller's caps and runs; nothing is stored or held."""
+    allowed_agent(agent)
+    return json_response(services().runs.estimates.of(current().caller, _question(agent, "invoke")))
 
 
 @blueprint.post("/v1/agents/<agent>/tasks")
