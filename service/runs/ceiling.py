@@ -1,6 +1,7 @@
 """Ceiling of a run before it begins: the most that its model calls can cost by the limits of its agent and request.
 
-Tokens are bounded as for holds: a byte of a prompt is a token at most. So a ceiling is far above what runs usually cost.
+Tokens are bounded as for holds: a byte of a prompt is a token at most. So a ceiling is far above what runs usually
+cost.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ class Ceilings:
 
 def ceiling(steps: Sequence[Mapping[str, Any]], run_most: int | None) -> int:
     """Return the most that a run can cost in all, in nano-dollars. `run_most`: the most that any run may."""
-    total = sum(step["nano"] for step in steps)
+    total: int = sum(step["nano"] for step in steps)
     return total if run_most is None else min(total, run_most)
 
 
