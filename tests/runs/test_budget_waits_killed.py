@@ -82,6 +82,7 @@ def wired(tmp_path: Path, redis_server: RedisServer, model: Model, url: str) -> 
     upstream.stop()
 
 
+@pytest.mark.timeout(120 + 5 * TRIALS)
 def test_killed_runs_go_on_once_the_cap_is_raised(wired: Services, model: Model, receiver: Receiver) -> None:
     chance = random.Random(os.environ.get("CAP_SEED", "44"))
     waited = 0

@@ -131,6 +131,7 @@ def anything(chance: random.Random, session: str | None) -> RunRequest:
     return inside.request(text, agent=agent, **fields)
 
 
+@pytest.mark.timeout(120 + RUNS)
 def test_no_run_costs_more_than_its_ceiling(wired: Services) -> None:
     row = wired.sessions.new(inside.ADA, "react", "", None)
     wired.infra.db.transact(lambda tx: wired.sessions.create(tx, row))
