@@ -1,7 +1,7 @@
 """Journal of a run: numbers and publishes its events, and stores each step before the next one starts.
 
-A finished step is written in the transaction that begins the next one (or ends the run), so a journal of n steps costs n +
-1 transactions. Events about a stored step (`usage`, `tool.called`, …) are published after it.
+A finished step is written in the transaction that begins the next one (or ends the run), so a journal of n steps costs
+n + 1 transactions. Events about a stored step (`usage`, `tool.called`, …) are published after it.
 """
 
 from __future__ import annotations
