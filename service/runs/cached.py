@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from service.runs.journal import NOTE
 from service.runs.result import Progress, result_of, started_of
-from service.runs.step_row import NOTE
 from service.store import runs as rows
 from service.store import steps as step_rows
 from service.store.database import Transaction

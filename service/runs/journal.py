@@ -1,7 +1,7 @@
 """Journal of a run: numbers and publishes its events, and stores each step before the next one starts.
 
-A finished step is written in the transaction that begins the next one (or ends the run), so a journal of n steps costs
-n + 1 transactions. Events about a stored step (`usage`, `tool.called`, …) are published after it.
+A finished step is written in the transaction that begins the next one (or ends the run), so a run of n steps costs n +
+1 transactions. Events about a stored step (`usage`, `tool.called`, …) are published after it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from service.runs.branch_rows import BranchRows, branch_of
 from service.runs.event_log import EventLog, NewEvent
 from service.runs.replay import Replay
 from service.runs.slots import LeaseLost
-from service.runs.step_row import NOTE, call_ids, step_row, waited_of, with_events
+from service.runs.step_row import NOTE as NOTE
+from service.runs.step_row import call_ids, step_row, waited_of, with_events
 from service.store import ownership
 from service.store import runs as rows
 from service.store import steps as step_rows

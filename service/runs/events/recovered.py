@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from service.runs.events.event_stream import EventStream, event_of
+from service.runs.journal import NOTE
 from service.runs.replay import Replay
-from service.runs.step_row import NOTE
 from service.store.database import Row
 from service.types import Event, Run, RunEvent
 

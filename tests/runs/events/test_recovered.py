@@ -9,8 +9,8 @@ import pytest
 
 from service.runs.events.event_stream import EventStream, StreamEntry
 from service.runs.events.recovered import is_whole, replay_of
+from service.runs.journal import NOTE
 from service.runs.replay import JUMP
-from service.runs.step_row import NOTE
 from service.types import Event, Run, RunEvent
 from tests.runs.house import ASSISTANT, asked, run_of
 
