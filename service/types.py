@@ -16,6 +16,7 @@ NANO = 1_000_000_000  # nano-dollars in a dollar
 Effort = Literal["low", "medium", "high", "xhigh", "max"]
 Tier = Literal["simple", "medium", "complex"]
 OnConflict = Literal["reject", "queue", "interrupt"]  # behaviour of a second turn in a busy session
+OnCap = Literal["fail", "pause"]  # behaviour of a run that meets a spending cap
 Mode = Literal["wait", "stream", "queue"]  # how a run's caller gets its answer
 _MODES: Mapping[str, Mode] = {"invoke": "wait", "stream": "stream", "task": "queue"}  # see `mode_of`
 DOOR_OF_MODE = {mode: door for door, mode in _MODES.items()}  # of a run that came by no door, as a command's
@@ -92,6 +93,7 @@ class RunStatus(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
     WAITING_APPROVAL = "waiting_approval"
+    WAITING_BUDGET = "waiting_budget"  # for room under a spending cap
     PAUSED = "paused"  # queued, as its agent is stopped
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -103,8 +105,8 @@ class RunStatus(StrEnum):
 
     @property
     def waits(self) -> bool:
-        """Return whether a person has to act before anything happens."""
-        return self in (RunStatus.WAITING_APPROVAL, RunStatus.PAUSED)
+        """Return whether a person has to act, or a cap to renew, before anything happens."""
+        return self in (RunStatus.WAITING_APPROVAL, RunStatus.WAITING_BUDGET, RunStatus.PAUSED)
 
 
 class Event(StrEnum):
@@ -117,6 +119,7 @@ class Event(StrEnum):
     TOOL_FINISHED = "tool.finished"
     APPROVAL_REQUIRED = "approval.required"
     APPROVAL_DECIDED = "approval.decided"
+    BUDGET_REQUIRED = "budget.required"
     RUN_RESUMED = "run.resumed"
     USAGE = "usage"
     GUARDRAIL = "guardrail"
@@ -184,6 +187,7 @@ class RunRequest:
     callback_url: str | None = None
     priority: Literal["normal", "batch"] = "normal"
     on_conflict: OnConflict | None = None  # when its session is busy; None: the setting; not stored
+    on_cap: OnCap | None = None  # None: the agent's, which a run's own request has
     parent_message_id: str | None = None  # message this turn continues; "": none; None: the newest
     output_schema: dict[str, Any] | None = None  # of the answer; None: the agent's own, if any
     end_user: str | None = None  # for whom the caller asks, by the caller's own name for them

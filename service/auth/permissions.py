@@ -122,6 +122,7 @@ PERMISSIONS: dict[str, Permission] = {
     "POST /v1/agents/<agent>/invoke": Permission("runs:write", whose="own"),
     "POST /v1/agents/<agent>/stream": Permission("runs:write", whose="own"),
     "POST /v1/agents/<agent>/tasks": Permission("runs:write", whose="own"),
+    "POST /v1/agents/<agent>/estimate": Permission("runs:read", whose="own"),
     "POST /v1/messages": Permission("messages:write", whose="own"),
     "POST /v1/messages/count_tokens": Permission("messages:write", whose="own"),
     "GET /v1/runs": Permission("runs:read", whose="workspace"),

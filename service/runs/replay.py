@@ -13,9 +13,21 @@ from typing import Any
 from service.types import Event, RunEvent
 
 JUMP = 100_000  # numbers skipped when clients' events are unknown: more than an attempt publishes
-# Source of the result of a run without an answer: its valid text, and the tools used.
-IN_RESULT = (Event.TEXT_DELTA, Event.RUN_RESUMED, Event.TOOL_CALLED, Event.TOOL_FINISHED)
-BEFORE_TEXT = (Event.RUN_STARTED, Event.RUN_RESUMED, Event.APPROVAL_DECIDED, Event.STEP_STARTED)
+# Source of the result of a run without an answer: its valid text, the tools used, and the budget that it waits for.
+IN_RESULT = (
+    Event.TEXT_DELTA,
+    Event.RUN_RESUMED,
+    Event.TOOL_CALLED,
+    Event.TOOL_FINISHED,
+    Event.BUDGET_REQUIRED,
+)
+BEFORE_TEXT = (
+    Event.RUN_STARTED,
+    Event.RUN_RESUMED,
+    Event.APPROVAL_DECIDED,
+    Event.STEP_STARTED,
+    Event.BUDGET_REQUIRED,
+)
 
 
 class Replay:

@@ -16,17 +16,19 @@ class Progress(NamedTuple):
     """Progress of a run: model and tool steps done, tools used, and the text so far.
 
     `text`: published so far, the output of a run without an answer. `clamped`: token limit of an answer that a spending
-    cap shortened.
+    cap shortened. `budget`: data of the last `budget.required`.
     """
 
     steps: int = 0
     tools: Sequence[ToolUse] = ()
     text: str = ""
     clamped: int | None = None
+    budget: Mapping[str, Any] | None = None
 
     @classmethod
     def of_events(cls, events: Sequence[RunEvent], steps: int, clamped: int | None = None) -> Progress:
-        return cls(steps, tools_used(events), valid_text(events), clamped)
+        asked = [event.data for event in events if event.name is Event.BUDGET_REQUIRED]
+        return cls(steps, tools_used(events), valid_text(events), clamped, asked[-1] if asked else None)
 
 
 def result_of(
@@ -61,6 +63,8 @@ def result_of(
     }
     if run.status is RunStatus.WAITING_APPROVAL:
         result["approvals"] = list(approvals)
+    if run.status is RunStatus.WAITING_BUDGET:
+        result["waits_for"] = progress.budget
     if run.request.metadata is not None:
         result["metadata"] = exact_json.to_stored(run.request.metadata)  # decoded by `shown`
     if answer is not None and answer.repeated_calls:

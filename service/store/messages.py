@@ -54,6 +54,13 @@ def has_turn(tx: Transaction, session_id: str, run_id: str) -> bool:
     return tx.row(query.limit(1)) is not None
 
 
+def size(tx: Transaction, session_id: str) -> int:
+    """Return the tokens of a session's messages, of all branches, as they are estimated when they are stored."""
+    total = sa.func.coalesce(sa.func.sum(messages.c.tokens), 0).label("tokens")
+    row = tx.row(sa.select(total).where(messages.c.session_id == session_id))
+    return 0 if row is None else int(row["tokens"])
+
+
 def set_parent(tx: Transaction, session_id: str, run_id: str, parent: int | None) -> None:
     """Store the parent message of a run's turn; None: the session's last one now."""
     tx.send(_SET_PARENT, {"session": session_id, "run": run_id, "parent": parent})

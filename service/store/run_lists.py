@@ -18,7 +18,13 @@ from service.types import Run, RunStatus
 MAX_INPUT = 200  # characters of the input in a list
 _LENGTHS = {"model": 128, "stop_reason": 32}  # widths of columns
 _LISTED = [column for column in runs.c if column.key not in ("request", "result")]
-_UNFINISHED = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING_APPROVAL, RunStatus.PAUSED)
+_UNFINISHED = (
+    RunStatus.QUEUED,
+    RunStatus.RUNNING,
+    RunStatus.WAITING_APPROVAL,
+    RunStatus.WAITING_BUDGET,
+    RunStatus.PAUSED,
+)
 # Conditions of the partial indexes that hold the runs of a status.
 _INDEXED_AS = {
     **dict.fromkeys(_UNFINISHED, UNFINISHED),

@@ -123,6 +123,12 @@ def pause(tx: Transaction, run: Run, attempt: int) -> bool:
     return _leave(tx, run, attempt, _queued_values(run) | {"status": RunStatus.PAUSED}, wake_at=now_ms())
 
 
+def wait_for_budget(tx: Transaction, run: Run, attempt: int, *, until: int) -> bool:
+    """Release the run to wait for room under a cap, `until` a time (ms) at the latest."""
+    values = {"status": RunStatus.WAITING_BUDGET, "worker_id": None, "wake_at": until}
+    return _leave(tx, run, attempt, values | progress_values(run))
+
+
 def close(tx: Transaction, run: Run, was: Sequence[RunStatus]) -> bool:
     """End a run that no worker executes: cancelled while it waited, or lost too often."""
     values = {
@@ -200,7 +206,7 @@ def waiting(tx: Transaction, limit: int) -> list[Row]:
 
 def waiting_of_refused(tx: Transaction, limit: int) -> list[str]:
     """List ids of runs that no worker executes, of users who are refused, oldest first."""
-    waits = sa.or_(_IN_QUEUE, runs.c.status == RunStatus.WAITING_APPROVAL)
+    waits = sa.or_(_IN_QUEUE, runs.c.status.in_((RunStatus.WAITING_APPROVAL, RunStatus.WAITING_BUDGET)))
     found = sa.select(runs.c.id).where(runs.c.finished_at.is_(None), waits, is_refused(runs.c.user_id))
     return [row["id"] for row in tx.rows(found.order_by(runs.c.id).limit(limit))]
 

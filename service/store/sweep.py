@@ -10,6 +10,7 @@ from service.store import (
     approvals,
     audit,
     batches,
+    budget_waits,
     erasures,
     holds,
     ownership,
@@ -37,6 +38,7 @@ class Work(StrEnum):
     ERASURES = "erasures"
     EXPIRED_APPROVALS = "expired_approvals"
     SCHEDULES = "schedules"
+    BUDGET_WAITS = "budget_waits"
 
 
 _CONDITIONS: dict[Work, sa.ColumnElement[bool]] = {
@@ -50,6 +52,7 @@ _CONDITIONS: dict[Work, sa.ColumnElement[bool]] = {
     Work.UNLINKED_AUDIT: audit.ANY_UNLINKED,
     Work.ERASURES: erasures.ANY_DUE,
     Work.SCHEDULES: schedules.ANY_DUE,
+    Work.BUDGET_WAITS: budget_waits.ANY,
     Work.EXPIRED_APPROVALS: sa.exists().where(approvals.expired_at(sa.bindparam("now"))),
 }
 _DUE = Statement(sa.select(*(condition.label(work) for work, condition in _CONDITIONS.items())))

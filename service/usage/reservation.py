@@ -11,7 +11,7 @@ import itertools
 import logging
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from service.errors import AgentStopped, BudgetExceeded
@@ -195,14 +195,14 @@ class Spending:
             return HoldAttempt(estimate, estimate.max_tokens), True
         limits = [state.left for state in standing] + ([] if estimate.most is None else [estimate.most])
         left = min(limits, default=hold.amount_nano)
-        tokens = estimate.affordable(left)
+        tokens, fewest = estimate.affordable(left), _fewest(estimate, standing)
         if (
             tokens < estimate.max_tokens
             and estimate.count is not None
-            and estimate.price.worst(0, estimate.fewest) <= left
+            and (estimate.waits or estimate.price.worst(0, fewest) <= left)
         ):
             return HoldAttempt(estimate.counted(), estimate.max_tokens), True
-        if tokens >= estimate.fewest:
+        if tokens >= fewest:
             amount, seed = estimate.worst(tokens), _seed(hold)
             chosen = {
                 state.window.id: self._budgets.windows.with_room(
@@ -211,7 +211,7 @@ class Spending:
                 for state in standing
             }
             return HoldAttempt(estimate, tokens, chosen), True
-        needed = estimate.worst(estimate.fewest)
+        needed = estimate.worst(fewest)
         if estimate.most is not None and needed > estimate.most:
             raise self._over_run(estimate)
         if waits and all(state.spent + needed <= state.cap.amount for state in standing):
@@ -231,9 +231,11 @@ class Spending:
         detail = f"The {state.cap.period}'s cap of {scope} is reached"
         if kind in ("service", "agent") and hold.workspace_id != DEFAULT_WORKSPACE:  # others' spending
             public = {name: public[name] for name in ("scope", "period", "renews_at")}
-            return BudgetExceeded(f"{detail}.", extra={"budget": public})
-        detail += f": {public['left_usd']} dollars are left"
-        return BudgetExceeded(f"{detail}, and this call needs {usd(needed)}.", extra={"budget": public})
+        else:
+            detail += f": {public['left_usd']} dollars are left, and this call needs {usd(needed)}"
+        error = BudgetExceeded(f"{detail}.", extra={"budget": public})
+        error.needed = needed
+        return error
 
     def _over_run(self, estimate: CallEstimate) -> BudgetExceeded:
         self._observer.budget_refused("run")
@@ -255,6 +257,16 @@ def sweep_holds(db: Database, spending: Spending, *, older_than: float, limit: i
             "abandoned_hold_settled", extra={"hold": hold.id, "run_id": hold.run_id, "held": hold.amount_nano}
         )
     return len(found)
+
+
+def _fewest(estimate: CallEstimate, standing: Sequence[Standing]) -> int:
+    """Return the tokens of the shortest answer to hold for: a whole one where its run waits until that fits the caps.
+
+    A cap that is too small for it, or what one run may spend, shortens the answer of such a run too.
+    """
+    bounds = [state.cap.amount for state in standing] + ([] if estimate.most is None else [estimate.most])
+    fits_some_day = estimate.worst(estimate.max_tokens) <= min(bounds, default=0)
+    return estimate.max_tokens if estimate.waits and fits_some_day else estimate.fewest
 
 
 def _seed(hold: Hold) -> int:

@@ -67,6 +67,7 @@ WRITERS: list[tuple[Callable[[Town, int], object], int, float]] = [
     (writers.converse, 2, 0.0),
     (writers.tasks, 1, 0.2),
     (writers.plan, 2, 0.2),
+    (writers.wait_for_money, 1, 0.2),
     (writers.cancel, 1, 0.3),
     (writers.stop_agents, 2, 0.3),
     (writers.set_caps, 2, 0.1),

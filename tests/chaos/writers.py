@@ -104,9 +104,25 @@ def plan(town: Town, turn: int) -> None:
     town.send(client, "DELETE", path)
 
 
+def wait_for_money(town: Town, turn: int) -> None:
+    """Turns that wait under a cap of their session: it is raised for them, or some are cancelled."""
+    client = town.anyone()
+    for door in ("invoke", "tasks"):
+        session = town.send(client, "POST", "/v1/sessions", {"agent": "assistant"})["id"]
+        cap = f"/v1/admin/budgets/session:{session}"
+        town.send(town.admin, "PUT", cap, {"amount_usd": "0.000001", "period": "total"})
+        run = town.ask(client, "assistant", f"Later {turn}", door, session_id=session, on_cap="pause")
+        if turn % 3 == 0 and "run_id" in run:
+            town.send(client, "POST", f"/v1/runs/{run['run_id']}/cancel")
+        town.send(town.admin, "PUT", cap, {"amount_usd": "5", "period": "total"})
+
+
 def cancel(town: Town, turn: int) -> None:
     for run in town.send(town.admin, "GET", "/v1/runs?limit=10").get("data", ()):
-        if run["status"] in ("running", "queued", "waiting_approval") and random.random() < 0.2:
+        if (
+            run["status"] in ("running", "queued", "waiting_approval", "waiting_budget")
+            and random.random() < 0.2
+        ):
             town.send(town.admin, "POST", f"/v1/runs/{run['run_id']}/cancel")
 
 
