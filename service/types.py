@@ -15,6 +15,7 @@ NANO = 1_000_000_000  # nano-dollars in a dollar
 
 Effort = Literal["low", "medium", "high", "xhigh", "max"]
 Tier = Literal["simple", "medium", "complex"]
+Priority = Literal["high", "normal", "batch"]  # of tasks
 OnConflict = Literal["reject", "queue", "interrupt"]  # behaviour of a second turn in a busy session
 Mode = Literal["wait", "stream", "queue"]  # how a run's caller gets its answer
 _MODES: Mapping[str, Mode] = {"invoke": "wait", "stream": "stream", "task": "queue"}  # see `mode_of`
@@ -182,7 +183,7 @@ class RunRequest:
     on_disconnect: Literal["continue", "cancel"] = "continue"
     metadata: str | None = None  # JSON text of an object, as it was sent
     callback_url: str | None = None
-    priority: Literal["normal", "batch"] = "normal"
+    priority: Priority = "normal"
     on_conflict: OnConflict | None = None  # when its session is busy; None: the setting; not stored
     parent_message_id: str | None = None  # message this turn continues; "": none; None: the newest
     output_schema: dict[str, Any] | None = None  # of the answer; None: the agent's own, if any

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.store import run_lists
+from service.store import run_lists, task_line
 from service.store.database import Row
 from service.text import exact_json
 from service.types import Run, RunRequest, RunStatus, Usage
@@ -33,7 +33,7 @@ def inserted_values(run: Run) -> dict[str, Any]:
     """Columns of a run that begins."""
     plain = {name: getattr(run, name) for name in _INSERTED.split()}
     request = {"session_id": run.request.session_id, "request": request_json(run.request)}
-    return {**plain, **request, **run_lists.begun(run)}
+    return {**plain, **request, **run_lists.begun(run), **task_line.place_of(run)}
 
 
 def result_values(run: Run) -> dict[str, Any]:
