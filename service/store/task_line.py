@@ -13,9 +13,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
-from service.store.agent_stops import stopped
 from service.store.database import Row, Transaction
-from service.store.schema import IN_LINE, runs, task_turns
+from service.store.schema import IN_LINE, agent_stops, runs, task_turns
 from service.store.statement import Statement
 from service.types import Priority, Run, RunStatus, now_ms
 
@@ -25,7 +24,8 @@ ASIDE_MS = 15_000  # until a task that waits for its session is tried again, whe
 FORGOTTEN_AFTER = 10_000  # turns: whoever had the last one before these counts as one who never had any
 
 _LINE = sa.text(IN_LINE)
-_MAY_RUN = ~stopped(runs.c.agent)
+# As a list: PostgreSQL would join with a sub-query, and read the whole line for it.
+_MAY_RUN = runs.c.agent.not_in(sa.select(agent_stops.c.agent))
 
 
 def _any(priority: Any) -> sa.ColumnElement[bool]:

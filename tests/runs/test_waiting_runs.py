@@ -7,12 +7,19 @@ from collections import Counter
 from itertools import islice
 
 import pytest
+import sqlalchemy as sa
 
 from service.runs.waiting_runs import BATCH, HIGH, NORMAL, orders
+from service.store import runs as rows
 from service.store import task_line
-from service.types import RunStatus
+from service.store.schema import IN_LINE, runs, task_turns
+from service.types import DEFAULT_WORKSPACE, RunStatus
 from service.wiring import Services
+from tests.llm.wire_server import WireServer
+from tests.runs import inside
 from tests.runs.queueing import ACME, add_users, queue, taken
+from tests.runs.scripted import stream_of
+from tests.runs.turns import begin, said
 
 
 @pytest.fixture
@@ -110,3 +117,82 @@ def test_workers_that_take_at_once_take_each_task_once(wired: Services) -> None:
     for thread in threads:
         thread.join(60)
     assert sorted(found) == sorted(tasks)
+
+
+def test_tasks_of_a_busy_session_wait_beside_the_line(wired: Services, upstream: WireServer) -> None:
+    session_id = begin(wired)
+    upstream.script += [stream_of("Done.")] * 4
+    asked = [inside.request(f"Turn {n}.", session_id=session_id, on_conflict="queue") for n in range(3)]
+    tasks = [wired.runs.start.queue(inside.ADA, each, None, "req").run.id for each in asked]
+    other = wired.runs.start.queue(inside.ADA, inside.request("And this."), None, "req").run.id
+    assert in_line(wired) == [tasks[0], other]
+    for run_id in (tasks[0], tasks[1], other):
+        assert run_id in in_line(wired)
+        assert wired.runs.execution.take_turn(tasks[2]), "a wake-up is for one turn, whoever's it is"
+        assert wired.runs.queries.get(run_id).status is RunStatus.SUCCEEDED
+    assert in_line(wired) == [tasks[2]]
+    assert wired.runs.execution.take_turn(other) and not wired.runs.execution.take_turn(other)
+    asked_in_turn = [content for role, content, _ in said(wired, session_id) if role == "user"]
+    assert asked_in_turn == ["Turn 0.", "Turn 1.", "Turn 2."]
+
+
+def test_a_task_whose_session_was_taken_steps_aside(wired: Services, upstream: WireServer) -> None:
+    """As where a turn that interrupts comes between the end of one and the next task."""
+    session_id = begin(wired)
+    upstream.script += [stream_of("Done.")]
+    first, second = (
+        wired.runs.start.queue(
+            inside.ADA, inside.request(text, session_id=session_id, on_conflict="queue"), None, "req"
+        ).run
+        for text in ("First.", "Second.")
+    )
+    put = sa.update(runs).where(runs.c.id == second.id).values(in_line=True)
+    take = sa.update(runs).where(runs.c.id == first.id).values(status=RunStatus.RUNNING)
+    wired.infra.db.transact(lambda tx: (tx.execute(put), tx.execute(take)))
+    assert wired.runs.execution.waiting.next_task() is None
+    assert in_line(wired) == [] and wired.runs.queries.get(second.id).attempt == 0
+    wired.infra.db.transact(lambda tx: tx.execute(take.values(status=RunStatus.QUEUED)))
+    assert wired.runs.execution.take_turn(second.id)
+    assert in_line(wired) == [second.id], "the end of the turn puts the next one in line"
+
+
+def test_a_run_that_has_begun_goes_on_before_others(wired: Services, upstream: WireServer) -> None:
+    queue(wired.infra.db, "bob", 3)
+    upstream.script += [stream_of("Done.")]
+    task = wired.runs.start.queue(inside.ADA, inside.request("Do it."), None, "req").run
+    wired.infra.db.transact(lambda tx: rows.claim(tx, task.id, "wrk_gone"))
+    run = wired.runs.queries.get(task.id)
+    assert wired.infra.db.transact(lambda tx: rows.release(tx, run, run.attempt))
+    assert wired.runs.execution.take_turn(task.id)
+    assert wired.runs.queries.get(task.id).status is RunStatus.SUCCEEDED
+    assert len(in_line(wired)) == 3
+
+
+def test_a_claim_whose_answer_was_lost_is_the_workers_own(
+    wired: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The transaction runs again after its commit, as where the database goes away before it answers."""
+    first, second = queue(wired.infra.db, "bob", 2)
+    transact = wired.infra.db.transact
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            type(wired.infra.db), "transact", lambda db, work: (transact(work), transact(work))[1]
+        )
+        run = wired.runs.execution.waiting.next_task()
+    assert run is not None and run.id == first
+    assert in_line(wired) == [second]
+
+
+def test_turns_given_long_ago_are_forgotten(wired: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_line, "FORGOTTEN_AFTER", 4)
+    queue(wired.infra.db, "bob", 1)
+    queue(wired.infra.db, "ada", 5)
+    taken(wired, 6)
+    assert wired.infra.db.transact(lambda tx: task_line.expire(tx, 10)) == 1
+    left = wired.infra.db.query(lambda tx: tx.rows(sa.select(task_turns.c.holder)))
+    assert sorted(row["holder"] for row in left) == ["usr_ada", DEFAULT_WORKSPACE]
+
+
+def in_line(wired: Services) -> list[str]:
+    query = sa.select(runs.c.id).where(sa.text(IN_LINE)).order_by(runs.c.id)
+    return [row["id"] for row in wired.infra.db.query(lambda tx: tx.rows(query))]
