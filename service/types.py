@@ -16,6 +16,7 @@ NANO = 1_000_000_000  # nano-dollars in a dollar
 Effort = Literal["low", "medium", "high", "xhigh", "max"]
 Tier = Literal["simple", "medium", "complex"]
 Priority = Literal["high", "normal", "batch"]  # of tasks
+PRIORITIES: tuple[Priority, ...] = ("high", "normal", "batch")  # the database has their numbers
 OnConflict = Literal["reject", "queue", "interrupt"]  # behaviour of a second turn in a busy session
 Mode = Literal["wait", "stream", "queue"]  # how a run's caller gets its answer
 _MODES: Mapping[str, Mode] = {"invoke": "wait", "stream": "stream", "task": "queue"}  # see `mode_of`

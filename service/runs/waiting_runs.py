@@ -15,9 +15,9 @@ from service.sessions import Sessions
 from service.store import ownership, task_line
 from service.store import runs as rows
 from service.store.database import Database, Row, Transaction
-from service.types import Run
+from service.types import PRIORITIES, Run
 
-HIGH, NORMAL, BATCH = range(len(task_line.PRIORITIES))
+HIGH, NORMAL, BATCH = range(len(PRIORITIES))
 # Of four turns that a worker gives, three are for `high` first; of five, one for `batch` before `normal`. So none waits
 # for ever, whatever is queued before it.
 HIGH_LAST_EVERY, BATCH_FIRST_EVERY = 4, 5

@@ -16,9 +16,8 @@ from sqlalchemy.ext.compiler import compiles
 from service.store.database import Row, Transaction
 from service.store.schema import IN_LINE, agent_stops, runs, task_turns
 from service.store.statement import Statement
-from service.types import Priority, Run, RunStatus, now_ms
+from service.types import PRIORITIES, Priority, Run, RunStatus, now_ms
 
-PRIORITIES: Sequence[Priority] = ("high", "normal", "batch")  # by the number in the database
 BATCH = PRIORITIES.index("batch")
 ASIDE_MS = 15_000  # until a task that waits for its session is tried again, where nothing wakes it before
 FORGOTTEN_AFTER = 10_000  # turns: whoever had the last one before these counts as one who never had any
