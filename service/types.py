@@ -207,11 +207,12 @@ def message_text(message: Message) -> str:
 
 @dataclass(slots=True)
 class ToolUse:
-    """Entry of a run result's `tools`."""
+    """Entry of a run result's `tools`. `unknown`: the call may have had its effect."""
 
     name: str
     ok: bool
     ms: int
+    unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)

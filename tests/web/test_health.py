@@ -289,7 +289,9 @@ def test_admin_sees_what_runs_and_what_a_degraded_part_means(
     assert [(each["kind"], each["alive"]) for each in state["replicas"]] == [("web", True)]
     assert [(each["status"], each["count"]) for each in state["runs"]] == [("queued", 1)]
     [line] = state["tasks"]
-    assert (line["priority"], line["count"]) == ("high", 1) and line["oldest_at"] == state["runs"][0]["oldest_at"]
+    assert (line["priority"], line["count"]) == ("high", 1) and line["oldest_at"] == state["runs"][0][
+        "oldest_at"
+    ]
     told = client.get("/metrics").get_data(as_text=True).splitlines()
     assert 'slipway_tasks_waiting{priority="high"} 1.0' in told
     assert 'slipway_tasks_waiting{priority="batch"} 0.0' in told
