@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from service import approvals
-from service.errors import SlipwayError
+from service.errors import AlreadyDecided
 from service.runs import tool_execution
 from service.store import tool_calls
 from service.store.approvals import Decision
@@ -33,21 +34,18 @@ def make(
     tmp_path: Path, redis_server: RedisServer, upstream: WireServer, url: str
 ) -> Iterator[Callable[..., Services]]:
     """Services with tools that a test holds, over either database."""
-    opened: list[object] = []
     interrupts.reset()
     (tmp_path / "agents" / "probe").mkdir(parents=True)
     (tmp_path / "agents" / "probe" / "tools.py").write_text(interrupts.TOOLS)
+    with ExitStack() as opened:
 
-    def one(spec: str = SPEC) -> Services:
-        opened.append(
-            inside.services(tmp_path, redis_server.url, upstream.url, {"probe": spec}, database_url=url)
-        )
-        return opened[-1].__enter__()  # type: ignore[attr-defined,no-any-return]
+        def one(spec: str = SPEC) -> Services:
+            agents, model = {"probe": spec}, upstream.url
+            wired = inside.services(tmp_path, redis_server.url, model, agents, database_url=url)
+            return opened.enter_context(wired)
 
-    yield one
-    interrupts.may_end.set()
-    for each in opened:
-        each.__exit__(None, None, None)  # type: ignore[attr-defined]
+        yield one
+        interrupts.may_end.set()
 
 
 class Interruption(threading.Thread):
@@ -155,10 +153,9 @@ def test_a_turn_that_waits_for_an_approval(make: Callable[..., Services], upstre
     [approval] = waits.result["approvals"]
     assert turn(wired, session_id, "Do not.", on_conflict="interrupt").status is RunStatus.SUCCEEDED
     assert wired.runs.queries.get(waits.id).status is RunStatus.CANCELLED
-    with pytest.raises(SlipwayError):
-        wired.infra.db.transact(
-            lambda tx: approvals.decide(tx, OPERATOR, approval, Decision("approve", "", None))
-        )
+    yes = Decision("approve", None, None, "dec_1")
+    with pytest.raises(AlreadyDecided):
+        wired.infra.db.transact(lambda tx: approvals.decide(tx, OPERATOR, approval, yes))
     assert interrupts.made == []
     assert [status for _, _, status in said(wired, session_id)][:2] == ["cancelled", "cancelled"]
     assert "<turn" in history_of(upstream.requests[-1])[0][1]
