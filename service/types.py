@@ -15,6 +15,8 @@ NANO = 1_000_000_000  # nano-dollars in a dollar
 
 Effort = Literal["low", "medium", "high", "xhigh", "max"]
 Tier = Literal["simple", "medium", "complex"]
+Priority = Literal["high", "normal", "batch"]  # of tasks
+PRIORITIES: tuple[Priority, ...] = ("high", "normal", "batch")  # the database has their numbers
 OnConflict = Literal["reject", "queue", "interrupt"]  # behaviour of a second turn in a busy session
 OnCap = Literal["fail", "pause"]  # behaviour of a run that meets a spending cap
 Mode = Literal["wait", "stream", "queue"]  # how a run's caller gets its answer
@@ -185,7 +187,7 @@ class RunRequest:
     on_disconnect: Literal["continue", "cancel"] = "continue"
     metadata: str | None = None  # JSON text of an object, as it was sent
     callback_url: str | None = None
-    priority: Literal["normal", "batch"] = "normal"
+    priority: Priority = "normal"
     on_conflict: OnConflict | None = None  # when its session is busy; None: the setting; not stored
     on_cap: OnCap | None = None  # None: the agent's, which a run's own request has
     parent_message_id: str | None = None  # message this turn continues; "": none; None: the newest
@@ -211,11 +213,12 @@ def message_text(message: Message) -> str:
 
 @dataclass(slots=True)
 class ToolUse:
-    """Entry of a run result's `tools`."""
+    """Entry of a run result's `tools`. `unknown`: the call may have had its effect."""
 
     name: str
     ok: bool
     ms: int
+    unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)

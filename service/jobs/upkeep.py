@@ -15,6 +15,7 @@ from service.store import (
     session_expiry,
     sign_in_addresses,
     signing_keys,
+    task_line,
     token_families,
     webhooks,
 )
@@ -64,5 +65,6 @@ def _deletions(retention_days: int) -> dict[str, Callable[[Transaction], int]]:
         "logins": partial(token_families.expire, before=now, limit=BATCH),
         "signing_keys": partial(signing_keys.expire, before=now, limit=BATCH),
         "addresses": partial(sign_in_addresses.expire, before=now - sign_in_addresses.LIFE_MS, limit=BATCH),
+        "task_turns": partial(task_line.expire, limit=BATCH),
         "counters": partial(closed_windows.roll_up, before=closed_before(now), limit=BATCH),
     }

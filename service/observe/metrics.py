@@ -148,6 +148,12 @@ class Metrics(Observer):
         self._redis = gauge("redis_up", "0 while a process skips Redis", "livemin")
         self._mcp = gauge("mcp_up", "0 while a process does not reach an MCP server", "livemin", "server")
         self._runs_active = gauge("runs_active", "Runs under way", "livesum")
+        self._tasks_waiting = gauge(
+            "tasks_waiting", "Tasks in line for a worker", "livemostrecent", "priority"
+        )
+        self._oldest_task = gauge(
+            "oldest_task_seconds", "Age of the oldest task in line", "livemostrecent", "priority"
+        )
         self._redis.set(1)
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
@@ -227,6 +233,10 @@ class Metrics(Observer):
 
     def redis_up(self, up: bool) -> None:
         self._redis.set(int(up))
+
+    def tasks_waiting(self, priority: str, count: int, oldest_seconds: float) -> None:
+        self._tasks_waiting(priority).set(count)
+        self._oldest_task(priority).set(oldest_seconds)
 
     def render(self) -> tuple[bytes, str]:
         """Render the exposition text of all workers; return it with its content type."""

@@ -42,6 +42,7 @@ from service.runs.start import RunStarter
 from service.runs.steps import StepDependencies
 from service.runs.stops import AgentStops
 from service.runs.tool_execution import ToolExecution
+from service.runs.waiting_runs import WaitingRuns
 from service.sessions import Sessions
 from service.store import ownership
 from service.store.database import Database
@@ -199,6 +200,8 @@ def _execution(
     concurrent: ConcurrentRuns,
 ) -> Execution:
     note_gaps = partial(_note_live_gaps, infra.db)
+    worker_id = new_id("wrk")
+    waiting = WaitingRuns(infra.db, runner.catalog, runner.sessions, worker_id, settings.lease_seconds)
     return Execution(
         db=infra.db,
         catalog=runner.catalog,
@@ -206,11 +209,10 @@ def _execution(
         slots=Slots(settings.request_places),
         publisher=Publisher(infra.redis_store, settings.heartbeat_seconds, note_gaps),
         event_streams=event_streams,
-        sessions=runner.sessions,
         concurrent=concurrent,
-        worker_id=new_id("wrk"),
+        waiting=waiting,
+        worker_id=worker_id,
         seconds=settings.run_timeout,
-        lease_seconds=settings.lease_seconds,
     )
 
 

@@ -14,6 +14,7 @@ from service.runs.idempotency import Key
 from service.runs.journal import Opening
 from service.sessions import Sessions
 from service.store import runs as rows
+from service.store import task_line
 from service.store.database import Database, Transaction
 from service.store.transaction import WriteInTransaction
 from service.store.visibility import TOOLS, of_kind
@@ -84,8 +85,10 @@ class NewRuns:
             waits = (
                 queued and self.conflicts.policy_of(run.request) != "reject"
             )  # the task queue is its queue
-            if not self.sessions.begin(tx, run) and not waits:
-                raise SessionBusy(retry_after=1)
+            if not self.sessions.begin(tx, run):
+                if not waits:
+                    raise SessionBusy(retry_after=1)
+                task_line.step_aside(tx, run.id)
             return new
 
         return write

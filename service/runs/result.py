@@ -53,7 +53,7 @@ def result_of(
         "model": answer.model if answer else None,
         "tier": run.tier,
         "steps": progress.steps,
-        "tools": [{"name": use.name, "ok": use.ok, "ms": use.ms} for use in progress.tools],
+        "tools": list(map(_shown_use, progress.tools)),
         "sources": list(answer.sources) if answer else [],
         "usage": run.usage.public(run.cost_nano, run.usage_source),
         "cache": run.cache,
@@ -107,8 +107,19 @@ def tools_used(events: Sequence[RunEvent]) -> list[ToolUse]:
     ended = [event.data for event in events if event.name is Event.TOOL_FINISHED]
     # Lenient: the last event must be buildable whatever events a run has published.
     return [
-        ToolUse(names.get(call["call_id"], ""), bool(call.get("ok")), call.get("ms", 0)) for call in ended
+        ToolUse(
+            names.get(call["call_id"], ""),
+            bool(call.get("ok")),
+            call.get("ms", 0),
+            bool(call.get("unknown")),
+        )
+        for call in ended
     ]
+
+
+def _shown_use(use: ToolUse) -> dict[str, Any]:
+    shown = {"name": use.name, "ok": use.ok, "ms": use.ms}
+    return shown | {"unknown": True} if use.unknown else shown
 
 
 def shown(data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -198,6 +198,7 @@ NOBODYS = {
     "workspaces": "names of tenants",
     "workers": "processes",
     "signing_keys": "keys of the service",
+    "task_turns": "ids and numbers: the order in which tasks are taken",
     "agent_stops": "a reason that is about an agent, and the id of the admin who gave it",
     "mcp_tools": "definitions of tools, by operators of servers",
     "batches": "ids of the provider",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.store import run_lists
+from service.store import run_lists, task_line
 from service.store.database import Row
 from service.text import exact_json
 from service.types import Run, RunRequest, RunStatus, Usage
@@ -42,7 +42,7 @@ def inserted_values(run: Run) -> dict[str, Any]:
         "schedule_id": asked.schedule_id,
         "request": request_json(asked),
     }
-    return {**plain, **request, **run_lists.begun(run)}
+    return {**plain, **request, **run_lists.begun(run), **task_line.place_of(run)}
 
 
 def result_values(run: Run) -> dict[str, Any]:

@@ -114,8 +114,8 @@ def suspend(tx: Transaction, run: Run, attempt: int) -> bool:
 
 
 def park(tx: Transaction, run: Run, attempt: int) -> bool:
-    """Queue the run without a wake-up time: a batch's answer wakes it."""
-    return _leave(tx, run, attempt, _queued_values(run), wake_at=None)
+    """Queue the run beside the line, without a wake-up time: a batch's answer wakes it."""
+    return _leave(tx, run, attempt, _queued_values(run), wake_at=None, in_line=False)
 
 
 def pause(tx: Transaction, run: Run, attempt: int) -> bool:

@@ -165,9 +165,12 @@ class UsageShape(Shape):
 
 
 class ToolShape(Shape):
+    """Tool call of a run; `unknown`: the run ended before its outcome was known, and it may have had its effect."""
+
     name: str
     ok: bool
     ms: int
+    unknown: bool | None = None
 
 
 class SourceShape(Shape):

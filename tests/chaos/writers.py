@@ -74,7 +74,7 @@ def converse(town: Town, turn: int) -> None:
 
 def tasks(town: Town, turn: int) -> None:
     client = town.anyone()
-    priority = ("batch", "normal", "batch")[turn % 3]
+    priority = ("batch", "normal", "high")[turn % 3]
     run = town.ask(client, "assistant", f"Later {turn}", "tasks", priority=priority)
     if turn % 4 == 0:
         town.send(client, "POST", f"/v1/runs/{run['run_id']}/cancel")

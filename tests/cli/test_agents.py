@@ -140,8 +140,11 @@ def test_reason_that_cannot_be_kept_is_refused(flask: Flask_, reason: str) -> No
 
 def test_agent_is_stopped_and_released(flask: Flask_) -> None:
     assert flask("agents", "stop", "support", "--reason", "Refunds").exit_code == 0
+    again = flask("agents", "stop", "support", "--reason", "Another reason.")
+    assert again.stdout.startswith("support is stopped already: Refunds. `flask agents release support`")
     assert table(flask("agents", "list"))[0][-1] == "STOPPED"
     listed = json.loads(flask("agents", "list", "--json").stdout)
     assert {agent["id"]: agent["stopped"] for agent in listed}["support"] == "Refunds"
-    assert flask("agents", "release", "support").exit_code == 0
+    assert flask("agents", "release", "support").stdout == "Released support.\n"
+    assert flask("agents", "release", "support").stdout == "support is not stopped.\n"
     assert table(flask("agents", "list"))[0][-1] == "DESCRIPTION"

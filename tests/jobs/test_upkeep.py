@@ -18,12 +18,13 @@ from service.jobs.upkeep import BATCH, DAY_MS, delete_expired
 from service.store import session_expiry
 from service.store.database import Database, Transaction
 from service.store.schema import metadata
+from service.store.task_line import FORGOTTEN_AFTER
 from service.types import now_ms
 from tests.jobs.house import House, TaskWorker, until
 
 TABLES = (
     *("runs", "notices", "idempotency", "sessions", "schedule_slots"),
-    *("token_families", "sign_in_addresses", "signing_keys", "counters"),
+    *("token_families", "sign_in_addresses", "signing_keys", "task_turns", "counters"),
 )
 
 
@@ -76,6 +77,7 @@ def fill(db: Database, many: int) -> None:
         "schedule_slots": [{**slot, "slot": n, "until": n, "at": old} for n in range(many)],
         "token_families": [{**family, "id": f"f{n}", "expires_at": now - 1} for n in range(many)],
         "sign_in_addresses": [{"user_id": "u", "digest": f"d{n}", "seen_at": old} for n in range(many)],
+        "task_turns": [{"priority": 1, "holder": f"usr_{n}", "turn": n} for n in range(many)],
         "counters": [{**counter, "id": f"w/{n}"} for n in range(many)],
         "signing_keys": [
             {**signing, "number": n, "kid": f"k{n}", "verifies_until": now - 1} for n in range(many)
@@ -92,6 +94,7 @@ def fill(db: Database, many: int) -> None:
     rows["schedule_slots"].append({**slot, "slot": many, "until": many, "at": now})
     rows["token_families"].append({**family, "id": "f_new", "expires_at": now + DAY_MS})
     rows["sign_in_addresses"].append({"user_id": "u", "digest": "new", "seen_at": now})
+    rows["task_turns"].append({"priority": 1, "holder": "usr_new", "turn": many + FORGOTTEN_AFTER})
     rows["signing_keys"].append({**signing, "number": many, "kid": "new", "verifies_until": None})
     rows["counters"].append({**counter, "id": "w/new", "starts_at": now})
     with db.begin() as tx:

@@ -18,6 +18,7 @@ from service.store.schema.accounts import (
 from service.store.schema.activity import (
     DIED,
     ENDED_BADLY,
+    IN_LINE,
     OF_ALL,
     UNFINISHED,
     agent_stops,
@@ -30,6 +31,7 @@ from service.store.schema.activity import (
     runs,
     sessions,
     steps,
+    task_turns,
     webhooks,
     workers,
 )

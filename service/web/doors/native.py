@@ -12,7 +12,7 @@ from service import errors
 from service.errors import fault
 from service.runs.result import shown
 from service.text.json_schema import JsonSchema, SchemaFault
-from service.types import Effort, OnCap, OnConflict, RunRequest
+from service.types import Effort, OnCap, OnConflict, Priority, RunRequest
 from service.web.admission import admit, allowed_agent, guard
 from service.web.body import pointer
 from service.web.current import current, services
@@ -118,10 +118,10 @@ def _of_the_user(messages: list[Turn], number: int) -> None:
 
 
 class TaskBody(RunBody):
-    """Question for a queued run; `callback_url` gets a webhook at its end, priority `batch` is cheaper and slower."""
+    """Question for a queued run; `callback_url` gets a webhook at its end, `priority` orders the tasks that wait."""
 
     callback_url: Annotated[str, Field(max_length=2_000, pattern=r"^https?://")] | None = None
-    priority: Literal["normal", "batch"] = "normal"
+    priority: Priority = "normal"
 
 
 class StepEstimate(Shape):
