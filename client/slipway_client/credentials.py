@@ -97,6 +97,10 @@ class Login:
         login._login, login._store = None, store
         return login
 
+    @property
+    def tokens(self) -> TokenPair | None:
+        return self._store.load()
+
     def current(self) -> Flow[str]:
         pair = self._store.load()
         if pair is not None and time.time() < pair.ends - MARGIN:
