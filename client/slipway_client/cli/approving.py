@@ -63,12 +63,12 @@ def told(decided: Approval, as_raw: bool) -> int:
 
 def decide_here(client: Slipway, approval_id: str) -> bool:
     """Let the person at the terminal decide about a call. False: nobody is there, or they may not, or not now."""
-    if not (sys.stdin.isatty() and err.is_terminal):
-        note(f"  needs an approval: `slipway approvals approve {approval_id}`")
-        return False
     approval = find(client, approval_id)
     if approval.status != "pending":
-        return True
+        return True  # the events before a decision are told again to whoever follows from the start
+    if not (sys.stdin.isatty() and err.is_terminal):
+        note(f"  {approval.name} needs an approval: `slipway approvals approve {approval_id}`")
+        return False
     show(approval)
     answer = answered("Approve? [y/n, anything else: later] ")
     try:

@@ -83,7 +83,10 @@ def table(rows: Iterable[Sequence[Any]], *columns: str, empty: str) -> None:
     elif not cells:
         note(empty)
     else:
-        built = Table(*columns, box=None, header_style="bold", pad_edge=False)
+        built = Table(box=None, header_style="bold", pad_edge=False)
+        for at, name in enumerate(columns):  # an id is never cut, the last column first
+            widest = max(len(row[at]) for row in cells)
+            built.add_column(name, no_wrap=True, min_width=None if at else widest)
         for row in cells:
             built.add_row(*map(Text, row))
         out.print(built)

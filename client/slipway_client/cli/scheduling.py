@@ -8,10 +8,16 @@ from slipway_client.account_models import Schedule
 from slipway_client.calls import present
 from slipway_client.cli.console import as_json, line, shown, table
 from slipway_client.client import Slipway
+from slipway_client.errors import NotFoundError, SlipwayError
+
+ABSENT = "This server has no schedules: it is of an older version."
 
 
 def list_schedules(client: Slipway, options: argparse.Namespace) -> int:
-    found = list(client.schedules.list())
+    try:
+        found = list(client.schedules.list())
+    except NotFoundError:
+        raise SlipwayError(ABSENT) from None
     if options.json:
         as_json(found)
         return 0
@@ -22,7 +28,10 @@ def list_schedules(client: Slipway, options: argparse.Namespace) -> int:
 
 def add_schedule(client: Slipway, options: argparse.Namespace) -> int:
     given = present(timezone=options.timezone, missed=options.missed, cap_usd=options.cap_usd)
-    added = client.schedules.create(options.agent, " ".join(options.question), options.cron, **given)
+    try:
+        added = client.schedules.create(options.agent, " ".join(options.question), options.cron, **given)
+    except NotFoundError:
+        raise SlipwayError(ABSENT) from None
     return told(added, options.json)
 
 
