@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from slipway_client.cli.console import err, fail, note, piece, shortened
+from rich.text import Text
+
+from slipway_client.cli.console import clean, err, fail, note, piece, shortened
 from slipway_client.events import Event
 from slipway_client.models import RunResult
 from slipway_client.streams import EventStream
@@ -68,7 +70,7 @@ class Show:
 
     def _progress(self, text: str) -> None:
         if self._status is not None and not self._midline:
-            self._status.update(shortened(text)[1:-1])
+            self._status.update(Text(clean(text)))  # of a str it would read the markup
             self._status.start()
 
     def _note(self, text: str) -> None:
