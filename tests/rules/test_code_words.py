@@ -18,6 +18,7 @@ CODE = (
     "launcher",
     "offline_model",
     "agent_server",
+    "client",
     "migrations",
     "scripts",
     "tests",
@@ -35,6 +36,7 @@ FROM = (
     "service/observe",
     "config",
     "nginx/slipway",
+    "client/slipway_client",
 )
 WORD = re.compile(r"[A-Za-z_]\w{2,}")
 # Of PostgreSQL, SQL, Redis, nginx, Python, Celery and the shell; and what stands for any name.
