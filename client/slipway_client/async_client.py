@@ -28,7 +28,7 @@ from slipway_client.effects import (
 )
 from slipway_client.errors import SlipwayError
 from slipway_client.following import Place, follow
-from slipway_client.settings import LIMITS, Given, Settings, answer_of, failure_of, is_stream
+from slipway_client.settings import LIMITS, Given, Settings, answer_of, expect_silence, failure_of, is_stream
 from slipway_client.streams import AsyncEventStream
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ CLOSE_TIMEOUT = 2.0  # seconds
 
 
 class AsyncSlipway(Settings):
-    """Asynchronous client, for asyncio and trio. Close it, or use `async with`."""
+    """Asynchronous client, for asyncio. Close it, or use `async with`."""
 
     def _begin(self) -> None:
         self._http = httpx2.AsyncClient(limits=LIMITS)
@@ -115,8 +115,8 @@ class _AsyncHands:
             case Send(request):
                 http = self._client._http
                 return answer_of(await http.send(self._client.built(http, request)))
-            case Open(request):
-                return await self._open(request)
+            case Open(request, silence):
+                return await self._open(request, silence)
             case Read():
                 return None if self._chunks is None else await anext(self._chunks, None)
             case Close():
@@ -127,11 +127,12 @@ class _AsyncHands:
                 async with self._client._alone:
                     return await self._client.perform(flow)
 
-    async def _open(self, request: Request) -> Answer:
+    async def _open(self, request: Request, silence: float) -> Answer:
         await self.aclose()
         http = self._client._http
         self._stream = await http.send(self._client.built(http, request), stream=True)
         if is_stream(self._stream):
+            expect_silence(self._stream, silence)
             self._chunks = self._stream.aiter_bytes()
             return Answer(self._stream.status_code, dict(self._stream.headers), streaming=True)
         await self._stream.aread()

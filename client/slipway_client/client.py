@@ -29,7 +29,7 @@ from slipway_client.effects import (
 )
 from slipway_client.errors import SlipwayError
 from slipway_client.following import Place, follow
-from slipway_client.settings import LIMITS, Given, Settings, answer_of, failure_of, is_stream
+from slipway_client.settings import LIMITS, Given, Settings, answer_of, expect_silence, failure_of, is_stream
 from slipway_client.streams import EventStream
 
 T = TypeVar("T")
@@ -113,8 +113,8 @@ class _Hands:
             case Send(request):
                 response = self._client._http.send(self._client.built(self._client._http, request))
                 return answer_of(response)
-            case Open(request):
-                return self._open(request)
+            case Open(request, silence):
+                return self._open(request, silence)
             case Read():
                 return next(self._chunks, None)
             case Close():
@@ -125,11 +125,12 @@ class _Hands:
                 with self._client._alone:
                     return self._client.perform(flow)
 
-    def _open(self, request: Request) -> Answer:
+    def _open(self, request: Request, silence: float) -> Answer:
         self.close()
         http = self._client._http
         self._stream = http.send(self._client.built(http, request), stream=True)
         if is_stream(self._stream):
+            expect_silence(self._stream, silence)
             self._chunks = self._stream.iter_bytes()
             return Answer(self._stream.status_code, dict(self._stream.headers), streaming=True)
         self._stream.read()

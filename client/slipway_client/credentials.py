@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,10 +39,11 @@ class TokenStore(Protocol):
 
 
 class Memory:
-    """Tokens of this process alone."""
+    """Tokens of this process alone; several clients may share them."""
 
     def __init__(self) -> None:
         self._pair: TokenPair | None = None
+        self._lock = threading.Lock()
 
     def load(self) -> TokenPair | None:
         return self._pair
@@ -50,10 +52,10 @@ class Memory:
         self._pair = pair
 
     def acquire(self) -> bool:
-        return True
+        return self._lock.acquire(blocking=False)
 
     def release(self) -> None:
-        pass
+        self._lock.release()
 
 
 class Credentials(Protocol):

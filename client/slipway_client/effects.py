@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Request to send. `timeout`: seconds without any byte of the answer."""
+    """Request to send. `timeout`: seconds until the answer begins."""
 
     method: str
     path: str
@@ -70,9 +70,13 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Send a request and leave the answer's body unread if it is an event stream; gives an `Answer`."""
+    """Send a request and leave the answer's body unread if it is an event stream; gives an `Answer`.
+
+    `silence`: seconds without any byte of the body, which begins at once, unlike the answer.
+    """
 
     request: Request
+    silence: float
 
 
 @dataclass(frozen=True, slots=True)

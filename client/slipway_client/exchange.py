@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from slipway_client.calls import Call, Page
@@ -25,7 +26,7 @@ from slipway_client.retry import Retry, persist
 T = TypeVar("T")
 R = TypeVar("R", bound=RunItem)
 QUICK = 60.0  # seconds for the answer of a call that starts no run
-STREAM_SILENCE = 45.0  # seconds without a byte; the server sends a comment every 15
+STREAM_SILENCE = 45.0  # seconds; the server sends a comment every 15
 FIRST_POLL, LONGEST_POLL = 0.1, 2.0  # seconds between looks at a run that is awaited
 
 
@@ -59,7 +60,7 @@ class Exchange:
     def opened(self, call: Call[object]) -> Flow[Answer]:
         """Open the event stream of a call, in one try. Raises `APIError`, `ConnectionFailed` and `UnexpectedAnswer`."""
         call = call.with_headers(Accept="text/event-stream", Cache_Control="no-store")
-        answer = yield from self._authorised(Open, call)
+        answer = yield from self._authorised(partial(Open, silence=STREAM_SILENCE), call)
         if not answer.streaming:
             raise UnexpectedAnswer("The answer is no event stream.")
         return answer
@@ -88,22 +89,21 @@ class Exchange:
     def _authorised(self, effect: Callable[[Request], Effect], call: Call[object]) -> Flow[Answer]:
         """Send a call; where the token is refused, once more with another one. Raises the error of a refusal."""
         token = yield from self._credentials.current()
-        answer: Answer = yield effect(self._request(call, token, effect))
+        answer: Answer = yield effect(self._request(call, token))
         if answer.status == 401 and (other := (yield from self._credentials.renewed(token))):
-            answer = yield effect(self._request(call, other, effect))
+            answer = yield effect(self._request(call, other))
         if not answer.ok:
             raise answer.error()
         return answer
 
-    def _request(self, call: Call[object], token: str, effect: Callable[[Request], Effect]) -> Request:
+    def _request(self, call: Call[object], token: str) -> Request:
         headers = {"Accept": "application/json", "User-Agent": self._user_agent}
         headers |= {"Authorization": f"Bearer {token}", **call.headers}
         content = None
         if call.body is not None:
             headers["Content-Type"] = "application/json"
             content = json.dumps(call.body, ensure_ascii=False, allow_nan=False).encode()
-        patience = self._timeout if call.slow else min(QUICK, self._timeout)
-        timeout = STREAM_SILENCE if effect is Open else patience
+        timeout = self._timeout if call.slow else min(QUICK, self._timeout)
         return Request(call.method, call.path, headers, call.query, content, timeout)
 
 

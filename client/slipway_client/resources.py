@@ -78,7 +78,8 @@ class _Agents(Resource):
     def stream(self, agent: str, input: Question, **options: Unpack[RunOptions]) -> Place:
         """Ask and iterate over the run's events as they happen, to the last one, across broken connections."""
         body = _body_of(input, options)
-        return Place(post(path_of("agents", agent, "stream"), nothing, body, options.get("idempotency_key")))
+        path = path_of("agents", agent, "stream")  # slow: a turn of a busy session may wait before it begins
+        return Place(post(path, nothing, body, options.get("idempotency_key"), slow=True))
 
 
 class Agents(_Agents, SyncResource): ...

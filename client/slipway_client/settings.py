@@ -83,6 +83,11 @@ def is_stream(response: httpx2.Response) -> bool:
     return response.is_success and kind.startswith("text/event-stream")
 
 
+def expect_silence(response: httpx2.Response, seconds: float) -> None:
+    """Change the longest time between two reads, for the body that follows: the transport looks it up for each part."""
+    response.request.extensions["timeout"]["read"] = seconds
+
+
 def answer_of(response: httpx2.Response) -> Answer:
     return Answer(response.status_code, dict(response.headers), response.content)
 

@@ -69,6 +69,31 @@ def test_threads_renew_a_log_in_once(server: parts.Slipway, ends: float | None) 
     assert asked.count("/v1/auth/refresh") == 1 and "/v1/auth/login" not in asked
 
 
+def test_clients_that_share_a_log_in_renew_it_once(server: parts.Slipway) -> None:
+    login = Login(*LOGIN)
+    first = Slipway(login=login, base_url=server.url)
+    second = Slipway(login=login, base_url=server.url)
+    with first, second:
+        first.account.me()
+        spoil(login)
+        gate = threading.Barrier(2)
+        names: list[str] = []
+
+        def ask(client: Slipway) -> None:
+            gate.wait(10)
+            names.append(client.account.me().username)
+
+        threads = [threading.Thread(target=ask, args=(client,)) for client in (first, second)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert names == ["demo"] * 2
+        spoil(login)
+        login._login = None  # a second refresh would have revoked the log-in
+        assert first.account.me().username == "demo"
+
+
 def test_tasks_renew_a_log_in_once(server: parts.Slipway) -> None:
     asked: list[str] = []
 

@@ -35,7 +35,15 @@ def done(command: list[str], server: parts.Slipway, home: Path, stdin: str = "")
 def test_the_examples_run(server: parts.Slipway, tmp_path: Path) -> None:
     program = "\n".join(blocks("python")).replace("http://localhost:8000", server.url)
     said = done([sys.executable, "-c", program], server, tmp_path)
-    wanted = ("30 days", "397.8", "succeeded", "run.completed", "['user', 'assistant']", "Hello", "not_found")
+    wanted = (
+        "30 days",
+        "397.8",
+        "succeeded",
+        "run.completed",
+        "['user', 'assistant']",
+        "Say hello",
+        "not_found",
+    )
     for words in wanted:
         assert words in said, said
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import anyio
 import pytest
 from slipway_client import (
@@ -19,11 +21,12 @@ from slipway_client import (
     TimedOut,
     UnavailableError,
     UnexpectedAnswer,
+    exchange,
     following,
 )
 
 from tests.client.wire import RECONNECT, RUN, event, events, last, paths, problem, scripted, sent, text
-from tests.llm.wire_server import Exchange, WireServer, close, silent, whole
+from tests.llm.wire_server import Exchange, WireServer, chunk, close, head, silent, whole
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -126,6 +129,23 @@ def test_silence_ends_in_a_time_out() -> None:
         with client_of(server, timeout=0.1, max_retries=1) as client, pytest.raises(TimedOut):
             client.agents.invoke("assistant", "?")
         assert len(server.requests) == 2
+
+
+def test_a_stream_that_falls_silent_is_taken_up_and_one_that_begins_late_is_awaited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(exchange, "STREAM_SILENCE", 0.3)
+    late = threading.Event()
+
+    def begins_late(asked: Exchange) -> None:
+        late.wait(1.0)
+        asked.send(head(200, None, "content-type: text/event-stream\r\n") + chunk(text(1, "Good ")))
+        silent(asked)
+
+    with scripted(begins_late, events(text(2, "day."), last(3))) as server:
+        found, _, _ = stream_of(server)
+        assert paths(server) == ["/v1/agents/assistant/stream", "/v1/runs/run_1/events"]
+    assert [each.seq for each in found] == [1, 2, 3]
 
 
 def test_nobody_there_is_told_as_such() -> None:

@@ -61,7 +61,10 @@ class LoginFile:
 
     def load(self) -> TokenPair | None:
         tokens = self.read().get("tokens")
-        return None if tokens is None else TokenPair(**tokens)
+        try:
+            return None if tokens is None else TokenPair(**tokens)
+        except TypeError:
+            raise SlipwayError(f"{self.path} has no tokens: sign in again.") from None
 
     def save(self, pair: TokenPair | None) -> None:
         if pair is None:
