@@ -47,7 +47,7 @@ def slipway(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def signed_in(slipway: Type, server: parts.Slipway) -> Type:
-    code, said, _ = slipway("--url", server.url, "login", "--username", "demo", stdin="demo-password\n")
+    code, said, _ = slipway("login", "--url", server.url, "--username", "demo", stdin="demo-password\n")
     assert code == 0 and "as demo (admin)" in said
     return slipway
 

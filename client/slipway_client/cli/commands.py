@@ -71,6 +71,7 @@ def _command(commands: Any, name: str, command: Command, about: str) -> argparse
 def _login(commands: Any) -> None:
     about = "sign in and keep the log-in; the password or key is asked for, or read from stdin"
     login = commands.add_parser("login", help=about, description=about)
+    login.add_argument("--url", default=argparse.SUPPRESS, help="base URL of the server")
     login.add_argument("--username")
     login.add_argument("--workspace", help="the user's workspace, if not `default`")
     login.add_argument("--api-key", action="store_true", help="keep an API key in place of a log-in")
