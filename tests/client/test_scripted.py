@@ -234,7 +234,7 @@ def test_a_stream_gives_up_where_nothing_comes_and_says_where_it_was(monkeypatch
 
 def test_a_run_that_waits_is_awaited_however_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following, "RECONNECTS", 3)
-    with scripted(*[events(RECONNECT)] * 9, events(last(1))) as server:
+    with scripted(*[events(RECONNECT), events(), close] * 3, events(last(1))) as server:
         with client_of(server) as client, client.runs.events("run_1") as told:
             assert told.result().status == "succeeded"
         assert len(server.requests) == 10
