@@ -145,6 +145,9 @@ def test_a_stream_that_falls_silent_is_taken_up_and_one_that_begins_late_is_awai
     with scripted(begins_late, events(text(2, "day."), last(3))) as server:
         found, _, _ = stream_of(server)
         assert paths(server) == ["/v1/agents/assistant/stream", "/v1/runs/run_1/events"]
+        assert server.hung_up.is_set()  # it was the client that had enough
+        with client_of(server) as client:
+            assert client.agents.stream("assistant", "?")._place.start.slow
     assert [each.seq for each in found] == [1, 2, 3]
 
 
