@@ -25,7 +25,7 @@ def server(scratch: Path, model: Model) -> Iterator[parts.Slipway]:
         shutil.copytree(ROOT / "agents" / name, home / "agents" / name)
     with (
         redis_in(scratch / "client-redis") as redis,
-        office_server(home, redis.url, model.url, TASK_CONCURRENCY="2") as running,
+        office_server(home, redis.url, model.url, TASK_CONCURRENCY="1") as running,
         TaskWorker(running.env, running.log.with_name("worker.log")).running(),
     ):
         yield running

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from slipway_client import Login, Slipway
 from tests import conftest as parts
 from tests.conftest import slipway_server
 from tests.cutter import Cutter
+from tests.loopback_proxy import Way
 
 LOGIN = ("demo", "demo-password")
 pytestmark = pytest.mark.usefixtures("quick")
@@ -24,29 +26,40 @@ def kept(client: Slipway, run_id: str) -> list[tuple[int, str]]:
         return [(event.seq, event.type) for event in events]
 
 
+class Unkind(Cutter):
+    """Network that cuts one connection after the other, each after so many bytes of answers."""
+
+    def __init__(self, target: int, counts: Sequence[int]) -> None:
+        super().__init__(target)
+        self._counts = iter(counts)
+
+    def cut_next(self) -> None:
+        if count := next(self._counts, None):
+            self.cut_after("answered", count)
+
+    def _allowed(self, way: Way, size: int) -> int | None:
+        allowed = super()._allowed(way, size)
+        if allowed is not None:
+            self.cut_next()
+        return allowed
+
+
 def test_connections_cut_at_any_byte_lose_and_repeat_nothing(
     server: parts.Slipway, model: parts.Model
 ) -> None:
     model.control(token_ms=4)
-    cutter = Cutter(server.port)
-    with (
-        cutter.standing(),
-        Slipway(login=Login(*LOGIN), base_url=f"http://127.0.0.1:{cutter.port}") as client,
-    ):
+    counts = (1, 150, 700, 450, 613, 900, 1_731, 2_000)  # some within the head of an answer
+    network = Unkind(server.port, counts)
+    url = f"http://127.0.0.1:{network.port}"
+    with network.standing(), Slipway(login=Login(*LOGIN), base_url=url) as client:
         client.account.me()
-        for first in (1, 150, 700):
-            before = cutter.cuts
-            cutter.cut_after("answered", first)
-            with client.agents.stream("assistant", "[offline tokens=60] Tell.", cache="bypass") as events:
-                told = []
-                for event in events:
-                    told.append((event.seq, event.type))
-                    if len(told) in (5, 20, 40):
-                        cutter.cut_after("answered", 97 * len(told))
-            result = events.result()
-            assert cutter.cuts - before >= 3
-            assert told == kept(client, result.run_id)
-            assert events.text == result.output
+        network.cut_next()
+        with client.agents.stream("assistant", "[offline tokens=80] Tell.", cache="bypass") as events:
+            told = [(event.seq, event.type) for event in events]
+        result = events.result()
+        assert network.cuts == len(counts)
+        assert told == kept(client, result.run_id)
+        assert events.text == result.output
 
 
 def test_a_server_that_is_killed_and_started_again_ends_no_stream(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 
-from slipway_client.cli.console import as_json, card, clean, err, fail, line, note, table
+from slipway_client.cli.console import answered, as_json, card, clean, fail, line, note, person, table
 from slipway_client.client import Slipway
 from slipway_client.errors import APIError, SlipwayError
 from slipway_client.models import Approval
@@ -66,11 +65,11 @@ def decide_here(client: Slipway, approval_id: str) -> bool:
     approval = find(client, approval_id)
     if approval.status != "pending":
         return True  # the events before a decision are told again to whoever follows from the start
-    if not (sys.stdin.isatty() and err.is_terminal):
+    if not person():
         note(f"  {approval.name} needs an approval: `slipway approvals approve {approval_id}`")
         return False
     show(approval)
-    answer = answered("Approve? [y/n, anything else: later] ")
+    answer = word("Approve? [y/n, anything else: later] ")
     try:
         if answer in ("y", "yes"):
             client.approvals.approve(approval.id, digest=approval.digest)
@@ -114,13 +113,10 @@ def show(approval: Approval) -> None:
 
 def confirmed(question: str) -> bool:
     """Ask at the terminal. Raises `SlipwayError` where nobody is there."""
-    if not sys.stdin.isatty():
+    if not person():
         raise SlipwayError("Nobody can be asked here: add `--yes`.")
-    return answered(f"{question} [y/n] ") in ("y", "yes")
+    return word(f"{question} [y/n] ") in ("y", "yes")
 
 
-def answered(question: str) -> str:
-    try:
-        return input(question).strip().lower()
-    except EOFError:
-        return ""
+def word(question: str) -> str:
+    return (answered(question) or "").strip().lower()

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from slipway_client.cli.approving import decide_here
-from slipway_client.cli.console import as_json, err, fail, line, note, out
+from slipway_client.cli.console import MAX_LINE, answered, as_json, fail, line, note, out, person
 from slipway_client.cli.show import Show, summary
 from slipway_client.client import Slipway
 from slipway_client.errors import APIError, SlipwayError
@@ -14,11 +14,10 @@ from slipway_client.models import RunResult
 from slipway_client.streams import EventStream
 
 DONE, FAILED, WAITS, INTERRUPTED = 0, 1, 3, 130
-MAX_QUESTION = 1024 * 1024  # characters read from stdin; the server takes less
 
 
 def ask(client: Slipway, options: argparse.Namespace) -> int:
-    question = " ".join(options.question) or sys.stdin.read(MAX_QUESTION)
+    question = " ".join(options.question) or sys.stdin.read(MAX_LINE)
     with client.agents.stream(options.agent, question, session_id=options.session) as stream:
         return attend(client, stream, options.json)
 
@@ -92,13 +91,8 @@ def read_line(prompt: str) -> str | None:
     """Read a line; None at the end. Ctrl-C discards a line that is being typed."""
     while True:
         try:
-            if sys.stdin.isatty() and err.is_terminal:
-                return input(prompt)
-            text = sys.stdin.readline(MAX_QUESTION)
-            return text.rstrip("\n") if text else None
-        except EOFError:
-            return None
+            return answered(prompt)
         except KeyboardInterrupt:
-            if not sys.stdin.isatty():
+            if not person():
                 raise
             note("")

@@ -18,6 +18,7 @@ from slipway_client.parsing import Model
 LAYOUT = "\n\t"
 BAR = 40  # columns of the longest bar
 EIGHTHS = " ▏▎▍▌▋▊▉"
+MAX_LINE = 1024 * 1024  # characters read at once; the server takes less
 MAX_SHOWN = 500  # characters of a tool's arguments or result
 
 # Markup, emoji codes and highlighting are off: text of a model or a tool is printed as it is.
@@ -66,6 +67,25 @@ def piece(text: str) -> None:
     """Print a piece of text at once, without an end of line."""
     sys.stdout.write(clean(text, keep=LAYOUT))
     sys.stdout.flush()
+
+
+def person() -> bool:
+    """Whether a person is at the terminal who sees questions and can answer."""
+    return sys.stdin.isatty() and err.is_terminal
+
+
+def answered(question: str) -> str | None:
+    """Read a line, after a question that a person sees even where stdout is a pipe; None at the end."""
+    if out.is_terminal and person():
+        try:
+            return input(question)  # with the line editing of the terminal
+        except EOFError:
+            return None
+    if person():
+        sys.stderr.write(question)
+        sys.stderr.flush()
+    text = sys.stdin.readline(MAX_LINE)
+    return text.rstrip("\n") if text else None
 
 
 def as_json(value: Model | Sequence[Model]) -> None:

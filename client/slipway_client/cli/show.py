@@ -20,6 +20,7 @@ class Show:
         self._quiet = quiet
         self._status = err.status("…") if err.is_terminal else None
         self._midline = False
+        self._printed = ""
 
     def __enter__(self) -> Show:
         if self._status is not None:
@@ -56,8 +57,9 @@ class Show:
 
     def _resumed(self, stream: EventStream) -> None:
         """Print the text that holds once more, where some of what was printed is void."""
-        if self._midline and not self._quiet:
+        if self._printed not in ("", stream.text):
             self._note("Another worker took the run over. The answer begins again:")
+            self._printed = ""
             self._text(stream.text)
 
     def _text(self, text: str) -> None:
@@ -66,6 +68,7 @@ class Show:
         if self._status is not None:
             self._status.stop()  # a spinner and text on one line would mix
         piece(text)
+        self._printed += text
         self._midline = not text.endswith("\n")
 
     def _progress(self, text: str) -> None:

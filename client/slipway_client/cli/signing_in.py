@@ -8,7 +8,7 @@ import sys
 from dataclasses import asdict
 
 from slipway_client.cli.config import LoginFile, base_url
-from slipway_client.cli.console import line
+from slipway_client.cli.console import answered, line, person
 from slipway_client.client import Slipway
 from slipway_client.credentials import Login
 from slipway_client.errors import APIError, ConnectionFailed, SlipwayError
@@ -58,6 +58,6 @@ def secret(prompt: str) -> str:
 
 
 def asked(prompt: str) -> str:
-    if not sys.stdin.isatty():
+    if not person():
         raise SlipwayError("Nobody can be asked here: add `--username`.")
-    return input(prompt).strip()
+    return (answered(prompt) or "").strip()
