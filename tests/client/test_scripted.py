@@ -85,7 +85,7 @@ def test_retries_end() -> None:
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
-        (problem(429, "rate_limited", 3600), RateLimitError),  # longer than anybody wants to wait unasked
+        (problem(429, "rate_limited", 100), RateLimitError),  # longer than anybody wants to wait unasked
         (problem(409, "already_decided"), ConflictError),
         (problem(502, "model_refused", run_id="run_9"), ServerError),
         (problem(503, "price_unknown", 1), UnavailableError),
