@@ -12,7 +12,7 @@ from alembic import op
 from migrations import gentle
 
 revision = "0036"
-down_revision = "0034"
+down_revision = "0035"
 branch_labels = None
 depends_on = None
 OLDEST_CODE = "0002"  # tasks of older code are in no line: they are executed as their messages come

@@ -1,23 +1,34 @@
-"""The examples of docs/client.md run as they stand, one after the other, in one Python process without our packages."""
+"""The examples of docs/client.md run as they stand, in one process without our packages but for the Python client's."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.conftest import ROOT
 from tests.launcher.house import Launcher
 
 
-def test_the_examples_run(launched: Launcher) -> None:
-    text = (ROOT / "docs" / "client.md").read_text()
-    blocks = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
-    assert len(blocks) >= 9
+def printed(blocks: list[str], launched: Launcher, path: Path | None = None) -> str:
+    """Run the blocks as one program, with a folder of packages if any; return what it prints."""
     program = "\n".join(blocks).replace("http://127.0.0.1:8000", launched.url)
+    if path is not None:
+        program = f"import sys; sys.path.insert(0, {str(path)!r})\n{program}"
     command = [sys.executable, "-I", "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd="/")
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_examples_run(launched: Launcher) -> None:
+    text = (ROOT / "docs" / "client.md").read_text()
+    with_client, *blocks = re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+    assert len(blocks) >= 9 and not any("slipway_client" in block for block in blocks)
+    said = printed([with_client], launched, ROOT / "client")
+    assert "30 days" in said and "397.8" in said and "succeeded" in said and "/effort" in said
+    output = printed(blocks, launched)
     for said in (
         "admin",
         "key_",
@@ -30,4 +41,4 @@ def test_the_examples_run(launched: Launcher) -> None:
         "['user', 'assistant']",
         "/inptu",
     ):
-        assert said in done.stdout, done.stdout
+        assert said in output, output
