@@ -18,15 +18,16 @@ from service.llm.breaker import Breaker
 from service.mcp.config import ServerSpec
 from service.mcp.connection import Connection, ConnectionLost, Found, NotConnected
 from service.mcp.credentials import Credentials
+from service.mcp.http import http
+from service.mcp.messages import Transport
 from service.mcp.pins import Pins
-from service.mcp.transports import Transport, http, stdio
+from service.mcp.stdio import stdio
 
 log = logging.getLogger("slipway.mcp")
 MOST_CONNECTIONS = 64  # of users, in one process; the one used longest ago is closed
-FAILURES, RECOVERY = (
-    5,
-    30.0,
-)  # calls without an answer until the breaker opens; seconds until it lets one through
+FAILURES = 5  # calls in a row without an answer that open the breaker of a server
+RECOVERY = 30.0  # seconds until it lets one through
+EVIDENCE_SECONDS = 2.0  # a wait that a run's deadline cuts shorter says nothing of the server
 CLOSE_SECONDS = 10.0
 
 
@@ -83,8 +84,16 @@ class Connections:
             result: mcp_types.CallToolResult = self._wait(
                 partial(self.of(key).call, tool, arguments), seconds
             )
-        except (TimeoutError, NotConnected, ConnectionLost):
-            breaker.record_failure(permit)
+        except (
+            NotConnected
+        ):  # nothing was sent; the connection itself keeps calls away from a server that is away
+            breaker.release(permit)
+            raise
+        except (TimeoutError, ConnectionLost) as error:
+            if isinstance(error, TimeoutError) and seconds < EVIDENCE_SECONDS:
+                breaker.release(permit)
+            else:
+                breaker.record_failure(permit)
             raise
         except BaseException:
             breaker.record_success(permit)  # an answer, if not a good one
@@ -93,7 +102,7 @@ class Connections:
         return result
 
     def look(self, key: Key, seconds: float) -> Found:
-        """Return the definitions that the server sends now. Raises as `call`."""
+        """Return the definitions that the server sends now. Raises `NotConnected`, `TimeoutError`."""
         connection = self.of(key)
         self._wait(connection.look, seconds)
         return connection.found
@@ -129,13 +138,13 @@ class Connections:
         return connection
 
     def _evict(self) -> None:
-        """Close the connections of users beyond the bound, those without a call first used longest ago."""
+        """Close connections of users beyond the bound: of those without a call, the ones used longest ago."""
         of_users = [key for key in self._open if key.user_id]
-        for key in of_users[: max(0, len(of_users) - MOST_CONNECTIONS)]:
-            connection = self._open[key]
-            if not connection.calls and self._portal is not None:
-                del self._open[key]
-                self._up.pop(key, None)
+        idle = [key for key in of_users[:-1] if not self._open[key].calls]
+        for key in idle[: max(0, len(of_users) - MOST_CONNECTIONS)]:
+            connection = self._open.pop(key)
+            self._up.pop(key, None)
+            if self._portal is not None:
                 self._portal.start_task_soon(_close, connection)
 
     def _wait(self, work: Callable[[], Any], seconds: float) -> Any:

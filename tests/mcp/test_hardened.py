@@ -12,15 +12,18 @@ from pathlib import Path
 import anyio
 import pytest
 
-from service.mcp import connection, transports
+from service.mcp import connection
 from service.mcp.connection import Connection
+from service.mcp.http import http
+from service.mcp.messages import Transport
+from service.mcp.stdio import stdio
 from service.store.mcp import Definition
 from tests.conftest import wait_until
 from tests.mcp import house
 
 DEAF = """
 import sys, anyio
-from service.mcp.transports import stdio
+from service.mcp.stdio import stdio
 
 async def main():
     async with stdio("deaf", ["sh", "-c", f"echo $$ > {sys.argv[1]}; exec sleep 3600"], {}):
@@ -41,8 +44,8 @@ def test_a_busy_server_keeps_its_connection_and_the_call(
     command = house.stdio(tmp_path / "evil")["command"]
     downs: list[str] = []
 
-    async def connect() -> transports.Transport:
-        return transports.stdio("evil", command, {})
+    async def connect() -> Transport:
+        return stdio("evil", command, {})
 
     async def main() -> str:
         kept = Connection(
@@ -99,8 +102,8 @@ def test_a_redirect_is_not_followed_even_within_the_origin() -> None:
     threading.Thread(target=serve, daemon=True).start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
 
-    async def connect() -> transports.Transport:
-        return transports.http(url, "a-credential")
+    async def connect() -> Transport:
+        return http(url, "a-credential")
 
     async def main() -> None:
         kept = Connection(connect, frozenset(), _listed, lambda up, why: None)
