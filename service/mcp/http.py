@@ -36,10 +36,8 @@ from service.mcp.messages import (
 SESSION, RESUME = "mcp-session-id", "last-event-id"  # headers
 TIMEOUT = httpx2.Timeout(310, connect=5, pool=5)  # seconds; each call has its own, shorter time-out
 LIMITS = httpx2.Limits(max_connections=64, max_keepalive_connections=8)
-NOTICE_SECONDS, NOTICES = (
-    5.0,
-    8,
-)  # of a message that needs no answer, and how many at once: others are dropped
+NOTICE_SECONDS = 5.0  # for a message that needs no answer
+NOTICES = 8  # such messages at once: others are dropped
 PAUSE = 1.0  # seconds before a broken stream is asked for again; a server may name another …
 SHORTEST, LONGEST = 250, 30_000  # … of so many milliseconds
 MAX_HEADER = 1024  # characters of a server's text that we send back in one
@@ -102,7 +100,8 @@ class _Sender:
             if isinstance(message, JSONRPCRequest):
                 headers = item.metadata.headers if isinstance(item.metadata, ClientMessageMetadata) else None
                 self._keep_version(message, headers or {})
-                self._tasks.start_soon(self._request, message, headers or {})
+                scope = self._open[message.id] = anyio.CancelScope()
+                self._tasks.start_soon(self._request, message, headers or {}, scope)
                 continue
             method = getattr(message, "method", "")
             if method == "notifications/cancelled":
@@ -111,6 +110,7 @@ class _Sender:
                     continue  # there the end of the POST says it
             if method == "notifications/initialized":  # servers refuse what comes before
                 await self._notice(message)
+                self._tasks.start_soon(self._listen)
             elif self._notices < NOTICES:
                 self._tasks.start_soon(self._notice, message)
 
@@ -142,7 +142,7 @@ class _Sender:
         """Send a message that needs no answer; one that cannot be sent is dropped."""
         self._notices += 1
         try:
-            with anyio.move_on_after(NOTICE_SECONDS), suppress(httpx2.HTTPError):
+            with anyio.move_on_after(NOTICE_SECONDS), suppress(Exception):
                 async with self._post(message, {}):
                     pass
         finally:
@@ -162,10 +162,11 @@ class _Sender:
         """Bound all that is read for a request, comments of a stream of events included."""
         response.stream = _Bounded(response.stream, waiting, self._pace)
 
-    async def _request(self, message: JSONRPCRequest, headers: Mapping[str, str]) -> None:
+    async def _request(
+        self, message: JSONRPCRequest, headers: Mapping[str, str], scope: anyio.CancelScope
+    ) -> None:
         """Send a request and pass on its answer, or an error that says what is known of it. Raises nothing."""
-        with anyio.CancelScope() as scope:
-            self._open[message.id] = scope
+        with scope:
             try:
                 answer = await self._answer(message, headers)
             except _UNSENT as error:
@@ -220,6 +221,20 @@ class _Sender:
             if isinstance(message, JSONRPCResponse | JSONRPCError) and _is_for(message, waiting.id):
                 return _as(message, waiting.id)
         return None
+
+    async def _listen(self) -> None:
+        """Refuse what a server asks on a stream of its own, where it has one: else it would wait for an answer."""
+        while True:
+            waiting, pause = _Waiting(""), LONGEST / 1000
+            with suppress(Exception):  # whatever a server sends, calls go on
+                headers = self._headers({"Accept": "text/event-stream"})
+                async with self._client.stream("GET", self._url, headers=headers) as response:
+                    self._bound(response, waiting)
+                    if response.status_code != 200 or _kind(response) != "text/event-stream":
+                        return
+                    await self._events(response, waiting)
+                pause = waiting.pause
+            await anyio.sleep(pause)
 
     async def _resumed(self, waiting: _Waiting) -> JSONRPCMessage:
         """Ask for the rest of a stream that ended, until the call is given up."""
