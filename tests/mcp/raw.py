@@ -19,19 +19,8 @@ from tests.mcp import house, raw_server
 
 SERVER = Path(raw_server.__file__)
 ACT = (
-    "pay",
-    "huge",
-    "s401",
-    "s404",
-    "s500",
-    "s502",
-    "drop",
-    "cut",
-    "text",
-    "accepted",
-    "sse_end",
-    "lost",
-    "foreign",
+    *("pay", "slow_pay", "huge", "s401", "s404", "s500", "s502", "drop", "cut", "text"),
+    *("accepted", "sse_end", "lost", "foreign"),
 )
 
 

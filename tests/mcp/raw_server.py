@@ -21,32 +21,12 @@ REQUESTS = 1_000  # of the server to the client
 ASKED = ("sampling/createMessage", "elicitation/create", "roots/list", "ping")
 NOTE = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "x"}}
 BOTH = (
-    "echo",
-    "slow",
-    "pay",
-    "hang",
-    "huge",
-    "notes",
-    "requests",
-    "twice",
-    "other_id",
-    "foreign",
-    "junk",
-    "lost",
+    *("echo", "slow", "slow_pay", "pay", "hang", "huge", "notes"),
+    *("requests", "twice", "other_id", "foreign", "junk", "lost"),
 )
 HTTP = (
-    "s401",
-    "s404",
-    "s500",
-    "s502",
-    "drop",
-    "cut",
-    "text",
-    "accepted",
-    "sse_end",
-    "comments",
-    "retry",
-    "redirect",
+    *("s401", "s404", "s500", "s502", "drop", "cut", "text", "accepted"),
+    *("sse_end", "comments", "retry", "redirect"),
 )
 STDIO = ("noise", "blank", "endless")
 TOOLS = (*BOTH, *HTTP, *STDIO)
@@ -115,7 +95,7 @@ def result_for(tool: str, message: dict[str, Any]) -> dict[str, Any] | None:
     request_id, said = message["id"], message["params"].get("arguments", {}).get("text", "")
     if tool == "hang":
         time.sleep(3600)
-    if tool == "slow":
+    if tool.startswith("slow"):
         (FOLDER / "slow").touch()
         while not (FOLDER / "go").exists():
             time.sleep(0.02)
@@ -123,7 +103,7 @@ def result_for(tool: str, message: dict[str, Any]) -> dict[str, Any] | None:
         return answer(request_id, {"content": [{"type": "text"}]})
     if tool == "foreign":
         return answer(request_id + 1_000, text_of(said))
-    return answer(request_id, text_of(said)) if tool in ("echo", "pay", "slow") else None
+    return answer(request_id, text_of(said)) if tool in ("echo", "pay", "slow", "slow_pay") else None
 
 
 class Stdio:
