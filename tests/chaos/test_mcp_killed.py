@@ -57,7 +57,7 @@ def mcp_house(
         "AGENTS_DIR": str(tmp_path / "agents"),
         "MCP_SERVERS": str(tmp_path / "mcp.yaml"),
         "WEB_CONCURRENCY": "1",
-        "TASK_CONCURRENCY": "1",
+        "TASK_CONCURRENCY": "2",
     }
     with ExitStack() as stack:
         stack.enter_context(raw.running())
