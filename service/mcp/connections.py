@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from service.mcp.pins import Pins
 from service.mcp.stdio import stdio
 
 log = logging.getLogger("slipway.mcp")
+MOST_CALLS = 16  # to one server at once: a server that hangs leaves slots for other tools
 MOST_CONNECTIONS = 64  # of users, in one process; the one used longest ago is closed
 FAILURES = 5  # calls in a row without an answer that open the breaker of a server
 RECOVERY = 30.0  # seconds until it lets one through
@@ -34,6 +35,10 @@ CLOSE_SECONDS = 10.0
 class Key(NamedTuple):
     server: str
     user_id: str  # empty: of the service
+
+
+class Busy(Exception):
+    """Raised when a server has as many calls under way as it may."""
 
 
 class Connections:
@@ -53,6 +58,7 @@ class Connections:
         self._portal: BlockingPortal | None = None
         self._open: OrderedDict[Key, Connection] = OrderedDict()
         self._breakers = {name: Breaker(f"mcp:{name}", FAILURES, RECOVERY) for name in servers}
+        self._places = {name: threading.BoundedSemaphore(MOST_CALLS) for name in servers}
         self._up: dict[Key, bool] = {}
         self._closed = False
 
@@ -73,6 +79,16 @@ class Connections:
             self._open.move_to_end(key)
             self._evict()
             return found
+
+    @contextmanager
+    def place(self, server: str) -> Iterator[None]:
+        """Take one of a server's places for calls. Raises `Busy` when all are taken."""
+        if not self._places[server].acquire(blocking=False):
+            raise Busy
+        try:
+            yield
+        finally:
+            self._places[server].release()
 
     def call(
         self, key: Key, tool: str, arguments: Mapping[str, Any], seconds: float
@@ -150,7 +166,11 @@ class Connections:
     def _wait(self, work: Callable[[], Any], seconds: float) -> Any:
         if self._portal is None:
             raise NotConnected
-        return self._portal.start_task_soon(_bounded, work, seconds).result(seconds + 1)
+        done = self._portal.start_task_soon(_bounded, work, seconds)
+        try:
+            return done.result(seconds + 1)
+        finally:
+            done.cancel()  # what has not begun by then must not
 
     async def _transport(self, key: Key, spec: ServerSpec) -> Transport:
         secret = await anyio.to_thread.run_sync(

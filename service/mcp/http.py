@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import anyio
@@ -52,8 +53,14 @@ async def http(url: str, credential: str | None) -> AsyncIterator[Streams]:
     headers = {"Accept-Encoding": "identity"}  # a compressed answer could be of any size
     if credential is not None:
         headers["Authorization"] = f"Bearer {credential}"
+    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
     client = httpx2.AsyncClient(
-        headers=headers, timeout=TIMEOUT, limits=LIMITS, follow_redirects=False, trust_env=False
+        headers=headers,
+        cookies=no_cookies,
+        timeout=TIMEOUT,
+        limits=LIMITS,
+        follow_redirects=False,
+        trust_env=False,
     )
     to_us, ours = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     to_server, outgoing = anyio.create_memory_object_stream[SessionMessage](0)
@@ -118,7 +125,8 @@ class _Sender:
         """Tell a server that keeps sessions that this one has ended."""
         if self._session:
             with anyio.move_on_after(1, shield=True), suppress(httpx2.HTTPError):
-                await self._client.delete(self._url, headers=self._headers({}))
+                async with self._client.stream("DELETE", self._url, headers=self._headers({})):
+                    pass  # its body is not read
 
     def _keep_version(self, message: JSONRPCRequest, headers: Mapping[str, str]) -> None:
         if message.method == "initialize":  # which negotiates it
@@ -160,6 +168,8 @@ class _Sender:
 
     def _bound(self, response: httpx2.Response, waiting: _Waiting) -> None:
         """Bound all that is read for a request, comments of a stream of events included."""
+        response.headers.pop("content-encoding", None)  # none was asked for, and one could be of any size
+        response.encoding = "utf-8"
         response.stream = _Bounded(response.stream, waiting, self._pace)
 
     async def _request(

@@ -48,7 +48,7 @@ async def stdio(server: str, command: Sequence[str], env: Mapping[str, str]) -> 
     try:
         async with anyio.create_task_group() as tasks:
             assert process.stdin is not None and process.stdout is not None and process.stderr is not None
-            tasks.start_soon(_read, process.stdout, to_us, to_server.clone())
+            tasks.start_soon(_read, process.stdout, to_us, to_server)
             tasks.start_soon(_write, process.stdin, outgoing, to_us)
             tasks.start_soon(_log_lines, server, process.stderr)
             try:
@@ -71,7 +71,7 @@ async def _read(
     """
     line, skipped, pace = bytearray(), 0, Pace()
     with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-        async with to_us, to_server:
+        async with to_us:
             async for chunk in stdout:
                 *ends, rest = chunk.split(b"\n")
                 for end in ends:

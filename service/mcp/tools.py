@@ -16,7 +16,7 @@ from service.errors import DatabaseUnavailable, ModelUnavailable
 from service.mcp.arguments import ArgumentCheck
 from service.mcp.config import ServerSpec, ToolRule
 from service.mcp.connection import ConnectionLost, NotConnected
-from service.mcp.connections import Connections, Key
+from service.mcp.connections import MOST_CALLS, Busy, Connections, Key
 from service.mcp.credentials import Credentials, NoCredential
 from service.mcp.pins import Pin, Pins
 from service.mcp.results import content_of
@@ -96,10 +96,13 @@ class McpTools:
         key = Key(server, context.user_id if spec.credentials == "user" else "")
         ends = min(time.monotonic() + spec.tools[name].timeout_seconds, context.deadline)
         try:
-            self._admit(key, name, min(ends - time.monotonic(), LOOK_SECONDS))
-            self._check(server, name, arguments)
-            # No longer than to the end of the wait for it: a call that begins later is one that nobody asked for.
-            result = self._connections.call(key, name, arguments, ends - time.monotonic())
+            with self._connections.place(server):
+                self._admit(key, name, min(ends - time.monotonic(), LOOK_SECONDS))
+                self._check(server, name, arguments)
+                # No longer than to the end of the wait for it: a call that begins later is one that nobody asked for.
+                result = self._connections.call(key, name, arguments, ends - time.monotonic())
+        except Busy:
+            raise ToolFailed(f"{server} has {MOST_CALLS} calls under way: try later") from None
         except NotConnected:
             raise ToolFailed(self._unreached(key, spec)) from None
         except (TimeoutError, ConnectionLost):

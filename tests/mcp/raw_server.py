@@ -6,6 +6,7 @@ line for each call, `FOLDER/told` one for each answer of the client. Speaks the 
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import sys
@@ -26,7 +27,7 @@ BOTH = (
 )
 HTTP = (
     *("s401", "s404", "s500", "s502", "drop", "cut", "text", "accepted"),
-    *("sse_end", "comments", "retry", "redirect"),
+    *("sse_end", "comments", "retry", "redirect", "bomb", "cookie"),
 )
 STDIO = ("noise", "blank", "endless")
 TOOLS = (*BOTH, *HTTP, *STDIO)
@@ -225,13 +226,19 @@ class Http(BaseHTTPRequestHandler):
                     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 999\r\n\r\n{"
                 )
             return None
-        if tool == "huge":
-            return self.send(
-                200, "application/json", json.dumps(answer(request_id, text_of("h" * HUGE))).encode()
-            )
-        if tool == "junk":
-            return self.send(200, "application/json", b"[" * 100_000)
+        if tool in ("huge", "junk"):
+            huge = json.dumps(answer(request_id, text_of("h" * HUGE))).encode()
+            return self.send(200, "application/json", huge if tool == "huge" else b"[" * 100_000)
+        if tool in ("bomb", "cookie"):
+            return self.with_header(tool, request_id)
         return self.streamed(tool, request_id, whole)
+
+    def with_header(self, tool: str, request_id: Any) -> None:
+        if tool == "bomb":
+            body = gzip.compress(json.dumps(answer(request_id, text_of("h" * HUGE))).encode())
+            return self.send(200, "application/json", body, **{"Content-Encoding": "gzip"})
+        body = json.dumps(answer(request_id, text_of(str(self.headers.get("cookie"))))).encode()
+        return self.send(200, "application/json", body, **{"Set-Cookie": "a=b; Path=/"})
 
     def streamed(self, tool: str, request_id: Any, whole: bytes) -> None:
         self.events(b"id: first\nretry: 0\n\n" if tool == "retry" else b": hello\n\n")

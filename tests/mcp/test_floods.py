@@ -86,7 +86,7 @@ def test_a_million_tools_take_nothing_from_others(raw: Raw, well: Raw, wired: Se
     ("raw", "tool"),
     [
         *(("stdio", tool) for tool in ("huge", "notes", "blank", "endless", "noise")),
-        *(("http", tool) for tool in ("huge", "notes", "comments")),
+        *(("http", tool) for tool in ("huge", "notes", "comments", "bomb")),
     ],
     indirect=["raw"],
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from service.mcp.connections import MOST_CALLS
 from service.tools import ToolResult
 from service.wiring import Services
 from tests.conftest import RedisServer, wait_until
@@ -19,7 +20,7 @@ from tests.mcp.raw import Raw
 OVER_HTTP = {
     **dict.fromkeys(["s401", "s404", "redirect"], "refused"),
     **dict.fromkeys(
-        ["s500", "s502", "drop", "cut", "text", "accepted", "sse_end", "huge", "junk"], "unknown"
+        ["s500", "s502", "drop", "cut", "text", "accepted", "sse_end", "huge", "junk", "bomb"], "unknown"
     ),
     **dict.fromkeys(["lost", "foreign", "hang", "notes", "comments", "retry"], "unknown"),
     **dict.fromkeys(["twice", "other_id", "requests"], "done"),
@@ -84,6 +85,25 @@ def test_requests_of_a_server_are_refused_and_bounded(wired: Services, raw: Raw)
     told = wait_until(raw.told, "a refusal")
     assert all(one == {} or one["code"] == -32601 for one in told)
     assert raw.use(wired, "echo", text="on").content == "on"
+
+
+@pytest.mark.parametrize("raw", ["http"], indirect=True)
+def test_no_cookie_is_kept(wired: Services, raw: Raw) -> None:
+    assert [raw.use(wired, "cookie").content for _ in range(2)] == ["None", "None"]
+
+
+@pytest.mark.parametrize("raw", ["stdio"], indirect=True)
+def test_a_server_that_hangs_leaves_slots_for_other_tools(wired: Services, raw: Raw) -> None:
+    assert raw.use(wired, "echo").ok
+    hung = [threading.Thread(target=raw.use, args=(wired, "hang", 6.0)) for _ in range(MOST_CALLS)]
+    for each in hung:
+        each.start()
+    wait_until(lambda: raw.calls().count("hang") == MOST_CALLS, "the calls")
+    refused = raw.use(wired, "echo")
+    assert refused.content == "raw has 16 calls under way: try later" and not refused.timed_out
+    for each in hung:
+        each.join(30)
+    assert raw.calls().count("echo") == 1
 
 
 @pytest.mark.parametrize("raw", ["http"], indirect=True)
