@@ -1,7 +1,7 @@
 """runs, task_turns: the line in which tasks wait for a worker
 
 Revision ID: 0036
-Revises: 0034
+Revises: 0035
 """
 
 from __future__ import annotations
