@@ -23,7 +23,7 @@ from service.llm.client import CallProgress, ModelCall, ModelClient, ModelReply
 from service.llm.relay import RelayedRequest
 from service.runs.billing import COUNT_SECONDS, bound_of, settle_progress, settle_reply
 from service.runs.bulkhead import Bulkhead, Permit
-from service.runs.gateway_watch import GatewayWatch
+from service.runs.gateway_watch import GatewayWatch, WatchedCall
 from service.store import gateway_calls as rows
 from service.store import holds
 from service.store import runs as run_rows
@@ -69,8 +69,10 @@ class GatewayCalls:
         except (Overloaded, RateLimited):
             return self.reserve.take(user_id)
 
-    def relay(self, grant: RunGrant, request: RelayedRequest) -> Relayed:
-        """Hold, then relay; the first piece has arrived when this returns.
+    def relay(
+        self, grant: RunGrant, request: RelayedRequest, hang_up: Callable[[], None] = lambda: None
+    ) -> Relayed:
+        """Hold, then relay; the first piece has arrived when this returns. `hang_up`: see `WatchedCall`.
 
         Raises `PriceUnknown`, `BudgetExceeded`, `RunLimit`, `RateLimited` for too many at once, `InvalidToken` for a
         run that has ended meanwhile, and the errors of the model.
@@ -84,7 +86,7 @@ class GatewayCalls:
             raise InvalidToken()
         call = _Call(self, grant, run, request, digest, tree)
         relayed = Relayed()
-        pieces = call.pieces(relayed)
+        pieces = call.pieces(relayed, hang_up)
         try:
             first = next(pieces)
         except (BudgetExceeded, RunLimit) as error:
@@ -138,15 +140,16 @@ class _Call:
         seconds = max(0.0, grant.expires_at / 1000 - time.time())
         self._call = ModelCall(time.monotonic() + seconds, before_retry=self._before_retry)
 
-    def pieces(self, relayed: Relayed) -> Generator[bytes]:
+    def pieces(self, relayed: Relayed, hang_up: Callable[[], None]) -> Generator[bytes]:
         """Yield the answer's bytes; settle on every exit."""
         calls, request = self._calls, self._request
         self._reserve()
+        watched = WatchedCall(self._grant.digest, self._call, hang_up)
         kept: list[bytes] = []
         reply: ModelReply | None = None
         answer = calls.client.create(request, self._call)
         try:
-            with calls.watch.watching(self._grant.digest, self._call):
+            with calls.watch.watching(watched):
                 while True:
                     try:
                         piece: Any = next(answer)
@@ -154,7 +157,8 @@ class _Call:
                         reply = done.value
                         break
                     kept.append(piece)
-                    yield piece
+                    with watched.offering():
+                        yield piece
         finally:
             answer.close()
             relayed.cost_nano = self._settle(reply, b"".join(kept))

@@ -23,7 +23,7 @@ from service.runs.slots import Handle
 from service.store import runs as run_rows
 from service.store import steps as step_rows
 from service.store.schema import gateway_calls, holds, ledger
-from service.types import Run, RunEvent
+from service.types import Caller, Run, RunEvent
 from service.wiring import Services
 from tests.messages_api.asked import Asked, Said
 from tests.messages_api.server import MessagesApi
@@ -47,9 +47,9 @@ class Gateway:
     api: MessagesApi
     url: str
 
-    def run(self, **fields: Any) -> Run:
+    def run(self, caller: Caller = ADA, **fields: Any) -> Run:
         """Begin a run that this worker executes, and that does nothing by itself."""
-        run = self.services.runs.start.new_runs.make(ADA, inside.request("Go.", **fields), "wait", "req")
+        run = self.services.runs.start.new_runs.make(caller, inside.request("Go.", **fields), "wait", "req")
         self.services.runs.start.new_runs.open(run, None)
         return run
 

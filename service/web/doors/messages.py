@@ -6,11 +6,13 @@ Models of the price table are asked as they are; the call is a held, paid and ke
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Annotated, Any
 
 import orjson
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 from pydantic import ConfigDict, Field
 
 from service import errors
@@ -113,7 +115,7 @@ def create() -> Response:
     grant, asked, gateway = _grant(), _asked(needs_limit=True), services().runs.gateway
     place = gateway.take_place(grant.user_id)
     try:
-        relayed = gateway.relay(grant, asked)
+        relayed = gateway.relay(grant, asked, _hang_up())
     except BaseException:
         place.give()
         raise
@@ -216,6 +218,17 @@ def _streamed(relayed: Relayed, place: Permit) -> Response:
     response.call_on_close(place.give)
     response.call_on_close(relayed.close)  # also where its body was never asked for
     return _with_cost(response, relayed) if relayed.kept else _named(response)
+
+
+def _hang_up() -> Callable[[], None]:
+    """Return what ends the connection of this request, whatever its thread does."""
+    sock = request.environ.get("gunicorn.socket")
+
+    def hang_up() -> None:
+        with suppress(OSError):  # closed already
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    return hang_up if isinstance(sock, socket.socket) else lambda: None
 
 
 def _with_cost(response: Response, relayed: Relayed) -> Response:
