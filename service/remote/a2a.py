@@ -13,7 +13,7 @@ import orjson
 
 from service.errors import RemoteFailed
 from service.infra.http import StreamedAnswer
-from service.remote.bodies import media_type, parsed, whole
+from service.remote.bodies import ended_early, media_type, parsed, whole
 from service.remote.events import ServerSentEvents
 from service.remote.post import ACCEPT
 from service.remote.task import (
@@ -72,7 +72,7 @@ def cancel_of(task_id: str) -> bytes:
 
 
 def read(answer: StreamedAnswer) -> Iterator[RemoteEvent | RemoteAnswer]:
-    """Yield the text of artifacts as it arrives, and last the answer. Raises `RemoteFailed`."""
+    """Yield the text of artifacts as it arrives, and last the answer. Raises `RemoteFailed` and `AnswerBroken`."""
     kind = media_type(answer)
     if kind not in ("text/event-stream", "application/json"):
         raise RemoteFailed("The remote agent answers with neither JSON nor events.")
@@ -82,7 +82,7 @@ def read(answer: StreamedAnswer) -> Iterator[RemoteEvent | RemoteAnswer]:
         if task.answer is not None:
             yield task.answer
             return
-    raise RemoteFailed("The remote agent's stream ended before its task did.")
+    raise ended_early(answer, "The remote agent's stream ended before its task did.")
 
 
 class _Task:

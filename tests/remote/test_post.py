@@ -124,6 +124,16 @@ def test_answer_that_breaks_off_leaves_the_run_to_other_attempts_and_then_fails_
     assert len(far.service.requests) == 3 and len(keys) == 1
 
 
+def test_stream_without_length_or_chunks_may_have_lost_its_process(far: Far) -> None:
+    def ends(exchange: Exchange) -> None:
+        exchange.send(b"HTTP/1.0 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + text("Half"))
+        exchange.close()
+
+    far.service.script = [ends]
+    run = far.services.runs.start.queue(inside.ADA, inside.request("Hello?"), None, "req").run
+    assert [far.again(run).status for _ in range(2)] == ["running", "succeeded"]
+
+
 def test_closed_connection_is_asked_once_more_with_the_same_key(far: Far) -> None:
     far.service.script = [close]
     assert far.ask().status == "succeeded"
