@@ -7,13 +7,21 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx2
 
+AGENT = """\
+description: Asks models through the gateway
+pattern: remote
+limits: {{steps: 40, seconds: 120}}
+remote: {{url: "http://127.0.0.1:{port}/", silence_seconds: 60}}
+"""
 CALLS = 4
 MODEL = "claude-haiku-5-5"
 PATIENCE = 30.0  # seconds that a replica of the gateway may be away
@@ -89,8 +97,9 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.path.endswith("/cancel"):
             return
-        for name, data in events(asked):
-            self.wfile.write(f"event: {name}\ndata: {json.dumps(data)}\n\n".encode())
+        with suppress(ConnectionError):  # its run has gone elsewhere
+            for name, data in events(asked):
+                self.wfile.write(f"event: {name}\ndata: {json.dumps(data)}\n\n".encode())
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -99,6 +108,18 @@ class Handler(BaseHTTPRequestHandler):
 class Server(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
+
+
+@contextmanager
+def serving(port: int) -> Iterator[None]:
+    """Serve in a thread of this process."""
+    server = Server(("127.0.0.1", port), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from service.store.database import Database
 from service.store.schema import gateway_calls, holds, ledger, runs
 from service.usage.ledger import check
 from service.usage.prices import PriceTable
-from tests.chaos.caller import CALLS
+from tests.chaos.caller import AGENT, CALLS
 from tests.chaos.test_worker_killed import Reader
 from tests.conftest import PYTHON, Model, RedisServer, Slipway, free_port, process, slipway_server, wait_until
 from tests.examples.slipway_house import selected
@@ -30,12 +30,6 @@ from tests.examples.slipway_house import selected
 KILLS = int(os.environ.get("CHAOS_KILLS", "12"))
 TARGETS = ("gateway", "worker", "agent")
 EVENTS = 2 + 2 * CALLS  # of such a run before its last model call has ended, at the least
-AGENT = """\
-description: Asks models through the gateway
-pattern: remote
-limits: {{steps: 40, seconds: 120}}
-remote: {{url: "http://127.0.0.1:{port}/", silence_seconds: 60}}
-"""
 
 
 @dataclass
