@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from service.store import steps as step_rows
 from service.store.schema import gateway_calls, holds, ledger
 from service.types import Caller, Run, RunEvent
 from service.wiring import Services
+from tests.described import Description
 from tests.messages_api.asked import Asked, Said
 from tests.messages_api.server import MessagesApi
 from tests.runs import inside
@@ -87,8 +89,15 @@ class Gateway:
     def post(
         self, token: str, body: Any = HELLO, path: str = "/v1/messages", **headers: str
     ) -> httpx2.Response:
+        """Post; the answer is checked against `/openapi.json`."""
         sent = {"x-api-key": token, **headers}
-        return httpx2.post(self.url + path, json=body, headers=sent, timeout=30)
+        answer = httpx2.post(self.url + path, json=body, headers=sent, timeout=30)
+        self.description.hook(answer)
+        return answer
+
+    @cached_property
+    def description(self) -> Description:
+        return Description.of(self.url)
 
     @property
     def spent(self) -> int:

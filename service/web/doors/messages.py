@@ -9,7 +9,7 @@ import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import orjson
 from flask import Blueprint, Response, request
@@ -29,7 +29,7 @@ from service.web.body import raw_json
 from service.web.current import current, services
 from service.web.openapi import api
 from service.web.problems import error_shape
-from service.web.schemas import Body
+from service.web.schemas import Body, Shape
 from service.web.streaming import HEADERS
 from service.web.validation import validate
 
@@ -78,6 +78,24 @@ _STATUS: dict[type[SlipwayError], int] = {  # where it differs from the problem'
     errors.Invalid: 400,
     errors.Conflict: 400,
 }
+_MAY_FAIL = (
+    errors.PriceUnknown,
+    errors.BudgetExceeded,
+    errors.RunLimit,
+    errors.Overloaded,
+    errors.DatabaseUnavailable,
+    errors.ModelRejected,
+    errors.ModelUnavailable,
+    errors.ModelTimeout,
+    errors.ModelError,
+)
+_EVENTS = ", ".join(
+    f"`{name}`"
+    for name in (
+        *("message_start", "content_block_start", "content_block_delta", "content_block_stop"),
+        *("message_delta", "message_stop", "ping", "error"),
+    )
+)
 _FINAL = (errors.RunLimit, errors.ModelKeyRefused, errors.BudgetExceeded)  # a repetition brings the same
 
 
@@ -101,13 +119,53 @@ class MessagesBody(Body):
     stream: bool = False
 
 
+class Answered(Shape):
+    """Answer of the model; further fields are its own."""
+
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    model: str
+    content: list[dict[str, Any]]
+    stop_reason: str | None
+    usage: dict[str, Any]
+
+
+class Counted(Shape):
+    input_tokens: int
+
+
+class ErrorTold(Shape):
+    type: str
+    message: str
+    code: str
+
+
+class ErrorAnswer(Shape):
+    """Error in the Messages API's shape."""
+
+    type: Literal["error"]
+    error: ErrorTold
+    request_id: str
+
+
+def status_of(kind: type[SlipwayError]) -> int:
+    """Return the status of an error at this door."""
+    return next((status for other, status in _STATUS.items() if issubclass(kind, other)), kind.status)
+
+
 @blueprint.post("/v1/messages")
 @api(
     "Ask a model, as a step of a run",
     body=MessagesBody,
+    returns={200: Answered},
+    errors=_MAY_FAIL,
     tag="Messages API",
     stream="text/event-stream",
-    headers=("Idempotency-Replayed",),
+    events=_EVENTS,
+    headers=("X-Cost-USD", "Idempotency-Replayed", "request-id"),
+    error=ErrorAnswer,
+    status=status_of,
 )
 @guard(counts="step")
 def create() -> Response:
@@ -123,7 +181,16 @@ def create() -> Response:
 
 
 @blueprint.post("/v1/messages/count_tokens")
-@api("Count the tokens of a prompt", body=MessagesBody, tag="Messages API")
+@api(
+    "Count the tokens of a prompt",
+    body=MessagesBody,
+    returns={200: Counted},
+    errors=_MAY_FAIL,
+    tag="Messages API",
+    headers=("request-id",),
+    error=ErrorAnswer,
+    status=status_of,
+)
 @guard()
 def count_tokens() -> Response:
     """Count a prompt's tokens: free, so no hold bounds it and the rate of its user does."""
@@ -136,7 +203,7 @@ def count_tokens() -> Response:
 def refused(error: SlipwayError) -> Response:
     """Answer with the error in Anthropic's shape."""
     response = _json(_error_body(error))
-    response.status_code = _status(error)
+    response.status_code = status_of(type(error))
     if error.retry_after is not None or response.status_code in (429, 529):
         response.headers["Retry-After"] = str(int(error.retry_after or 1))
     if isinstance(error, _FINAL):
@@ -248,12 +315,8 @@ def _named(response: Response) -> Response:
     return response
 
 
-def _status(error: SlipwayError) -> int:
-    return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), error.status)
-
-
 def _error_body(error: SlipwayError) -> dict[str, Any]:
     faults = "; ".join(f"{one['pointer']}: {one['detail']}" for one in error.errors)
-    kind = _TYPES.get(_status(error), "api_error")
+    kind = _TYPES.get(status_of(type(error)), "api_error")
     told = {"type": kind, "message": faults or error.detail, "code": error.code}
     return {"type": "error", "error": told, "request_id": current().id}
