@@ -7,11 +7,9 @@ docs/adr/0040-run-tokens.md.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import itertools
 import time
-import zlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,13 +28,14 @@ from service.store import runs as run_rows
 from service.store.database import Database, Transaction
 from service.store.holds import Hold
 from service.store.transaction import WriteInTransaction
+from service.text.packed import packed, unpacked
 from service.types import Run, now_ms
 from service.usage.estimate import CallEstimate, Settlement
 from service.usage.prices import Price, PriceTable, today
 from service.usage.reservation import Spending
 
 AT_ONCE = 8  # calls under way with one token
-MOST_KEPT = 1024 * 1024  # bytes of an answer, compressed; a longer one is paid again after a lost worker
+MOST_KEPT = 1_400_000  # characters of an answer, compressed; a longer one is paid again after a lost worker
 
 
 @dataclass(slots=True)
@@ -80,7 +79,7 @@ class GatewayCalls:
         digest = hashlib.sha256(request.body).hexdigest()
         kept = self.db.transact(lambda tx: self._kept(tx, grant, digest))
         if kept is not None:
-            return Relayed(kept=True, pieces=iter([_unpacked(kept)]))
+            return Relayed(kept=True, pieces=iter([unpacked(kept)]))
         run, tree = self.db.query(lambda tx: (run_rows.get(tx, grant.run_id), _tree_of(tx, grant)))
         if run is None or (tree is None and grant.tree_id is not None):
             raise InvalidToken()
@@ -236,7 +235,7 @@ class _Call:
         if hold is None:
             return 0
         settlement = self._settlement(hold, reply)
-        packed = _packed(body) if reply is not None else None
+        kept = _to_keep(body) if reply is not None else None
 
         def work(tx: Transaction) -> int:
             current = rows.lock(tx, grant.digest)
@@ -247,7 +246,7 @@ class _Call:
                 "usage": list(settlement.usage) if held else None,
                 "source": settlement.source,
                 "cost_nano": settlement.cost if held else 0,
-                "answer": packed if current else None,
+                "answer": kept if current else None,
             }
             rows.finish(tx, self._id, self._run.user_id, ended)
             settlement.work(tx)
@@ -262,14 +261,10 @@ class _Call:
         return settle_reply(spending, hold, self._price, request, reply)
 
 
-def _packed(body: bytes) -> str | None:
+def _to_keep(body: bytes) -> str | None:
     """Compress an answer for its row; None for one that is too long to be kept."""
-    packed = zlib.compress(body)
-    return base64.b64encode(packed).decode() if len(packed) <= MOST_KEPT else None
-
-
-def _unpacked(answer: str) -> bytes:
-    return zlib.decompress(base64.b64decode(answer))
+    text = packed(body)
+    return text if len(text) <= MOST_KEPT else None
 
 
 def _tree_of(tx: Transaction, grant: RunGrant) -> Hold | None:
