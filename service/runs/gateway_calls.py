@@ -76,7 +76,7 @@ class GatewayCalls:
         Raises `PriceUnknown`, `BudgetExceeded`, `RunLimit`, `RateLimited` for too many at once, `InvalidToken` for a
         run that has ended meanwhile, and the errors of the model.
         """
-        digest = hashlib.sha256(request.body).hexdigest()
+        digest = hashlib.sha256(b"%b\n%b" % (request.betas.encode(), request.body)).hexdigest()
         kept = self.db.transact(lambda tx: self._kept(tx, grant, digest))
         if kept is not None:
             return Relayed(kept=True, pieces=iter([unpacked(kept)]))
