@@ -27,6 +27,7 @@ from service.usage.prices import today
 from service.web.admission import guard
 from service.web.body import raw_json
 from service.web.current import current, services
+from service.web.messages_errors import MAY_FAIL, ErrorAnswer, error_body, refusal, status_of
 from service.web.openapi import api
 from service.web.problems import error_shape
 from service.web.schemas import Body, Shape
@@ -54,41 +55,6 @@ NOT_OFFERED = (
     "thread",
 )
 _BETAS = re.compile(r"[A-Za-z0-9._ ,-]{1,1000}")
-_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    402: "billing_error",
-    403: "permission_error",
-    404: "not_found_error",
-    405: "invalid_request_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    504: "timeout_error",
-    529: "overloaded_error",
-}
-_STATUS: dict[type[SlipwayError], int] = {  # where it differs from the problem's; the first that fits
-    errors.PriceUnknown: 404,
-    errors.RunLimit: 403,
-    errors.RunCancelled: 401,
-    errors.ModelKeyRefused: 500,
-    errors.ModelRejected: 400,
-    errors.Unavailable: 529,
-    errors.ModelUnavailable: 529,
-    errors.UnsupportedMediaType: 400,
-    errors.Invalid: 400,
-    errors.Conflict: 400,
-}
-_MAY_FAIL = (
-    errors.PriceUnknown,
-    errors.BudgetExceeded,
-    errors.RunLimit,
-    errors.Overloaded,
-    errors.DatabaseUnavailable,
-    errors.ModelRejected,
-    errors.ModelUnavailable,
-    errors.ModelTimeout,
-    errors.ModelError,
-)
 _EVENTS = ", ".join(
     f"`{name}`"
     for name in (
@@ -96,7 +62,6 @@ _EVENTS = ", ".join(
         *("message_delta", "message_stop", "ping", "error"),
     )
 )
-_FINAL = (errors.RunLimit, errors.ModelKeyRefused, errors.BudgetExceeded)  # a repetition brings the same
 
 
 class Turn(Body):
@@ -135,31 +100,12 @@ class Counted(Shape):
     input_tokens: int
 
 
-class ErrorTold(Shape):
-    type: str
-    message: str
-    code: str
-
-
-class ErrorAnswer(Shape):
-    """Error in the Messages API's shape."""
-
-    type: Literal["error"]
-    error: ErrorTold
-    request_id: str
-
-
-def status_of(kind: type[SlipwayError]) -> int:
-    """Return the status of an error at this door."""
-    return next((status for other, status in _STATUS.items() if issubclass(kind, other)), kind.status)
-
-
 @blueprint.post("/v1/messages")
 @api(
     "Ask a model, as a step of a run",
     body=MessagesBody,
     returns={200: Answered},
-    errors=_MAY_FAIL,
+    errors=MAY_FAIL,
     tag="Messages API",
     stream="text/event-stream",
     events=_EVENTS,
@@ -185,7 +131,7 @@ def create() -> Response:
     "Count the tokens of a prompt",
     body=MessagesBody,
     returns={200: Counted},
-    errors=_MAY_FAIL,
+    errors=MAY_FAIL,
     tag="Messages API",
     headers=("request-id",),
     error=ErrorAnswer,
@@ -199,16 +145,7 @@ def count_tokens() -> Response:
         return _json({"input_tokens": gateway.count_tokens(grant, asked)})
 
 
-@error_shape(blueprint, "/v1/messages")
-def refused(error: SlipwayError) -> Response:
-    """Answer with the error in Anthropic's shape."""
-    response = _json(_error_body(error))
-    response.status_code = status_of(type(error))
-    if error.retry_after is not None or response.status_code in (429, 529):
-        response.headers["Retry-After"] = str(int(error.retry_after or 1))
-    if isinstance(error, _FINAL):
-        response.headers["x-should-retry"] = "false"
-    return response
+error_shape(blueprint, "/v1/messages")(refusal)
 
 
 def _grant() -> RunGrant:
@@ -276,7 +213,7 @@ def _streamed(relayed: Relayed, place: Permit) -> Response:
         try:
             yield from relayed.pieces
         except SlipwayError as error:
-            yield b"event: error\ndata: %b\n\n" % orjson.dumps(_error_body(error))
+            yield b"event: error\ndata: %b\n\n" % orjson.dumps(error_body(error))
         finally:
             relayed.close()
             place.give()
@@ -290,12 +227,14 @@ def _streamed(relayed: Relayed, place: Permit) -> Response:
 def _hang_up() -> Callable[[], None]:
     """Return what ends the connection of this request, whatever its thread does."""
     sock = request.environ.get("gunicorn.socket")
+    if not isinstance(sock, socket.socket):
+        return lambda: None
 
     def hang_up() -> None:
         with suppress(OSError):  # closed already
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
-    return hang_up if isinstance(sock, socket.socket) else lambda: None
+    return hang_up
 
 
 def _with_cost(response: Response, relayed: Relayed) -> Response:
@@ -313,10 +252,3 @@ def _json(body: bytes | dict[str, Any]) -> Response:
 def _named(response: Response) -> Response:
     response.headers["request-id"] = current().id
     return response
-
-
-def _error_body(error: SlipwayError) -> dict[str, Any]:
-    faults = "; ".join(f"{one['pointer']}: {one['detail']}" for one in error.errors)
-    kind = _TYPES.get(status_of(type(error)), "api_error")
-    told = {"type": kind, "message": faults or error.detail, "code": error.code}
-    return {"type": "error", "error": told, "request_id": current().id}
