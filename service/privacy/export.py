@@ -22,6 +22,7 @@ from service.store.personal_data import (
 )
 from service.store.run_values import AS_TEXT
 from service.text import exact_json
+from service.text.packed import unpacked
 from service.types import public_fields
 
 PAGE = 20  # rows in memory, each of up to a megabyte
@@ -67,6 +68,8 @@ def _rows(db: Database, kind: PersonalRows, owner: str) -> Iterator[Row]:
 
 def _line(kind: PersonalRows, row: Row) -> Line:
     shown = {name: value for name, value in _decoded(row).items() if name not in kind.hidden}
+    for name in (name for name in kind.packed if shown[name] is not None):
+        shown[name] = unpacked(shown[name]).decode("utf-8", "replace")
     if "kind" in shown:
         shown[f"{kind.kind}_kind"] = shown.pop("kind")
     return {"kind": kind.kind, **public_fields(shown, " ".join(shown))}

@@ -31,10 +31,10 @@ BEFORE_TEXT = (
 
 
 class Replay:
-    """Events published after the last stored step; `stored_seq` is the last number stored.
+    """Events published after the last finished step, whose last number is `stored_seq`.
 
     `lost`: an unknown number of further events may exist. Numbers then jump beyond all that `attempts` earlier attempts
-    may have published, and all events after the last stored step are void.
+    may have published, and all events after the last finished step are void.
     """
 
     def __init__(

@@ -42,7 +42,7 @@ class PersonalRows(NamedTuple):
     """Rows of a person in a table: `of` names their owner, `by` orders them within it.
 
     `kind`: name in an export; None: not exported. `hidden`: columns that an export leaves out: secrets, and what
-    belongs to somebody else.
+    belongs to somebody else. `packed`: columns of compressed text.
     """
 
     kind: str | None
@@ -50,6 +50,7 @@ class PersonalRows(NamedTuple):
     by: tuple[sa.Column[Any], ...]
     hidden: tuple[str, ...] = ()
     where: str = ""  # literal condition of the partial index that finds them
+    packed: tuple[str, ...] = ()
 
     @property
     def table(self) -> sa.Table:
@@ -91,7 +92,9 @@ OF_RUN = (
     PersonalRows("feedback", feedback.c.run_id, (feedback.c.run_id,)),
     PersonalRows("webhook", webhooks.c.run_id, (webhooks.c.run_id,), ("claim_id",)),
     PersonalRows("batch_item", batch_items.c.run_id, (batch_items.c.id,)),
-    PersonalRows("gateway_call", gateway_calls.c.run_id, (gateway_calls.c.id,), ("token",)),
+    PersonalRows(
+        "gateway_call", gateway_calls.c.run_id, (gateway_calls.c.id,), ("token",), packed=("answer",)
+    ),
     PersonalRows("run_token", run_tokens.c.run_id, (run_tokens.c.digest,), ("digest", "refused")),
 )
 NOT_EXPORTED = (PersonalRows(None, idempotency.c.user_id, (idempotency.c.key,)),)

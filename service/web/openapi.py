@@ -27,6 +27,7 @@ from service.web.schemas import Problem, json_response
 
 V = TypeVar("V", bound=Callable[..., Any])
 blueprint = Blueprint("openapi", __name__)
+JSON = "application/json"
 _PARAMETER = re.compile(r"<(?:\w+:)?(\w+)>")
 BODY_ERRORS = (InvalidJson, TooLarge, UnsupportedMediaType, Invalid)  # errors of every route with a body
 EVENTS = ", ".join(f"`{event}`" for event in Event)
@@ -36,8 +37,9 @@ EVENTS = ", ".join(f"`{event}`" for event in Event)
 class api:
     """Describe a view for the OpenAPI document; the view itself is not changed.
 
-    `tag` is the blueprint's name where it is left out. `stream` is the media type of a streamed response, `also` are
-    other media types.
+    `tag` is the blueprint's name where it is left out. `stream` is the media type of a streamed response, `events` are
+    the names of its server-sent events, `also` are other media types. `error` is the shape of its errors, where they
+    are no problem details, and `status` gives their statuses.
     """
 
     summary: str
@@ -47,8 +49,11 @@ class api:
     query: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     tag: str | None = None
     stream: str | None = None
+    events: str = EVENTS
     headers: Sequence[str] = ()
     also: Sequence[str] = ()
+    error: type[BaseModel] | None = None
+    status: Callable[[type[SlipwayError]], int] = lambda error: error.status
 
     def __call__(self, view: V) -> V:
         view.__api__ = self  # type: ignore[attr-defined]
@@ -108,6 +113,8 @@ def _routes(app: Flask) -> Iterator[tuple[str, str, api, bool]]:
 def _models(operation: api) -> Iterator[type[BaseModel]]:
     if operation.body is not None:
         yield operation.body
+    if operation.error is not None:
+        yield operation.error
     yield from (model for model in operation.returns.values() if model is not None)
 
 
@@ -138,7 +145,7 @@ def _operation(
         described["parameters"] = parameters
     if operation.body is not None:
         schema = {"$ref": names[operation.body]}
-        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        described["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
     if not open_to_all:
         described["security"] = [{"bearer": []}, {"apiKey": []}]
     return described
@@ -153,11 +160,11 @@ def _answer(
 ) -> dict[str, Any]:
     described: dict[str, Any] = {"description": "OK" if status < 400 else "Not ready"}
     if model is not None:
-        described["content"] = {"application/json": {"schema": {"$ref": names[model]}}}
+        described["content"] = {JSON: {"schema": {"$ref": names[model]}}}
     if operation.stream is not None:
         text = {"type": "string"}
         if operation.stream == "text/event-stream":
-            text["description"] = f"Server-sent events: {EVENTS}."
+            text["description"] = f"Server-sent events: {operation.events}."
         described.setdefault("content", {})[operation.stream] = {"schema": text}
     for media in operation.also:
         described.setdefault("content", {})[media] = {"schema": {"type": "string"}}
@@ -175,8 +182,11 @@ def _problems(operation: api, open_to_all: bool, names: dict[type[BaseModel], st
         errors += BODY_ERRORS
     by_status: dict[str, list[str]] = {}
     for error in dict.fromkeys(errors):
-        by_status.setdefault(str(error.status), []).append(f"`{error.code}`")
-    content = {"application/problem+json": {"schema": {"$ref": names[Problem]}}}
+        by_status.setdefault(str(operation.status(error)), []).append(f"`{error.code}`")
+    media, shape = (
+        ("application/problem+json", Problem) if operation.error is None else (JSON, operation.error)
+    )
+    content = {media: {"schema": {"$ref": names[shape]}}}
     described = {
         status: {"description": ", ".join(codes), "content": content} for status, codes in by_status.items()
     }

@@ -38,6 +38,11 @@ def trees(town: Town, turn: int) -> None:
     town.ask(town.anyone(), "lead", f"What is {turn}? What is a plan? Who are you?")
 
 
+def remotes(town: Town, turn: int) -> None:
+    """Remote agents whose model calls are held and settled by the gateway, and told as steps meanwhile."""
+    town.ask(town.anyone(), "caller", f"Ask of {turn}.", "stream" if turn % 2 else "invoke")
+
+
 def approve(town: Town, turn: int) -> None:
     waits = town.ask(town.anyone(), "clerk", "Call the append_line tool twice.")
     for approval in waits.get("approvals", ()):

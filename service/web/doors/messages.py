@@ -6,11 +6,13 @@ Models of the price table are asked as they are; the call is a held, paid and ke
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Annotated, Any
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Annotated, Any, Literal
 
 import orjson
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 from pydantic import ConfigDict, Field
 
 from service import errors
@@ -25,9 +27,10 @@ from service.usage.prices import today
 from service.web.admission import guard
 from service.web.body import raw_json
 from service.web.current import current, services
+from service.web.messages_errors import MAY_FAIL, ErrorAnswer, error_body, refusal, status_of
 from service.web.openapi import api
 from service.web.problems import error_shape
-from service.web.schemas import Body
+from service.web.schemas import Body, Shape
 from service.web.streaming import HEADERS
 from service.web.validation import validate
 
@@ -52,31 +55,13 @@ NOT_OFFERED = (
     "thread",
 )
 _BETAS = re.compile(r"[A-Za-z0-9._ ,-]{1,1000}")
-_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    402: "billing_error",
-    403: "permission_error",
-    404: "not_found_error",
-    405: "invalid_request_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    504: "timeout_error",
-    529: "overloaded_error",
-}
-_STATUS: dict[type[SlipwayError], int] = {  # where it differs from the problem's; the first that fits
-    errors.PriceUnknown: 404,
-    errors.RunLimit: 403,
-    errors.RunCancelled: 401,
-    errors.ModelKeyRefused: 500,
-    errors.ModelRejected: 400,
-    errors.Unavailable: 529,
-    errors.ModelUnavailable: 529,
-    errors.UnsupportedMediaType: 400,
-    errors.Invalid: 400,
-    errors.Conflict: 400,
-}
-_FINAL = (errors.RunLimit, errors.ModelKeyRefused, errors.BudgetExceeded)  # a repetition brings the same
+_EVENTS = ", ".join(
+    f"`{name}`"
+    for name in (
+        *("message_start", "content_block_start", "content_block_delta", "content_block_stop"),
+        *("message_delta", "message_stop", "ping", "error"),
+    )
+)
 
 
 class Turn(Body):
@@ -99,13 +84,34 @@ class MessagesBody(Body):
     stream: bool = False
 
 
+class Answered(Shape):
+    """Answer of the model; further fields are its own."""
+
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    model: str
+    content: list[dict[str, Any]]
+    stop_reason: str | None
+    usage: dict[str, Any]
+
+
+class Counted(Shape):
+    input_tokens: int
+
+
 @blueprint.post("/v1/messages")
 @api(
     "Ask a model, as a step of a run",
     body=MessagesBody,
+    returns={200: Answered},
+    errors=MAY_FAIL,
     tag="Messages API",
     stream="text/event-stream",
-    headers=("Idempotency-Replayed",),
+    events=_EVENTS,
+    headers=("X-Cost-USD", "Idempotency-Replayed", "request-id"),
+    error=ErrorAnswer,
+    status=status_of,
 )
 @guard(counts="step")
 def create() -> Response:
@@ -113,7 +119,7 @@ def create() -> Response:
     grant, asked, gateway = _grant(), _asked(needs_limit=True), services().runs.gateway
     place = gateway.take_place(grant.user_id)
     try:
-        relayed = gateway.relay(grant, asked)
+        relayed = gateway.relay(grant, asked, _hang_up())
     except BaseException:
         place.give()
         raise
@@ -121,7 +127,16 @@ def create() -> Response:
 
 
 @blueprint.post("/v1/messages/count_tokens")
-@api("Count the tokens of a prompt", body=MessagesBody, tag="Messages API")
+@api(
+    "Count the tokens of a prompt",
+    body=MessagesBody,
+    returns={200: Counted},
+    errors=MAY_FAIL,
+    tag="Messages API",
+    headers=("request-id",),
+    error=ErrorAnswer,
+    status=status_of,
+)
 @guard()
 def count_tokens() -> Response:
     """Count a prompt's tokens: free, so no hold bounds it and the rate of its user does."""
@@ -130,16 +145,7 @@ def count_tokens() -> Response:
         return _json({"input_tokens": gateway.count_tokens(grant, asked)})
 
 
-@error_shape(blueprint, "/v1/messages")
-def refused(error: SlipwayError) -> Response:
-    """Answer with the error in Anthropic's shape."""
-    response = _json(_error_body(error))
-    response.status_code = _status(error)
-    if error.retry_after is not None or response.status_code in (429, 529):
-        response.headers["Retry-After"] = str(int(error.retry_after or 1))
-    if isinstance(error, _FINAL):
-        response.headers["x-should-retry"] = "false"
-    return response
+error_shape(blueprint, "/v1/messages")(refusal)
 
 
 def _grant() -> RunGrant:
@@ -207,7 +213,7 @@ def _streamed(relayed: Relayed, place: Permit) -> Response:
         try:
             yield from relayed.pieces
         except SlipwayError as error:
-            yield b"event: error\ndata: %b\n\n" % orjson.dumps(_error_body(error))
+            yield b"event: error\ndata: %b\n\n" % orjson.dumps(error_body(error))
         finally:
             relayed.close()
             place.give()
@@ -216,6 +222,19 @@ def _streamed(relayed: Relayed, place: Permit) -> Response:
     response.call_on_close(place.give)
     response.call_on_close(relayed.close)  # also where its body was never asked for
     return _with_cost(response, relayed) if relayed.kept else _named(response)
+
+
+def _hang_up() -> Callable[[], None]:
+    """Return what ends the connection of this request, whatever its thread does."""
+    sock = request.environ.get("gunicorn.socket")
+    if not isinstance(sock, socket.socket):
+        return lambda: None
+
+    def hang_up() -> None:
+        with suppress(OSError):  # closed already
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    return hang_up
 
 
 def _with_cost(response: Response, relayed: Relayed) -> Response:
@@ -233,14 +252,3 @@ def _json(body: bytes | dict[str, Any]) -> Response:
 def _named(response: Response) -> Response:
     response.headers["request-id"] = current().id
     return response
-
-
-def _status(error: SlipwayError) -> int:
-    return next((status for kind, status in _STATUS.items() if isinstance(error, kind)), error.status)
-
-
-def _error_body(error: SlipwayError) -> dict[str, Any]:
-    faults = "; ".join(f"{one['pointer']}: {one['detail']}" for one in error.errors)
-    kind = _TYPES.get(_status(error), "api_error")
-    told = {"type": kind, "message": faults or error.detail, "code": error.code}
-    return {"type": "error", "error": told, "request_id": current().id}
