@@ -7,7 +7,7 @@ JOBS := 3
 ARGS :=
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help run test test-all test-agentdojo check docs bench bench-quick bench-peers bench-cost lock setup clean
+.PHONY: help run test test-all test-agentdojo check docs client bench bench-quick bench-peers bench-cost lock setup clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -34,7 +34,7 @@ check: ## format, lint, types, imports, generated pages
 	@scripts/setup.sh requirements-dev.txt
 	$(PY) -m ruff format --check --quiet .
 	$(PY) -m ruff check --quiet .
-	$(PY) -m mypy service config launcher offline_model agent_server scripts wsgi.py worker.py
+	$(PY) -m mypy service config launcher offline_model agent_server mcp_servers scripts wsgi.py worker.py client/slipway_client tests/client/typed.py
 	lint-imports --no-logo
 	$(PY) -m config | diff docs/settings.md -
 	$(PY) -m config --env | diff .env.example -
@@ -47,6 +47,12 @@ docs: ## write the generated pages
 	$(PY) -m config --env > .env.example
 	$(PY) -m scripts.errors_page > docs/errors.md
 	$(PY) -m scripts.permissions_page > docs/permissions.md
+
+client: ## build wheel and sdist of the Python client into client/dist
+	@scripts/setup.sh requirements-dev.txt
+	@rm -rf client/dist
+	@$(PY) -m build --no-isolation --quiet client
+	@ls client/dist
 
 bench: bench-peers ## compare with every peer; ARGS="--only P --peers slipway,fastapi"
 	@scripts/setup.sh requirements-dev.txt

@@ -154,6 +154,12 @@ class Settings(Saving):
         le=31_536_000,
         description="Seconds after which a call that nobody decided about is denied; 0: never",
     )
+    cap_wait_seconds: int = Field(
+        604_800,
+        ge=1,
+        le=31_536_000,
+        description="Seconds that a run with `on_cap: pause` waits for room under a cap; then it fails",
+    )
     approval_by_others: bool = Field(
         False, description="The user of a run may not decide about its calls, whatever their role"
     )

@@ -20,6 +20,18 @@ class Elsewhere(Identity):
         description="File of the MCP servers whose tools agents may list; empty: `mcp.yaml` beside `AGENTS_DIR`, if it "
         "is there",
     )
+    mail_port: int = Field(
+        9201,
+        ge=0,
+        le=65535,
+        description="Port of the bundled mail server; `make run` selects a free one if it is in use",
+    )
+    calendar_port: int = Field(
+        9202,
+        ge=0,
+        le=65535,
+        description="Port of the bundled calendar server; `make run` selects a free one if it is in use",
+    )
     remote_hosts: str = Field(
         "",
         description="Hosts that remote agents may be at, such as `research:9100` or `agents.example.com`: they get "

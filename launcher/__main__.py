@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Mapping
 
 from config import ConfigError, Settings, load
 from launcher import banner, preload, programs, state
@@ -43,10 +44,10 @@ def main() -> int:
 
 def run(settings: Settings, port: int, lock: int) -> int:
     """Start, supervise and stop all programs. Raises CannotStart after stopping those that had started."""
-    model_port = _offline_model_port(settings)
-    supervisor = Supervisor(_environment(settings, port, model_port), lock)
+    model_port, mcp_ports = _offline_model_port(settings), programs.mcp_ports(settings)
+    supervisor = Supervisor(_environment(settings, port, model_port, mcp_ports), lock)
     try:
-        started = _start(supervisor, settings, port, model_port)
+        started = _start(supervisor, settings, port, model_port, mcp_ports)
         print(banner.text(settings, port, started, _readiness_fault(supervisor, settings, port)), flush=True)
         _supervise(supervisor, settings)
     except Stopped:
@@ -65,7 +66,13 @@ def _supervise(supervisor: Supervisor, settings: Settings) -> None:
         supervisor.restart("web", "worker")
 
 
-def _start(supervisor: Supervisor, settings: Settings, port: int, model_port: int | None) -> list[str]:
+def _start(
+    supervisor: Supervisor,
+    settings: Settings,
+    port: int,
+    model_port: int | None,
+    mcp_ports: Mapping[str, int],
+) -> list[str]:
     """Start Redis and the migrations, import what the programs share, then start those; return their descriptions."""
     started = []
     if not programs.migrated(settings):
@@ -77,8 +84,11 @@ def _start(supervisor: Supervisor, settings: Settings, port: int, model_port: in
     if model_port is not None:
         supervisor.add(programs.offline_model(model_port, forked=forked))
         started.append(f"offline model (port {model_port})")
+    if mcp_ports:
+        supervisor.add(programs.mcp_servers(mcp_ports, forked=forked))
+        started += [f"{name} (port {mcp_port})" for name, mcp_port in mcp_ports.items()]
     if not supervisor.run_until(supervisor.ready, START_SECONDS):
-        raise state.CannotStart(f"Redis, the model or the migrations took longer than {START_SECONDS:g} s.")
+        raise state.CannotStart(f"The programs before the web server took longer than {START_SECONDS:g} s.")
     supervisor.add(programs.worker(settings, forked=forked), programs.web(settings, port, forked=forked))
     started.append("worker")
     if not supervisor.run_until(lambda: supervisor.ready("web"), START_SECONDS):
@@ -107,11 +117,15 @@ def _offline_model_port(settings: Settings) -> int | None:
     return state.free_port("127.0.0.1", settings.offline_model_port)
 
 
-def _environment(settings: Settings, port: int, model_port: int | None) -> dict[str, str]:
+def _environment(
+    settings: Settings, port: int, model_port: int | None, mcp_ports: Mapping[str, int]
+) -> dict[str, str]:
     """Build the children's environment. Gunicorn itself reads WEB_CONCURRENCY, and only from there."""
     decided = {"PORT": str(port), "WEB_CONCURRENCY": str(settings.web_concurrency)}
     if model_port is not None:
         decided["ANTHROPIC_BASE_URL"] = f"http://127.0.0.1:{model_port}"
+    for name, mcp_port in mcp_ports.items():
+        decided[f"{name.upper()}_URL"] = f"http://127.0.0.1:{mcp_port}/mcp"
     replaced = {f"{name}_FILE" for name in decided}
     given = {name: value for name, value in os.environ.items() if name not in replaced}
     return given | decided

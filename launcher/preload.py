@@ -20,6 +20,11 @@ MODULES = (
     "kombu.transport.redis",
     "offline_model.api",
     "offline_model.server",
+    "mcp_servers.appointments",
+    "mcp_servers.mail",
+    "uvicorn.lifespan.on",
+    "uvicorn.protocols.http.httptools_impl",
+    "anyio._backends._asyncio",
     "valkey",
     "encodings.utf_8_sig",
 )

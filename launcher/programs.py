@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 import sqlite3
 import sys
+from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 
 from config import Settings
 from config.derived import redis_socket
-from launcher.state import private_folder
+from launcher.state import free_port, private_folder
 from launcher.supervisor import Program
 
 _PROBE_SECONDS = 1.0
@@ -42,6 +44,30 @@ def offline_model(port: int, *, forked: bool) -> Program:
     """Offline model, which answers without an API key."""
     command = (sys.executable, "-m", "offline_model", "--host", "127.0.0.1", "--port", str(port))
     return Program("offline model", command, partial(_is_listening, "127.0.0.1", port), forked=forked)
+
+
+def mcp_servers(ports: Mapping[str, int], *, forked: bool) -> Program:
+    """Bundled MCP servers, one program for all; `ports` by their names."""
+    options = [word for name, port in ports.items() for word in (f"--{name}-port", str(port))]
+    command = (sys.executable, "-m", "mcp_servers", *ports, *options)
+
+    def ready() -> bool:
+        return all(_is_listening("127.0.0.1", port) for port in ports.values())
+
+    return Program("mail and calendar", command, ready, forked=forked)
+
+
+def mcp_ports(settings: Settings) -> dict[str, int]:
+    """Return ports for the bundled MCP servers, by name: those of our `mcp.yaml` whose address nothing else gives."""
+    ours, used = Path("mcp.yaml"), Path(settings.mcp_servers or settings.agents_dir.parent / "mcp.yaml")
+    if not (ours.exists() and used.exists() and used.samefile(ours)):
+        return {}
+    preferred = {"mail": settings.mail_port, "calendar": settings.calendar_port}
+    return {
+        name: free_port("127.0.0.1", port)
+        for name, port in preferred.items()
+        if not os.environ.get(f"{name.upper()}_URL")
+    }
 
 
 def migrated(settings: Settings) -> bool:

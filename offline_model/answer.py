@@ -6,7 +6,18 @@ import re
 
 import orjson
 
-from offline_model import arithmetic, calls, conversation, extract, notes, planning, querying, writing
+from offline_model import (
+    arithmetic,
+    booking,
+    calls,
+    conversation,
+    extract,
+    mailing,
+    notes,
+    planning,
+    querying,
+    writing,
+)
 from offline_model.conversation import Conversation, Result
 from offline_model.extract import Quote
 from offline_model.schema import Filler, schema_in_words
@@ -48,6 +59,8 @@ def answer(parsed: Conversation) -> list[Json]:
     choices = extract.choices_asked_for(parsed.system)
     if choices:
         return [_text(extract.choose(parsed.question, choices, parsed.system))]
+    if told := mailing.told(parsed) or booking.told(parsed):
+        return [_text(told)]
     if written := writing.draft(parsed) or writing.revision(parsed):
         return [_text(written)]
     if _SUMMARY.search(parsed.question) or (not parsed.results and _SUMMARY.search(parsed.system[:200])):

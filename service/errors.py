@@ -79,6 +79,7 @@ class InvalidToken(Unauthenticated):
 
 class BudgetExceeded(SlipwayError):
     status, code, title = 402, "budget_exceeded", "A spending cap is reached"
+    needed: int | None = None  # nano-dollars under caps, for which a run can wait
 
 
 class Forbidden(SlipwayError):

@@ -179,7 +179,7 @@ class Sessions:
                 summary, links = "", branch(messages.links(tx, session_id, past.last), past.last, 0) or []
             included = [link for link in links if link["error_code"] not in EXCLUDED_ERRORS]
             history = plan(summary, included, tokens).truncated()
-            content = {link["seq"]: link["content"] for link in past.links if link["content"] is not None}
+            content = {link["seq"]: link for link in past.links if link["content"] is not None}
             seqs = {link["seq"] for link in (*history.older, *history.recent)}
             whole = history.with_content(
                 content | messages.content(tx, session_id, sorted(seqs - content.keys()))

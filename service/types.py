@@ -15,7 +15,10 @@ NANO = 1_000_000_000  # nano-dollars in a dollar
 
 Effort = Literal["low", "medium", "high", "xhigh", "max"]
 Tier = Literal["simple", "medium", "complex"]
+Priority = Literal["high", "normal", "batch"]  # of tasks
+PRIORITIES: tuple[Priority, ...] = ("high", "normal", "batch")  # the database has their numbers
 OnConflict = Literal["reject", "queue", "interrupt"]  # behaviour of a second turn in a busy session
+OnCap = Literal["fail", "pause"]  # behaviour of a run that meets a spending cap
 Mode = Literal["wait", "stream", "queue"]  # how a run's caller gets its answer
 Action = Literal["invoke", "stream", "task"]  # how a run is asked for: the last word of its door
 _MODES: Mapping[Action, Mode] = {"invoke": "wait", "stream": "stream", "task": "queue"}  # see `mode_of`
@@ -94,6 +97,7 @@ class RunStatus(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"
     WAITING_APPROVAL = "waiting_approval"
+    WAITING_BUDGET = "waiting_budget"  # for room under a spending cap
     PAUSED = "paused"  # queued, as its agent is stopped
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -105,8 +109,8 @@ class RunStatus(StrEnum):
 
     @property
     def waits(self) -> bool:
-        """Return whether a person has to act before anything happens."""
-        return self in (RunStatus.WAITING_APPROVAL, RunStatus.PAUSED)
+        """Return whether a person has to act, or a cap to renew, before anything happens."""
+        return self in (RunStatus.WAITING_APPROVAL, RunStatus.WAITING_BUDGET, RunStatus.PAUSED)
 
 
 class Event(StrEnum):
@@ -119,6 +123,7 @@ class Event(StrEnum):
     TOOL_FINISHED = "tool.finished"
     APPROVAL_REQUIRED = "approval.required"
     APPROVAL_DECIDED = "approval.decided"
+    BUDGET_REQUIRED = "budget.required"
     RUN_RESUMED = "run.resumed"
     USAGE = "usage"
     GUARDRAIL = "guardrail"
@@ -184,8 +189,9 @@ class RunRequest:
     on_disconnect: Literal["continue", "cancel"] = "continue"
     metadata: str | None = None  # JSON text of an object, as it was sent
     callback_url: str | None = None
-    priority: Literal["normal", "batch"] = "normal"
+    priority: Priority = "normal"
     on_conflict: OnConflict | None = None  # when its session is busy; None: the setting; not stored
+    on_cap: OnCap | None = None  # None: the agent's, which a run's own request has
     parent_message_id: str | None = None  # message this turn continues; "": none; None: the newest
     output_schema: dict[str, Any] | None = None  # of the answer; None: the agent's own, if any
     client_tools: tuple[dict[str, Any], ...] | None = None  # as the Messages API takes them
@@ -196,7 +202,9 @@ class RunRequest:
     instructions: str | None = None  # of the application that asks, to the agent
     end_user: str | None = None  # for whom the caller asks, by the caller's own name for them
     tool_scopes: tuple[str, ...] | None = None  # of the caller's key; None: all tools
-    door: str | None = None  # label of the API surface; stored with the run, not in the request
+    cap_nano: int | None = None  # most the run may cost, within the caps; None: by these alone
+    schedule_id: str | None = None  # schedule of which it is a run; stored with the run, as the next
+    door: str | None = None  # label of the API surface
 
     @property
     def question(self) -> str:
@@ -215,11 +223,12 @@ def message_text(message: Message) -> str:
 
 @dataclass(slots=True)
 class ToolUse:
-    """Entry of a run result's `tools`."""
+    """Entry of a run result's `tools`. `unknown`: the call may have had its effect."""
 
     name: str
     ok: bool
     ms: int
+    unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,10 @@ class Webhooks:
         return hmac.digest(self._key, signer.encode(), "sha256")
 
     def schedule(self, tx: Transaction, run: Run) -> None:
-        """Insert a run's delivery in its last transaction, if a `callback_url` was given."""
+        """Insert a run's delivery in its last transaction, or that in which it begins to wait for money.
+
+        None without a `callback_url`.
+        """
         if run.request.callback_url is not None:
             rows.schedule(tx, run, run.request.callback_url, now_ms())
             tx.after_commit(self.send_due)

@@ -26,6 +26,8 @@ from service.privacy.erasure import Erasures
 from service.privacy.keyring import Keyring
 from service.runs import build as runs
 from service.runs.recovery.supervisor import WEB, Chore, ProcessRole
+from service.schedules.dispatch import Dispatcher
+from service.schedules.schedules import Schedules
 from service.store import fitness
 from service.store.database import Database
 from service.store.holds import ORPHANED_AFTER_MS
@@ -58,6 +60,8 @@ class Services:
     webhooks: webhooks.Webhooks
     runs: runs.RunServices
     erasures: Erasures
+    schedules: Schedules
+    dispatcher: Dispatcher
 
     def start(self) -> None:
         """Start the parts that only a serving process has: first admin, signing keys, lease, recovery.
@@ -116,6 +120,10 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
     )
     built.supervisor.add(Chore(erasures.go_on_in_background, Work.ERASURES))
     built.supervisor.add(Chore(erasures.repeat_in_background))
+    dispatcher = Dispatcher(
+        infra.db, catalog, built.start.new_runs, role.wakeup, infra.metrics, role.draining
+    )
+    built.supervisor.add(Chore(dispatcher.dispatch_in_background, Work.SCHEDULES))
     return Services(
         settings,
         infra,
@@ -129,6 +137,8 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
         sender,
         built,
         erasures,
+        Schedules(infra.db, catalog, domains.sessions),
+        dispatcher,
     )
 
 

@@ -28,6 +28,8 @@ from tests.isolation import process_state, restless
 __all__ = ["process_state", "restless"]  # fixtures for every test
 ROOT = Path(__file__).parent.parent
 os.environ["FLASK_SKIP_DOTENV"] = "1"  # no developer's .env changes what a test, or a program it starts, does
+# Nor do mail and calendar that a developer runs; a test that wants these starts its own (`tests/mcp_servers/house.py`).
+os.environ["MAIL_URL"] = os.environ["CALENDAR_URL"] = "http://127.0.0.1:9/mcp"
 PYTHON = sys.executable
 START_TIMEOUT = 60.0
 guardian = Guardian()  # one for each process that runs tests

@@ -11,7 +11,7 @@ import httpx2
 import jsonschema_rs
 
 PROBLEM = "application/problem+json"
-# Errors have a shape of their own: `tests/gateway` and `tests/web/openai` check them.
+# Answers have a shape of their own.
 OTHER_DIALECT = ("/v1/messages", "/v1/chat", "/v1/models")
 JSON_TYPES = ("application/json", PROBLEM)
 
@@ -52,9 +52,10 @@ class Description:
         media = headers.get("Content-Type", "").partition(";")[0]
         if media == PROBLEM and body is not None:
             self._problem(where, status, headers, json.loads(body))
-        if path.startswith(OTHER_DIALECT) and status >= 400:
-            return
         operation = self.operation(method, path)
+        if path.startswith(OTHER_DIALECT) and status >= 400:
+            self._refusal(where, operation, status, media, headers, body)
+            return
         if operation is None:
             assert status in (404, 405, 400), f"{where} is of no route that is described"
             assert media == PROBLEM, f"{where} is {media}"
@@ -91,6 +92,28 @@ class Description:
         )  # the first answer, with the id of the request it was given to
         assert replayed or problem["request_id"] == headers["X-Request-ID"], f"{where} has two request ids"
         if status in (429, 503):
+            assert int(headers["Retry-After"]) >= 1, where
+
+    def _refusal(
+        self,
+        where: str,
+        operation: dict[str, Any] | None,
+        status: int,
+        media: str,
+        headers: httpx2.Headers,
+        body: bytes | None,
+    ) -> None:
+        """Raises AssertionError for an error of another dialect that was not promised."""
+        assert media == "application/json" and body is not None, f"{where} is {media}"
+        if operation is None:
+            assert status in (404, 405), f"{where} is of no route that is described"
+            return
+        promised = operation["responses"].get(str(status), operation["responses"]["default"])
+        self.fits(where, promised["content"][media]["schema"], json.loads(body))
+        told = json.loads(body)
+        request_id = told.get("request_id", told["error"].get("request_id"))
+        assert request_id == headers["X-Request-ID"], f"{where} has two request ids"
+        if status in (429, 529):
             assert int(headers["Retry-After"]) >= 1, where
 
     def hook(self, answer: httpx2.Response) -> None:

@@ -34,6 +34,10 @@ class LoopbackProxy:
             for one in list(self._open):
                 self._end(one)
 
+    def turn_to(self, target: int | str) -> None:
+        """Connect to another server from now on."""
+        self._target = target
+
     def _accept(self) -> None:
         while True:
             try:

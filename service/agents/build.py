@@ -14,6 +14,7 @@ from service.agents.last_good import LastGood
 from service.agents.loader import Available
 from service.agents.packages import packaged_agents
 from service.agents.patterns import PATTERNS
+from service.agents.remote_spec import hosts_of
 from service.infra.backends import Infra
 from service.infra.redis import RedisStore
 from service.tools.sources import sources
@@ -40,7 +41,8 @@ def build(
     packaged = packaged_agents(packages, tools)
     own = sources(settings.fetch_hosts.split(","))
     addresses = addresses_of(settings.remote_agents)
-    available = Available(PATTERNS, (tools, *own, *more), models, prices, addresses)
+    hosts = hosts_of(settings.remote_hosts)
+    available = Available(PATTERNS, (tools, *own, *more), models, prices, addresses, hosts)
     if not settings.reload:
         return AgentCatalog(settings.agents_dir, available, packaged)
     with suppress(OSError):  # reported by the first write into it that fails

@@ -17,7 +17,7 @@ from service.knowledge import Knowledge
 from service.llm.routing import Bounds, ModelRouter
 from service.tools import Tool
 from service.tools.bounds import ToolPolicy
-from service.types import Effort
+from service.types import Effort, OnCap
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ class AgentDefinition:
     options: PatternOptions  # fields of the agent's pattern
     policies: Mapping[str, ToolPolicy] = field(default_factory=dict)  # of some tools, by name
     examples: tuple[str, ...] = ()
+    on_cap: OnCap = "fail"  # unless a request says otherwise
     output_schema: dict[str, Any] | None = None  # of the answers, unless a request brings its own
     knowledge: Knowledge | None = None
     evals: tuple[EvalCase, ...] = field(default=(), repr=False)

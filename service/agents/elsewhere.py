@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import replace
 
-from service.agents.definitions import AgentDefinition, FolderFault
+from service.agents.definitions import AgentDefinition, Finding, FolderFault
 from service.agents.pattern import PatternModule
+from service.agents.remote_spec import is_allowed, names_of
 
 REMOTE = "remote"  # the pattern that asks an address
 SETTING = "REMOTE_AGENTS"
@@ -27,3 +28,11 @@ def nowhere_faults(addresses: Mapping[str, str], folders: Collection[str]) -> It
     """Find addresses of agents that have no folder."""
     for name in addresses.keys() - set(folders):
         yield FolderFault(name, SETTING, 0, name, "there is no folder of this agent")
+
+
+def not_allowed(agent: AgentDefinition, hosts: Set[str]) -> Iterator[Finding]:
+    """Warn of an agent at a host that the operator has not named: its runs fail before anything is sent."""
+    url = agent.options.model_dump()[REMOTE]["url"] if agent.pattern == REMOTE else None
+    if url is not None and not is_allowed(url, hosts):
+        detail = f"REMOTE_HOSTS does not name {names_of(url)[0]}: every run fails until it does"
+        yield Finding((REMOTE, "url"), detail, "warning")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from service.agents.checks import eval_findings, folder_warnings, spec_findings
 from service.agents.definitions import AgentDefinition, Finding, FolderFault
-from service.agents.elsewhere import elsewhere
+from service.agents.elsewhere import elsewhere, not_allowed
 from service.agents.files import version_of
 from service.agents.marked_yaml import MarkedYaml, YamlFault, YamlFaults
 from service.agents.own_code import CODE, Program, load_program
@@ -39,7 +39,7 @@ _EVALS = TypeAdapter(tuple[EvalCase, ...])
 class Available:
     """References a folder may make: patterns by name, tool sources, the service's model of each tier, prices.
 
-    `addresses`: of agents that run elsewhere, by name.
+    `addresses`: of agents that run elsewhere, by name. `hosts`: of remote agents that may be asked; None: any.
     """
 
     patterns: Mapping[str, PatternModule]
@@ -47,6 +47,7 @@ class Available:
     models: Mapping[Tier, str]
     prices: PriceTable
     addresses: Mapping[str, str] = field(default_factory=dict)
+    hosts: Set[str] | None = None
 
     @cached_property
     def schema(self) -> TypeAdapter[AgentSpec]:
@@ -124,6 +125,8 @@ class _Folder:
         found += folder_warnings(agent, spec, self._available.prices)
         if agent.id in self._available.addresses:
             agent = elsewhere(agent, self._available.addresses[agent.id], self._available.patterns)
+        if self._available.hosts is not None:
+            found += not_allowed(agent, self._available.hosts)
         return Loaded(version, agent, warnings=tuple(self._warning(document, one) for one in found))
 
     def _yaml(self, file: str) -> MarkedYaml:

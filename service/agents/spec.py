@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
 from service.guardrails.hosts import PATTERN as HOST_PATTERN
 from service.llm.routing import TIERS
 from service.tools.bounds import ToolPolicy
-from service.types import Effort, Tier
+from service.types import Effort, OnCap, Tier
 
+MOST_TOKENS = 128_000  # of one model answer
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 
 
@@ -101,7 +102,7 @@ class AgentSpec(Spec):
     )
     tier: TierSpec = TierSpec()
     models: dict[Tier, str] = Field({}, description="Models of its own for some tiers: `simple: model-id`")
-    max_tokens: int = Field(1024, ge=1, le=128_000, description="Most tokens of one model answer")
+    max_tokens: int = Field(1024, ge=1, le=MOST_TOKENS, description="Most tokens of one model answer")
     effort: Effort | None = Field(default=None, description="`low` to `max`; none: the model's own")
     history_tokens: int | None = Field(
         default=None, ge=500, description="Token budget of a session's history; none: the service's setting"
@@ -121,6 +122,9 @@ class AgentSpec(Spec):
     links: tuple[HostPattern, ...] = Field(
         (), description="Hosts that answers may link to: `example.org`, or `*.example.org` for its subdomains"
     )
+    on_cap: OnCap = Field(
+        "fail", description="A run that meets a spending cap: `fail`, or `pause` until the cap has room again"
+    )
     limits: LimitSpec = LimitSpec()
     cache: CacheSpec = CacheSpec()
     examples: Annotated[tuple[Example, ...], Field(max_length=10)] = Field(
@@ -129,6 +133,21 @@ class AgentSpec(Spec):
     output_schema: dict[str, Any] | None = Field(
         default=None, description="JSON Schema of the answer, which is then JSON; a request's own replaces it"
     )
+
+
+class Extent(NamedTuple):
+    """Most that a run's model calls take, by its pattern.
+
+    `calls` that count as steps, each of `tokens` at most; `added`: characters that a prompt has besides the agent's
+    prompt, the conversation and earlier answers, None: as many as the context window takes. `nano`: nano-dollars of
+    sub-agents. `free`: prompts, limits and models are chosen by code that is not ours.
+    """
+
+    calls: int
+    tokens: int
+    added: int | None = None
+    nano: int = 0
+    free: bool = False
 
 
 class PatternOptions(Spec):
@@ -152,6 +171,13 @@ class PatternOptions(Spec):
     def most_steps_of(self, steps: Mapping[str, int]) -> int:
         """Return the most model calls of a run with sub-agents; `steps`: the most of each of these."""
         return 0
+
+    def extent(self, steps: int, tokens: int, own: int) -> Extent:
+        """Return the most that a run with so many `steps` takes.
+
+        `tokens`: the most of an answer, as the caller or the agent limits it; `own`: the agent's limit.
+        """
+        return Extent(steps, max(tokens, own))
 
     def parse_label(self, step: str, text: str) -> str | None:
         """Return the category that a step's answer names; None for a step that names none."""

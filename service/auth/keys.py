@@ -237,7 +237,7 @@ class KeyService:
         row = self._db.query(lambda tx: rows.by_digest(tx, digest))
         if row is None or row["revoked_at"] is not None or row["refused"]:
             return None, []
-        return (_caller(row), _ends_at(row, digest)), run_limits.unchanged_ms(row, ("", "key_"))
+        return (caller_of(row), _ends_at(row, digest)), run_limits.unchanged_ms(row, ("", "key_"))
 
     def _digest(self, key: str) -> str:
         return hmac.digest(self._pepper, key.encode(), "sha256").hex()
@@ -246,7 +246,8 @@ class KeyService:
         return hmac.digest(self._pepper, b"check " + body.encode(), hashlib.sha256).hex()[:_CHECK_LENGTH]
 
 
-def _caller(row: Row) -> Caller:
+def caller_of(row: Row) -> Caller:
+    """Return the caller that a key stands for, of its row with its user."""
     # A key for some agents only calls them: the user's operator or admin role does not apply.
     scopes = tuple(row["scopes"])
     role: Role = "user" if any(scope.startswith(AGENTS) for scope in scopes) else row["role"]

@@ -9,10 +9,11 @@ unrestricted.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from service.errors import Forbidden
-from service.store.visibility import ACTIONS, allows
+from service.store.visibility import ACTIONS, MODELS, allows
 from service.types import DEFAULT_WORKSPACE, Caller
 
 Lowest = Literal["anyone", "user", "operator", "admin", "service admin"]
@@ -78,6 +79,18 @@ def check_credential(caller: Caller, role: str, workspace_id: str) -> None:
         raise Forbidden("An API key with scopes sets passwords and roles of users below its own only.")
 
 
+def check_models(caller: Caller, agent: str, models: Iterable[str]) -> None:
+    """Check that a key restricted to some models may start an agent: each model of its tiers is among them.
+
+    Raises `Forbidden`.
+    """
+    for model in models if caller.scopes else ():
+        if not allows(caller.scopes, MODELS + model):
+            raise Forbidden(
+                f"The scopes of this API key do not allow the model {model}, which {agent} may use."
+            )
+
+
 _PUBLIC = Permission(role="anyone", keys=False)
 PERMISSIONS: dict[str, Permission] = {
     "GET /": _PUBLIC,
@@ -111,6 +124,7 @@ PERMISSIONS: dict[str, Permission] = {
     "POST /v1/agents/<agent>/invoke": Permission("runs:write", whose="own"),
     "POST /v1/agents/<agent>/stream": Permission("runs:write", whose="own"),
     "POST /v1/agents/<agent>/tasks": Permission("runs:write", whose="own"),
+    "POST /v1/agents/<agent>/estimate": Permission("runs:read", whose="own"),
     "POST /v1/chat/completions": Permission("runs:write", whose="own"),
     "POST /v1/messages": Permission("runs:write", whose="own"),
     "POST /v1/messages/count_tokens": Permission("runs:write", whose="own"),
@@ -125,6 +139,11 @@ PERMISSIONS: dict[str, Permission] = {
     "GET /v1/sessions/<session_id>/export": Permission("sessions:read", whose="workspace"),
     "PATCH /v1/sessions/<session_id>": Permission("sessions:write", whose="own"),
     "DELETE /v1/sessions/<session_id>": Permission("sessions:write", whose="own"),
+    "GET /v1/schedules": Permission("schedules:read", whose="workspace"),
+    "POST /v1/schedules": Permission("schedules:write", whose="own"),
+    "GET /v1/schedules/<schedule_id>": Permission("schedules:read", whose="workspace"),
+    "PATCH /v1/schedules/<schedule_id>": Permission("schedules:write", whose="own"),
+    "DELETE /v1/schedules/<schedule_id>": Permission("schedules:write", whose="own"),
     "GET /v1/approvals": Permission("approvals:read", whose="workspace"),
     "POST /v1/approvals/<approval_id>": Permission(
         "approvals:decide", "operator", "workspace", found_first=True

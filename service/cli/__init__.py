@@ -1,20 +1,35 @@
 """Command line for operators.
 
-`flask runs`, `users`, `workspaces`, `keys`, `agents`, `prices`, `ledger`, `budgets`, `audit`, `keyring` and `mcp`.
+`flask runs`, `schedules`, `users`, `workspaces`, `keys`, `agents`, `prices`, `ledger`, `budgets`, `audit`, `mcp` and
+`keyring`.
 """
 
 from __future__ import annotations
 
 from flask import Flask
 
-from service.cli import agents, audit, chat, keyring, keys, mcp, money, new_agent, runs, users, workspaces
+from service.cli import (
+    agents,
+    audit,
+    chat,
+    keyring,
+    keys,
+    mcp,
+    money,
+    new_agent,
+    runs,
+    schedules,
+    users,
+    workspaces,
+)
 
 
 def install(app: Flask) -> None:
     """Register the command groups with `flask`. Commands need no web server, only its settings."""
     money_groups = (money.prices, money.ledger, money.budgets)
     accounts = (users.users, workspaces.workspaces, keys.keys)
-    for group in (runs.runs, *accounts, agents.agents, *money_groups, audit.audit, keyring.keyring, mcp.mcp):
+    work = (runs.runs, schedules.schedules, agents.agents)
+    for group in (*work, *accounts, *money_groups, audit.audit, keyring.keyring, mcp.mcp):
         app.cli.add_command(group)
     for command in (new_agent.new, chat.chat):
         agents.agents.add_command(command)

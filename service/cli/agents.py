@@ -62,16 +62,21 @@ def list_agents(as_json: bool) -> None:
 def stop(name: str, reason: str) -> None:
     """Stop an agent: no call of it begins any more, its runs wait, and new ones are refused."""
     stops = services().runs.stops
-    services().infra.db.transact(lambda tx: stops.stop(tx, name, reason))
-    click.echo(f"Stopped {name}. `flask agents release {name}` lets it go on.")
+    state = services().infra.db.transact(lambda tx: stops.stop(tx, name, reason))
+    stopped = (
+        f"Stopped {name}" if state["reason"] == reason else f"{name} is stopped already: {state['reason']}"
+    )
+    click.echo(f"{stopped.rstrip('.')}. `flask agents release {name}` lets it go on.")
 
 
 @agents.command()
 @click.argument("name")
 def release(name: str) -> None:
     """Release a stopped agent: its runs go on."""
-    services().runs.stops.release(name)
-    click.echo(f"Released {name}.")
+    stops = services().runs.stops
+    was_stopped = name in {stop["agent"] for stop in stops.every()}
+    stops.release(name)
+    click.echo(f"Released {name}." if was_stopped else f"{name} is not stopped.")
 
 
 @agents.command()

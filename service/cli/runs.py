@@ -43,13 +43,16 @@ _MAX_PAUSE = 5.0  # seconds a replay waits at most between two events
 @click.option("--status", type=click.Choice([str(status) for status in RunStatus]))
 @click.option("--agent", help="Only this agent's.")
 @click.option("--session", help="Only this session's.")
+@click.option("--schedule", help="Only this schedule's; not with --session.")
 @limit_option
 @as_json
-def list_runs(status: str | None, agent: str | None, session: str | None, limit: int, as_json: bool) -> None:
+def list_runs(limit: int, as_json: bool, **filters: str | None) -> None:
     """List runs, newest first."""
-    filters = RunFilter(status, agent, session)
+    if filters["session"] is not None and filters["schedule"] is not None:
+        raise click.UsageError("Give --session or --schedule, not both.")
+    wanted = RunFilter(filters["status"], filters["agent"], filters["session"], filters["schedule"])
     found = services().infra.db.query(
-        lambda tx: run_lists.recent(tx, filters, limit=limit, before=None, visible=UNRESTRICTED)
+        lambda tx: run_lists.recent(tx, wanted, limit=limit, before=None, visible=UNRESTRICTED)
     )
     _print_runs(found, as_json)
 

@@ -1,6 +1,7 @@
 """Celery broker: connection options from the settings, and the wake-up messages for task workers.
 
-A message holds only a run's id: the row is the truth. The supervisor's sweep resends lost messages.
+A message holds only a run's id: the row is the truth. It stands for one turn of a worker, and whose turn that is the
+database says (`service.store.task_line`). The supervisor's sweep resends lost messages.
 """
 
 from __future__ import annotations

@@ -58,8 +58,8 @@ def create_worker(settings: Settings) -> Celery:
 
     @app.task(name=RUN_TASK, Request=_StrictRequest)  # type: ignore[untyped-decorator]
     def run(run_id: str) -> None:
-        with logs.bound(run_id=run_id):
-            process.services.runs.execution.take_up(run_id)
+        with logs.bound():
+            process.services.runs.execution.take_turn(run_id)
 
     @app.task(name=UPKEEP_TASK, Request=_StrictRequest)  # type: ignore[untyped-decorator]
     def upkeep() -> None:

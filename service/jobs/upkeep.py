@@ -11,9 +11,11 @@ from service.store import (
     closed_windows,
     idempotency,
     runs,
+    schedules,
     session_expiry,
     sign_in_addresses,
     signing_keys,
+    task_line,
     token_families,
     webhooks,
 )
@@ -58,9 +60,11 @@ def _deletions(retention_days: int) -> dict[str, Callable[[Transaction], int]]:
         "idempotency_keys": partial(idempotency.expire, limit=BATCH),
         "runs": partial(runs.expire, before=before, limit=BATCH),
         "notices": partial(webhooks.expire, before=before, limit=BATCH),
+        "schedule_slots": partial(schedules.expire, before=before, limit=BATCH),
         "sessions": partial(session_expiry.expire, limit=BATCH),  # their runs and messages too
         "logins": partial(token_families.expire, before=now, limit=BATCH),
         "signing_keys": partial(signing_keys.expire, before=now, limit=BATCH),
         "addresses": partial(sign_in_addresses.expire, before=now - sign_in_addresses.LIFE_MS, limit=BATCH),
+        "task_turns": partial(task_line.expire, limit=BATCH),
         "counters": partial(closed_windows.roll_up, before=closed_before(now), limit=BATCH),
     }

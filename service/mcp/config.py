@@ -39,11 +39,18 @@ class ToolRule(Spec):
     """Tool that agents may list. The risk is the operator's word: annotations of a server are not read."""
 
     risk: Risk = Field(description="`read`, `write`, or `danger`: then a person approves each call")
-    idempotent: bool = Field(False, description="A call that may have happened can be repeated")
+    idempotent: bool | None = Field(
+        None, description="A call that may have happened can be repeated; by default one of risk `read`"
+    )
     sends: bool = Field(
-        False, description="Arguments leave your network: after untrusted text a person approves"
+        True, description="Arguments leave your house: after untrusted text a person approves"
     )
     timeout_seconds: float = Field(30, gt=0, le=300, description="Longest wait for a result")
+
+    @property
+    def repeatable(self) -> bool:
+        """Return whether a call that may have happened can be repeated without a person."""
+        return self.risk == "read" if self.idempotent is None else self.idempotent
 
 
 class ServerSpec(Spec):

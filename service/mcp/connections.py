@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,21 +18,27 @@ from service.llm.breaker import Breaker
 from service.mcp.config import ServerSpec
 from service.mcp.connection import Connection, ConnectionLost, Found, NotConnected
 from service.mcp.credentials import Credentials
+from service.mcp.http import http
+from service.mcp.messages import Transport
 from service.mcp.pins import Pins
-from service.mcp.transports import Transport, http, stdio
+from service.mcp.stdio import stdio
 
 log = logging.getLogger("slipway.mcp")
+MOST_CALLS = 16  # to one server at once: a server that hangs leaves slots for other tools
 MOST_CONNECTIONS = 64  # of users, in one process; the one used longest ago is closed
-FAILURES, RECOVERY = (
-    5,
-    30.0,
-)  # calls without an answer until the breaker opens; seconds until it lets one through
+FAILURES = 5  # calls in a row without an answer that open the breaker of a server
+RECOVERY = 30.0  # seconds until it lets one through
+EVIDENCE_SECONDS = 2.0  # a wait that a run's deadline cuts shorter says nothing of the server
 CLOSE_SECONDS = 10.0
 
 
 class Key(NamedTuple):
     server: str
     user_id: str  # empty: of the service
+
+
+class Busy(Exception):
+    """Raised when a server has as many calls under way as it may."""
 
 
 class Connections:
@@ -52,6 +58,7 @@ class Connections:
         self._portal: BlockingPortal | None = None
         self._open: OrderedDict[Key, Connection] = OrderedDict()
         self._breakers = {name: Breaker(f"mcp:{name}", FAILURES, RECOVERY) for name in servers}
+        self._places = {name: threading.BoundedSemaphore(MOST_CALLS) for name in servers}
         self._up: dict[Key, bool] = {}
         self._closed = False
 
@@ -73,18 +80,36 @@ class Connections:
             self._evict()
             return found
 
+    @contextmanager
+    def place(self, server: str) -> Iterator[None]:
+        """Take one of a server's places for calls. Raises `Busy` when all are taken."""
+        if not self._places[server].acquire(blocking=False):
+            raise Busy
+        try:
+            yield
+        finally:
+            self._places[server].release()
+
     def call(
-        self, key: Key, tool: str, arguments: Mapping[str, Any], seconds: float
+        self, key: Key, tool: str, arguments: Mapping[str, Any], seconds: float, idempotency_key: str = ""
     ) -> mcp_types.CallToolResult:
         """Call a tool. Raises as `Connection.call`, `TimeoutError`, or `ModelUnavailable` while the breaker is open."""
         breaker = self._breakers[key.server]
         permit = breaker.allow()
         try:
             result: mcp_types.CallToolResult = self._wait(
-                partial(self.of(key).call, tool, arguments), seconds
+                partial(self.of(key).call, tool, arguments, idempotency_key), seconds
             )
-        except (TimeoutError, NotConnected, ConnectionLost):
-            breaker.record_failure(permit)
+        except (
+            NotConnected
+        ):  # nothing was sent; the connection itself keeps calls away from a server that is away
+            breaker.release(permit)
+            raise
+        except (TimeoutError, ConnectionLost) as error:
+            if isinstance(error, TimeoutError) and seconds < EVIDENCE_SECONDS:
+                breaker.release(permit)
+            else:
+                breaker.record_failure(permit)
             raise
         except BaseException:
             breaker.record_success(permit)  # an answer, if not a good one
@@ -93,7 +118,7 @@ class Connections:
         return result
 
     def look(self, key: Key, seconds: float) -> Found:
-        """Return the definitions that the server sends now. Raises as `call`."""
+        """Return the definitions that the server sends now. Raises `NotConnected`, `TimeoutError`."""
         connection = self.of(key)
         self._wait(connection.look, seconds)
         return connection.found
@@ -129,19 +154,23 @@ class Connections:
         return connection
 
     def _evict(self) -> None:
-        """Close the connections of users beyond the bound, those without a call first used longest ago."""
+        """Close connections of users beyond the bound: of those without a call, the ones used longest ago."""
         of_users = [key for key in self._open if key.user_id]
-        for key in of_users[: max(0, len(of_users) - MOST_CONNECTIONS)]:
-            connection = self._open[key]
-            if not connection.calls and self._portal is not None:
-                del self._open[key]
-                self._up.pop(key, None)
+        idle = [key for key in of_users[:-1] if not self._open[key].calls]
+        for key in idle[: max(0, len(of_users) - MOST_CONNECTIONS)]:
+            connection = self._open.pop(key)
+            self._up.pop(key, None)
+            if self._portal is not None:
                 self._portal.start_task_soon(_close, connection)
 
     def _wait(self, work: Callable[[], Any], seconds: float) -> Any:
         if self._portal is None:
             raise NotConnected
-        return self._portal.start_task_soon(_bounded, work, seconds).result(seconds + 1)
+        done = self._portal.start_task_soon(_bounded, work, seconds)
+        try:
+            return done.result(seconds + 1)
+        finally:
+            done.cancel()  # what has not begun by then must not
 
     async def _transport(self, key: Key, spec: ServerSpec) -> Transport:
         secret = await anyio.to_thread.run_sync(

@@ -26,11 +26,16 @@ class Pins:
 
     def __init__(self, db: Database) -> None:
         self._db = db
-        self._known: Mapping[tuple[str, str], Pin] = {}
+        self._known: Mapping[tuple[str, str], Pin] | None = None  # not read yet
 
     def get(self, server: str, tool: str) -> Pin | None:
-        """Return the pin as last read; None: the tool was never seen."""
-        return self._known.get((server, tool))
+        """Return the pin as last read, or read now by a new process; None: the tool was never seen."""
+        if self._known is None:  # a model must not be shown a tool without its definition
+            try:
+                self.reload()
+            except DatabaseUnavailable:
+                log.warning("mcp_pins_wait_for_database", extra={"server": server})
+        return (self._known or {}).get((server, tool))
 
     def reload(self) -> None:
         """Read all pins. Raises `DatabaseUnavailable`."""

@@ -9,16 +9,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mcp import MCPError
 from mcp_types import CallToolResult
 
 from service.errors import DatabaseUnavailable, ModelUnavailable
+from service.mcp.arguments import ArgumentCheck
 from service.mcp.config import ServerSpec, ToolRule
 from service.mcp.connection import ConnectionLost, NotConnected
-from service.mcp.connections import Connections, Key
+from service.mcp.connections import MOST_CALLS, Busy, Connections, Key
 from service.mcp.credentials import Credentials, NoCredential
 from service.mcp.pins import Pin, Pins
 from service.mcp.results import content_of
-from service.tools.base import Tool, ToolContext, ToolFailed
+from service.tools.base import Tool, ToolContext, ToolFailed, listed
 from service.tools.runner import ToolLost
 
 LOOK_SECONDS = 12.0
@@ -73,16 +75,18 @@ class McpTools:
         return self._tools
 
     def _tool(self, server: str, spec: ServerSpec, name: str, rule: ToolRule) -> Tool:
+        pin = partial(self._pins.get, server, name)
         return McpTool(
             name=f"{server}.{name}",
             description=_UNSEEN,
             input_schema={"type": "object"},
             run=partial(self._run, server, spec, name),
-            idempotent=rule.idempotent,
+            idempotent=rule.repeatable,
             risk=rule.risk,
             timeout=rule.timeout_seconds,
             sends=rule.sends,
-            pin=partial(self._pins.get, server, name),
+            faults=ArgumentCheck(pin),
+            pin=pin,
         )
 
     def _run(
@@ -90,30 +94,42 @@ class McpTools:
     ) -> Any:
         """Call the tool. Raises `ToolFailed` when it was not called or failed, `ToolLost` when it may have happened."""
         key = Key(server, context.user_id if spec.credentials == "user" else "")
-        seconds = min(spec.tools[name].timeout_seconds, context.deadline - time.monotonic())
+        ends = min(time.monotonic() + spec.tools[name].timeout_seconds, context.deadline)
         try:
-            self._admit(key, name, min(seconds, LOOK_SECONDS))
-        except (NotConnected, ConnectionLost, TimeoutError):
-            raise ToolFailed(self._unreached(key, spec)) from None
-        try:
-            result = self._connections.call(key, name, arguments, seconds)
-        except (TimeoutError, ConnectionLost):
-            raise ToolLost(f"{server}.{name} did not answer") from None
+            with self._connections.place(server):
+                self._admit(key, name, min(ends - time.monotonic(), LOOK_SECONDS))
+                self._check(server, name, arguments)
+                # No longer than to the end of the wait for it: a call that begins later is one that nobody asked for.
+                left = ends - time.monotonic()
+                result = self._connections.call(key, name, arguments, left, context.idempotency_key)
+        except Busy:
+            raise ToolFailed(f"{server} has {MOST_CALLS} calls under way: try later") from None
         except NotConnected:
             raise ToolFailed(self._unreached(key, spec)) from None
+        except (TimeoutError, ConnectionLost):
+            raise ToolLost(f"{server}.{name} did not answer") from None
         except ModelUnavailable:
             raise ToolFailed(f"{server} has not been answering and is given a pause: try later") from None
-        except ToolFailed:
-            raise
-        except Exception as error:  # an error of the server's, or an answer that is none
-            raise ToolFailed(_refusal(f"{server}.{name}", error)) from None
+        except MCPError as error:
+            raise ToolFailed(f"{server}.{name} was refused by its server: {error.message}") from None
         return _checked(result)
 
+    def _check(self, server: str, name: str, arguments: Mapping[str, Any]) -> None:
+        """Check arguments again: another definition may have been accepted since a person was asked."""
+        if faults := self._tools[f"{server}.{name}"].faults(arguments):
+            raise ToolFailed(f"Invalid arguments. {listed(faults)}")
+
     def _admit(self, key: Key, name: str, seconds: float) -> None:
-        """Raise `ToolFailed` unless the server sends the pinned definition; look again before that is said."""
+        """Raise `ToolFailed` unless the server sends the pinned definition; look again before that is said.
+
+        Raises `NotConnected` where it cannot be looked at.
+        """
         if self._fits(key, name, self._connections.of(key).found):
             return
-        found = self._connections.look(key, seconds)
+        try:
+            found = self._connections.look(key, seconds)
+        except TimeoutError:
+            raise NotConnected from None
         try:
             self._pins.reload()
         except DatabaseUnavailable:
@@ -143,10 +159,3 @@ def _checked(result: CallToolResult) -> Any:
     if result.is_error:
         raise ToolFailed(content if isinstance(content, str) and content else "The tool failed")
     return content
-
-
-def _refusal(name: str, error: Exception) -> str:
-    message = getattr(error, "message", None)  # of `MCPError`: the server's words
-    if isinstance(message, str):
-        return f"{name} was refused by its server: {message}"
-    return f"{name} was called, but its answer cannot be read"

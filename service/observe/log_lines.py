@@ -26,6 +26,8 @@ class LogLines(Observer):
             runs_log.info("run_waits_for_approval", extra=about)
         elif phase == "waits_for_batch":
             runs_log.info("run_waits_for_batch", extra=about)
+        elif phase == "waits_for_budget":
+            runs_log.info("run_waits_for_budget", extra=about)
         elif phase == "paused":
             runs_log.info("run_paused", extra=about)
         elif phase == "released":

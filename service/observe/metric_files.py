@@ -24,6 +24,7 @@ SIZES = {
     "gauge_livemax": MIB // 8,
     "gauge_livemin": MIB // 64,
     "gauge_livesum": MIB // 64,
+    "gauge_livemostrecent": MIB // 64,
 }
 GAUGES = tuple(kind for kind in SIZES if kind.startswith("gauge_live"))
 FULL = (errno.ENOSPC, errno.EDQUOT)

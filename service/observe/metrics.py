@@ -38,6 +38,7 @@ MAX_LABEL = 100  # characters
 OTHER = "(other)"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "(none)"})
 _REQUEST_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_LATE_BUCKETS = (1, 2.5, 5, 10, 30, 60, 300, 3600, 86400)
 _MODEL_BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
 
 
@@ -133,6 +134,8 @@ class Metrics(Observer):
         self._tools = counter("tool_calls", "Tool calls", "tool", "ok")
         self._cache = counter("cache", "Answers by cache result", "agent", "result")
         self._feedback = counter("feedback", "Feedback given, changes included", "agent", "score")
+        self._slots = counter("schedule_slots", "Slots of schedules by outcome", "agent", "outcome")
+        self._late = histogram("schedule_late_seconds", "Time from a slot to its run", _LATE_BUCKETS, "agent")
         self._limited = counter("rate_limited", "Requests refused by a rate limit", "action")
         self._breaker = gauge("breaker_open", "1 while a model's circuit breaker is open", "livemax", "model")
         self._retried = counter(
@@ -145,6 +148,12 @@ class Metrics(Observer):
         self._redis = gauge("redis_up", "0 while a process skips Redis", "livemin")
         self._mcp = gauge("mcp_up", "0 while a process does not reach an MCP server", "livemin", "server")
         self._runs_active = gauge("runs_active", "Runs under way", "livesum")
+        self._tasks_waiting = gauge(
+            "tasks_waiting", "Tasks in line for a worker", "livemostrecent", "priority"
+        )
+        self._oldest_task = gauge(
+            "oldest_task_seconds", "Age of the oldest task in line", "livemostrecent", "priority"
+        )
         self._redis.set(1)
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
@@ -200,6 +209,12 @@ class Metrics(Observer):
     def feedback(self, agent: str, score: int) -> None:
         self._feedback(agent, str(score)).inc()
 
+    def schedule_slots(self, agent: str, outcome: str, late: float | None = None) -> None:
+        """Count the outcome of a slot, or of several that were skipped at once; `late`: seconds from it to its run."""
+        self._slots(agent, outcome).inc()
+        if late is not None:
+            self._late(agent).observe(late)
+
     def rate_limited(self, action: str) -> None:
         self._limited(action).inc()
 
@@ -218,6 +233,10 @@ class Metrics(Observer):
 
     def redis_up(self, up: bool) -> None:
         self._redis.set(int(up))
+
+    def tasks_waiting(self, priority: str, count: int, oldest_seconds: float) -> None:
+        self._tasks_waiting(priority).set(count)
+        self._oldest_task(priority).set(oldest_seconds)
 
     def render(self) -> tuple[bytes, str]:
         """Render the exposition text of all workers; return it with its content type."""

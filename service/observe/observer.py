@@ -9,10 +9,18 @@ from typing import Any, Literal, NamedTuple
 from service.types import Run, Usage
 
 # `started` and `over` delimit an execution in this process, whatever its outcome. In between: `ended` (see its status),
-# `failed` by an internal error, waiting for an approval or a batch, `paused` as its agent is stopped, or `released` to
-# another worker.
+# `failed` by an internal error, waiting for an approval, a batch or money, `paused` as its agent is stopped, or
+# `released` to another worker.
 RunPhase = Literal[
-    "started", "ended", "failed", "waits_for_approval", "waits_for_batch", "paused", "released", "over"
+    "started",
+    "ended",
+    "failed",
+    "waits_for_approval",
+    "waits_for_batch",
+    "waits_for_budget",
+    "paused",
+    "released",
+    "over",
 ]
 
 

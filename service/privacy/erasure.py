@@ -150,6 +150,7 @@ class Erasures:
         """Erase what there is; return how much was found, with runs that have yet to end."""
         found = self._cancel_runs(user_id)
         found += self.db.transact(partial(personal_data.clear_account, user_id=user_id))
+        found += self._in_batches(user_id, "schedules", personal_data.delete_schedules)
         found += self._in_batches(user_id, "runs", self._delete_runs)
         found += self._in_batches(user_id, "sessions", self._delete_sessions)
         found += self._in_batches(user_id, "idempotency_keys", personal_data.delete_idempotency)

@@ -10,9 +10,19 @@ from service.audit.record import Action, record
 from service.errors import NotFound
 from service.store import personal_data, users
 from service.store.database import Database, Row, Transaction
-from service.store.personal_data import MESSAGES, OF_RUN, OF_USER, RUNS, SESSIONS, PersonalRows
+from service.store.personal_data import (
+    MESSAGES,
+    OF_RUN,
+    OF_USER,
+    RUNS,
+    SCHEDULES,
+    SESSIONS,
+    SLOTS,
+    PersonalRows,
+)
 from service.store.run_values import AS_TEXT
 from service.text import exact_json
+from service.text.packed import unpacked
 from service.types import public_fields
 
 PAGE = 20  # rows in memory, each of up to a megabyte
@@ -38,9 +48,10 @@ def _begin(tx: Transaction, user_id: str, within: str | None) -> None:
 def _lines(db: Database, user_id: str) -> Iterator[Line]:
     for kind in OF_USER:
         yield from (_line(kind, row) for row in _rows(db, kind, user_id))
-    for session in _rows(db, SESSIONS, user_id):
-        yield _line(SESSIONS, session)
-        yield from (_line(MESSAGES, row) for row in _rows(db, MESSAGES, session["id"]))
+    for whole, part in ((SESSIONS, MESSAGES), (SCHEDULES, SLOTS)):
+        for found in _rows(db, whole, user_id):
+            yield _line(whole, found)
+            yield from (_line(part, row) for row in _rows(db, part, found["id"]))
     for run in _rows(db, RUNS, user_id):
         yield _line(RUNS, {**run, "request": _decoded(run["request"]), "result": _decoded(run["result"])})
         for kind in OF_RUN:
@@ -57,6 +68,8 @@ def _rows(db: Database, kind: PersonalRows, owner: str) -> Iterator[Row]:
 
 def _line(kind: PersonalRows, row: Row) -> Line:
     shown = {name: value for name, value in _decoded(row).items() if name not in kind.hidden}
+    for name in (name for name in kind.packed if shown[name] is not None):
+        shown[name] = unpacked(shown[name]).decode("utf-8", "replace")
     if "kind" in shown:
         shown[f"{kind.kind}_kind"] = shown.pop("kind")
     return {"kind": kind.kind, **public_fields(shown, " ".join(shown))}

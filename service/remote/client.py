@@ -6,12 +6,14 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import orjson
 
+from service.agents.remote_spec import hosts_of, is_allowed, names_of
 from service.errors import ModelUnavailable, RemoteFailed, RemoteUnavailable, SlipwayError
 from service.infra.http import (
     AddressRefused,
@@ -45,20 +47,18 @@ class RemoteHosts(NamedTuple):
         """Parse the settings `REMOTE_HOSTS` and `REMOTE_CREDENTIALS`."""
         pairs = (pair.strip().partition("=") for pair in credentials.split(",") if pair.strip())
         return cls(
-            frozenset(host.strip().lower() for host in hosts.split(",") if host.strip()),
+            hosts_of(hosts),
             {host.strip().lower(): token.strip() for host, _, token in pairs},
         )
 
     def check(self, url: str) -> None:
         """Raise `RemoteFailed` for an address that gets neither the conversation nor a run's token."""
-        parts = urlsplit(url)
-        if not {parts.netloc.lower(), (parts.hostname or "").lower()} & self.allowed:
+        if not is_allowed(url, self.allowed):
             raise RemoteFailed("The remote agent's host is not among REMOTE_HOSTS.")
 
     def bearer(self, url: str) -> dict[str, str]:
         """Return the header with the token for an address, if there is one."""
-        parts = urlsplit(url)
-        for host in (parts.netloc.lower(), (parts.hostname or "").lower()):
+        for host in names_of(url):
             if host in self.bearers:
                 return {"Authorization": f"Bearer {self.bearers[host]}"}
         return {}
@@ -214,23 +214,28 @@ class Exchange:
         return RemoteUnavailable(f"The remote agent gave no answer. {error}")
 
     def _answer(self) -> Iterator[RemoteEvent | RemoteAnswer]:
-        task, client = self._task, self._client
-        dialect = post if self._protocol == "post" else a2a
-        headers = {**dialect.headers_of(task), **client.hosts.bearer(task.url)}
+        if self._protocol == "a2a":
+            yield from a2a.ask(
+                self._task, partial(self._posted, a2a.headers_of(self._task)), self._closed.wait
+            )
+            return
+        with self._posted(post.headers_of(self._task), post.body_of(self._task)) as answer:
+            yield from post.read(answer)
+
+    @contextmanager
+    def _posted(self, headers: Mapping[str, str], body: bytes) -> Iterator[StreamedAnswer]:
+        """Post within the time that is left; the answer has status 200."""
+        url, client = self._task.url, self._client
         seconds = self._end - time.monotonic()
         if seconds <= 0:
             raise RemoteUnavailable("There was no time left to ask the remote agent.")
-        with client.transport(task.url).stream(
-            "POST",
-            task.url,
-            headers,
-            dialect.body_of(task),
-            seconds=seconds,
-            control=self._control,
+        sent = {**headers, **client.hosts.bearer(url)}
+        with client.transport(url).stream(
+            "POST", url, sent, body, seconds=seconds, control=self._control
         ) as answer:
             _check_status(answer)
             self._received = True
-            yield from dialect.read(answer)
+            yield answer
 
 
 def _permit(breaker: Breaker) -> BreakerPermit:

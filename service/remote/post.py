@@ -9,7 +9,7 @@ import orjson
 
 from service.errors import RemoteFailed
 from service.infra.http import StreamedAnswer
-from service.remote.bodies import media_type, parsed, whole
+from service.remote.bodies import ended_early, media_type, parsed, whole
 from service.remote.events import ServerSentEvents
 from service.remote.task import RemoteAnswer, RemoteEvent, RemoteTask, answer_of, is_name, ms_of
 
@@ -33,19 +33,19 @@ def body_of(task: RemoteTask) -> bytes:
 
 
 def read(answer: StreamedAnswer) -> Iterator[RemoteEvent | RemoteAnswer]:
-    """Yield the events of an answer, and last the answer itself. Raises `RemoteFailed`."""
+    """Yield the events of an answer, and last the answer itself. Raises `RemoteFailed` and `AnswerBroken`."""
     kind = media_type(answer)
     if kind == "application/json":
         yield answer_of(parsed(whole(answer.parts)))
     elif kind == "text/event-stream":
-        yield from _streamed(answer.parts)
+        yield from _streamed(answer)
     else:
         raise RemoteFailed("The remote agent answers with neither JSON nor events.")
 
 
-def _streamed(parts: Iterator[bytes]) -> Iterator[RemoteEvent | RemoteAnswer]:
-    """Yield events up to the last one; what comes after it is not read."""
-    for name, data in ServerSentEvents().read(parts):
+def _streamed(answer: StreamedAnswer) -> Iterator[RemoteEvent | RemoteAnswer]:
+    """Yield events up to the last one; what comes after it is not read. Raises `RemoteFailed` and `AnswerBroken`."""
+    for name, data in ServerSentEvents().read(answer.parts):
         if name in _LAST:
             told = parsed(data)
             if isinstance(told, dict) and name == "run.waiting":
@@ -54,7 +54,7 @@ def _streamed(parts: Iterator[bytes]) -> Iterator[RemoteEvent | RemoteAnswer]:
             return
         if name in _TOLD and (event := _event(name, parsed(data))) is not None:
             yield event
-    raise RemoteFailed("The remote agent's stream ended before its last event.")
+    raise ended_early(answer, "The remote agent's stream ended before its last event.")
 
 
 def _event(name: str, data: Any) -> RemoteEvent | None:

@@ -110,6 +110,7 @@ class CallBilling:
             count=lambda: self._counted(request),
             most=self._spending.remaining_budget(self._run) if self._tree is None else None,
             tree=self._tree,
+            waits=self._run.request.on_cap == "pause",
         )
 
         def before_retry() -> None:

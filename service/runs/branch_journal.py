@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from service.runs.branch_rows import AGENT, BranchRows
+from service.runs.branch_rows import AGENT, GATEWAY, BranchRows
 from service.runs.event_log import BranchEvents, NewEvent
 from service.runs.journal import Journal
 from service.runs.step_row import step_row
 from service.store.transaction import WriteInTransaction
 from service.types import RunEvent, now_ms
 
-GATEWAY = "g"  # branch of gateway calls, after that of their agent
 MAX_NAME = 128  # characters of a step's name
 
 

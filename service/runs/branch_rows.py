@@ -8,12 +8,18 @@ from service.runs.step_row import call_ids
 from service.store.database import Row
 
 AGENT = "agent"  # kind of a step row that stores the result of a sub-agent
+GATEWAY = "g"  # branch of gateway calls, after that of their agent
 
 
 def branch_of(row: Row) -> str | None:
     """Return the branch of a step row; None: the step is the lead's."""
     branch: str | None = row["reply"].get("branch")
     return branch
+
+
+def is_gateway_call(row: Row) -> bool:
+    """Return whether a step row is stored while the step of its agent is under way."""
+    return (branch_of(row) or "").endswith(GATEWAY)
 
 
 class BranchRows:

@@ -20,10 +20,13 @@ from service.remote.client import RemoteClient, RemoteHosts
 from service.runs.approval_requests import ApprovalRequests
 from service.runs.batch.steps import BatchSteps
 from service.runs.batch.submitter import BatchSubmitter
+from service.runs.budget_waits import BudgetWaits
 from service.runs.bulkhead import Bulkhead
 from service.runs.cancel import Cancellation
+from service.runs.ceiling import Ceilings
 from service.runs.client_tools import Continuations
 from service.runs.conflicts import Conflicts
+from service.runs.estimates import Estimates
 from service.runs.events.event_stream import EventStreamReader
 from service.runs.events.publisher import Publisher
 from service.runs.execution import Execution
@@ -40,6 +43,7 @@ from service.runs.start import RunStarter
 from service.runs.steps import StepDependencies
 from service.runs.stops import AgentStops
 from service.runs.tool_execution import ToolExecution
+from service.runs.waiting_runs import WaitingRuns
 from service.sessions import Sessions
 from service.store import ownership
 from service.store.database import Database
@@ -76,6 +80,8 @@ class RunServices:
     stops: AgentStops
     bulkhead: Bulkhead
     batches: BatchSubmitter
+    waits: BudgetWaits
+    estimates: Estimates
     gateway: GatewayCalls
     model: ModelClients
     wakeup: Wakeup
@@ -98,7 +104,8 @@ def build(
     at_once = settings.limit_concurrent_runs or UNBOUNDED
     running = partial(_running, infra.db)
     concurrent = ConcurrentRuns(infra.redis_store, at_once, settings.run_timeout, running)
-    runner = _runner(settings, infra, domains, batch_steps)
+    waits = BudgetWaits(infra.db, domains.usage.budgets, domains.webhooks, settings.cap_wait_seconds)
+    runner = _runner(settings, infra, domains, batch_steps, waits)
     execution = _execution(settings, infra, runner, event_streams, concurrent)
     seconds, sessions = settings.run_timeout, domains.sessions
     queries = RunQueries(infra.db, event_streams, settings.heartbeat_seconds, seconds, role.draining)
@@ -122,14 +129,33 @@ def build(
     )
     size, wait = settings.batch_max_size, settings.batch_max_wait_seconds
     batches = BatchSubmitter(infra.db, domains.model.batches, batch_steps, max_size=size, max_wait=wait)
-    chores = [*chores, Chore(batches.tick_in_background, Work.BATCHES)]
+    chores = [*chores, Chore(batches.tick_in_background, Work.BATCHES), Chore(waits.look, Work.BUDGET_WAITS)]
     times = Times(settings.lease_seconds, settings.sweep_seconds, settings.graceful_timeout)
     supervisor = Supervisor(infra.db, execution, role, times, chores)
+    waits.woken, domains.usage.budgets.changed = supervisor.hurry, waits.caps_changed
     model, wakeup = domains.model, role.wakeup
     gateway = _gateway(settings, infra, domains, bulkhead)
     return RunServices(
-        start, execution, queries, cancellation, stops, bulkhead, batches, gateway, model, wakeup, supervisor
+        start,
+        execution,
+        queries,
+        cancellation,
+        stops,
+        bulkhead,
+        batches,
+        waits,
+        _estimates(settings, infra, domains, start.new_runs),
+        gateway,
+        model,
+        wakeup,
+        supervisor,
     )
+
+
+def _estimates(settings: Settings, infra: Infra, domains: Domains, new_runs: NewRuns) -> Estimates:
+    usage = domains.usage
+    ceilings = Ceilings(usage.prices, settings.model_retries, settings.session_history_tokens)
+    return Estimates(infra.db, new_runs, domains.sessions, usage.budgets, usage.spending, ceilings)
 
 
 def _gateway(settings: Settings, infra: Infra, domains: Domains, bulkhead: Bulkhead) -> GatewayCalls:
@@ -147,7 +173,9 @@ def _gateway(settings: Settings, infra: Infra, domains: Domains, bulkhead: Bulkh
     )
 
 
-def _runner(settings: Settings, infra: Infra, domains: Domains, batch_steps: BatchSteps) -> Runner:
+def _runner(
+    settings: Settings, infra: Infra, domains: Domains, batch_steps: BatchSteps, waits: BudgetWaits
+) -> Runner:
     usage, observer = domains.usage, infra.observer
     requests = ApprovalRequests(domains.webhooks, settings.approval_seconds)
     tools = ToolExecution(infra.db, ToolRunner(called=observer.tool), usage.rate_limits.tool, requests)
@@ -164,7 +192,7 @@ def _runner(settings: Settings, infra: Infra, domains: Domains, batch_steps: Bat
     steps = StepDependencies(
         domains.model.calls, usage.prices, tools, usage.spending, batch_steps, observer, remote
     )
-    return Runner(domains.agents, PATTERNS, steps, observer, domains.sessions, domains.webhooks)
+    return Runner(domains.agents, PATTERNS, steps, observer, domains.sessions, domains.webhooks, waits)
 
 
 def _execution(
@@ -175,6 +203,8 @@ def _execution(
     concurrent: ConcurrentRuns,
 ) -> Execution:
     note_gaps = partial(_note_live_gaps, infra.db)
+    worker_id = new_id("wrk")
+    waiting = WaitingRuns(infra.db, runner.catalog, runner.sessions, worker_id, settings.lease_seconds)
     return Execution(
         db=infra.db,
         catalog=runner.catalog,
@@ -182,11 +212,10 @@ def _execution(
         slots=Slots(settings.request_places),
         publisher=Publisher(infra.redis_store, settings.heartbeat_seconds, note_gaps),
         event_streams=event_streams,
-        sessions=runner.sessions,
         concurrent=concurrent,
-        worker_id=new_id("wrk"),
+        waiting=waiting,
+        worker_id=worker_id,
         seconds=settings.run_timeout,
-        lease_seconds=settings.lease_seconds,
     )
 
 

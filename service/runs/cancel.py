@@ -19,7 +19,7 @@ from service.types import Run, RunStatus, now_ms
 from service.webhooks import Webhooks
 
 REFUSED_SECONDS, REFUSED_BATCH = 20.0, 100
-WAITING = (RunStatus.QUEUED, RunStatus.WAITING_APPROVAL, RunStatus.PAUSED)
+WAITING = (RunStatus.QUEUED, RunStatus.WAITING_APPROVAL, RunStatus.WAITING_BUDGET, RunStatus.PAUSED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,20 +19,15 @@ from service.runs.events.recovered import replay_of
 from service.runs.journal import PATIENCE, Journal, Opening
 from service.runs.runner import Runner
 from service.runs.slots import HandedOver, Handle, LeaseLost, Reason, Slots
-from service.sessions import Sessions
-from service.store import ownership, users
-from service.store import runs as rows
+from service.runs.waiting_runs import LateClaim, WaitingRuns
 from service.store import steps as step_rows
+from service.store import users
 from service.store.actor import Actor, acting_as
-from service.store.database import Database, Transaction
+from service.store.database import Database
 from service.types import Run, RunEvent
 from service.usage.concurrency import ConcurrentRuns
 
 log = logging.getLogger("slipway.runs")
-
-
-class _LateClaim(Exception):
-    """Raised when the database hung during a claim: leases of living workers may have expired meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +40,10 @@ class Execution:
     slots: Slots
     publisher: Publisher
     event_streams: EventStreamReader
-    sessions: Sessions
     concurrent: ConcurrentRuns
+    waiting: WaitingRuns
     worker_id: str
     seconds: float
-    lease_seconds: float
 
     def execute(self, run: Run, opening: Opening, stale_answer: StaleAnswer = None) -> Attempt:
         """Execute a new run in this thread, without a client that follows its events.
@@ -150,45 +143,30 @@ class Execution:
         self.catalog.refresh()
         try:
             with self.slots.claiming(run_id) as alone:
-                run = self._claim(run_id) if alone else None
-        except (SessionBusy, _LateClaim):  # the next sweep tries again
+                run = self.waiting.claim(run_id) if alone else None
+        except (SessionBusy, LateClaim):  # the next sweep tries again
             return False
         if run is None:
             return False
         self._resume(run)
         return True
 
-    def _claim(self, run_id: str) -> Run | None:
-        """Claim a run in the only thread of this process that claims it. Raises `SessionBusy` and `_LateClaim`."""
-        claimed = 0  # attempt
+    def take_turn(self, woken_for: str) -> bool:
+        """Execute the task whose turn it is, to its end, in this thread. False: there is none.
 
-        def claim(tx: Transaction) -> Run | None:
-            nonlocal claimed
-            began = time.monotonic()
-            if not rows.claim(tx, run_id, self.worker_id):
-                # Held by the attempt that this same thread claimed: the answer to an earlier commit was lost.
-                held = ownership.held(tx, self.worker_id) if claimed else []
-                ours = (run_id, claimed) in [(row["id"], row["attempt"]) for row in held]
-                return rows.get(tx, run_id) if ours else None
-            # Leases are renewed at this interval: after a longer hang, those of other workers may have expired.
-            if time.monotonic() - began > self.lease_seconds / 3:
-                raise _LateClaim
-            run = rows.get(tx, run_id)
-            if run is not None and not self.sessions.resume(tx, run):
-                raise SessionBusy  # it stays in the queue for the next sweep
-            if run is not None:
-                self._with_present_version(tx, run)
-                claimed = run.attempt
-            return run
-
-        return self.db.transact(claim)
-
-    def _with_present_version(self, tx: Transaction, run: Run) -> None:
-        """Record the agent's version: an attempt uses the current agent, which may have been edited since."""
-        agent = self.catalog.agents.get(run.agent)
-        if agent is not None and agent.version != run.agent_version:
-            run.agent_version = agent.version
-            rows.note_version(tx, run)
+        A wake-up is for one turn, whoever's it is; but the run that it names goes first if it needs none.
+        """
+        if self.waiting.needs_no_turn(woken_for) and self.take_up(woken_for):
+            return True
+        self.catalog.refresh()
+        try:
+            run = self.waiting.next_task()
+        except LateClaim:
+            return False
+        if run is None:
+            return False
+        self._resume(run)
+        return True
 
     def _resume(self, run: Run) -> None:
         handle = self._handle(run)
@@ -214,12 +192,19 @@ class Execution:
 
     def take_up_in_background(self, run_id: str) -> bool:
         """Claim and execute a run in a new thread. False: no slot is free, or no thread can be started."""
+        return self._in_background(self.take_up, run_id)
+
+    def take_turn_in_background(self, woken_for: str) -> bool:
+        """Execute the task whose turn it is in a new thread. False as for `take_up_in_background`."""
+        return self._in_background(self.take_turn, woken_for)
+
+    def _in_background(self, take: Callable[[str], bool], run_id: str) -> bool:
         if not self.slots.take():
             return False
 
         def work() -> None:
             try:
-                self.take_up(run_id)
+                take(run_id)
             except DatabaseUnavailable:  # logged by `service.store.outages`; the next sweep tries again
                 pass
             except Exception:

@@ -7,11 +7,9 @@ docs/adr/0040-run-tokens.md.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import itertools
 import time
-import zlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,20 +21,21 @@ from service.llm.client import CallProgress, ModelCall, ModelClient, ModelReply
 from service.llm.relay import RelayedRequest
 from service.runs.billing import COUNT_SECONDS, bound_of, settle_progress, settle_reply
 from service.runs.bulkhead import Bulkhead, Permit
-from service.runs.gateway_watch import GatewayWatch
+from service.runs.gateway_watch import GatewayWatch, WatchedCall
 from service.store import gateway_calls as rows
 from service.store import holds
 from service.store import runs as run_rows
 from service.store.database import Database, Transaction
 from service.store.holds import Hold
 from service.store.transaction import WriteInTransaction
+from service.text.packed import packed, unpacked
 from service.types import Run, now_ms
 from service.usage.estimate import CallEstimate, Settlement
 from service.usage.prices import Price, PriceTable, today
 from service.usage.reservation import Spending
 
 AT_ONCE = 8  # calls under way with one token
-MOST_KEPT = 1024 * 1024  # bytes of an answer, compressed; a longer one is paid again after a lost worker
+MOST_KEPT = 1_400_000  # characters of an answer, compressed; a longer one is paid again after a lost worker
 
 
 @dataclass(slots=True)
@@ -69,22 +68,24 @@ class GatewayCalls:
         except (Overloaded, RateLimited):
             return self.reserve.take(user_id)
 
-    def relay(self, grant: RunGrant, request: RelayedRequest) -> Relayed:
-        """Hold, then relay; the first piece has arrived when this returns.
+    def relay(
+        self, grant: RunGrant, request: RelayedRequest, hang_up: Callable[[], None] = lambda: None
+    ) -> Relayed:
+        """Hold, then relay; the first piece has arrived when this returns. `hang_up`: see `WatchedCall`.
 
         Raises `PriceUnknown`, `BudgetExceeded`, `RunLimit`, `RateLimited` for too many at once, `InvalidToken` for a
         run that has ended meanwhile, and the errors of the model.
         """
-        digest = hashlib.sha256(request.body).hexdigest()
+        digest = hashlib.sha256(b"%b\n%b" % (request.betas.encode(), request.body)).hexdigest()
         kept = self.db.transact(lambda tx: self._kept(tx, grant, digest))
         if kept is not None:
-            return Relayed(kept=True, pieces=iter([_unpacked(kept)]))
+            return Relayed(kept=True, pieces=iter([unpacked(kept)]))
         run, tree = self.db.query(lambda tx: (run_rows.get(tx, grant.run_id), _tree_of(tx, grant)))
         if run is None or (tree is None and grant.tree_id is not None):
             raise InvalidToken()
         call = _Call(self, grant, run, request, digest, tree)
         relayed = Relayed()
-        pieces = call.pieces(relayed)
+        pieces = call.pieces(relayed, hang_up)
         try:
             first = next(pieces)
         except (BudgetExceeded, RunLimit) as error:
@@ -138,15 +139,16 @@ class _Call:
         seconds = max(0.0, grant.expires_at / 1000 - time.time())
         self._call = ModelCall(time.monotonic() + seconds, before_retry=self._before_retry)
 
-    def pieces(self, relayed: Relayed) -> Generator[bytes]:
+    def pieces(self, relayed: Relayed, hang_up: Callable[[], None]) -> Generator[bytes]:
         """Yield the answer's bytes; settle on every exit."""
         calls, request = self._calls, self._request
         self._reserve()
+        watched = WatchedCall(self._grant.digest, self._call, hang_up)
         kept: list[bytes] = []
         reply: ModelReply | None = None
         answer = calls.client.create(request, self._call)
         try:
-            with calls.watch.watching(self._grant.digest, self._call):
+            with calls.watch.watching(watched):
                 while True:
                     try:
                         piece: Any = next(answer)
@@ -154,7 +156,8 @@ class _Call:
                         reply = done.value
                         break
                     kept.append(piece)
-                    yield piece
+                    with watched.offering():
+                        yield piece
         finally:
             answer.close()
             relayed.cost_nano = self._settle(reply, b"".join(kept))
@@ -232,7 +235,7 @@ class _Call:
         if hold is None:
             return 0
         settlement = self._settlement(hold, reply)
-        packed = _packed(body) if reply is not None else None
+        kept = _to_keep(body) if reply is not None else None
 
         def work(tx: Transaction) -> int:
             current = rows.lock(tx, grant.digest)
@@ -243,7 +246,7 @@ class _Call:
                 "usage": list(settlement.usage) if held else None,
                 "source": settlement.source,
                 "cost_nano": settlement.cost if held else 0,
-                "answer": packed if current else None,
+                "answer": kept if current else None,
             }
             rows.finish(tx, self._id, self._run.user_id, ended)
             settlement.work(tx)
@@ -258,14 +261,10 @@ class _Call:
         return settle_reply(spending, hold, self._price, request, reply)
 
 
-def _packed(body: bytes) -> str | None:
+def _to_keep(body: bytes) -> str | None:
     """Compress an answer for its row; None for one that is too long to be kept."""
-    packed = zlib.compress(body)
-    return base64.b64encode(packed).decode() if len(packed) <= MOST_KEPT else None
-
-
-def _unpacked(answer: str) -> bytes:
-    return zlib.decompress(base64.b64decode(answer))
+    text = packed(body)
+    return text if len(text) <= MOST_KEPT else None
 
 
 def _tree_of(tx: Transaction, grant: RunGrant) -> Hold | None:

@@ -16,7 +16,8 @@ from service.runs.branch_rows import BranchRows, branch_of
 from service.runs.event_log import EventLog, NewEvent
 from service.runs.replay import Replay
 from service.runs.slots import LeaseLost
-from service.runs.step_row import call_ids, step_row, with_events
+from service.runs.step_row import NOTE as NOTE
+from service.runs.step_row import call_ids, step_row, waited_of, with_events
 from service.store import ownership
 from service.store import runs as rows
 from service.store import steps as step_rows
@@ -28,7 +29,6 @@ from service.types import NO_USAGE, Event, Run, RunEvent, RunStatus, Usage, Usag
 Opening = Callable[[Transaction], bool]  # writes the run's row; False: it exists already
 Publish = Callable[[Sequence[RunEvent]], None]
 FinalEvent = Callable[[], tuple[Event, dict[str, Any]]]
-NOTE = "note"  # kind of a step row that only stores events
 ReleaseCheck = Callable[[Transaction, Run, int], bool]  # releases the run; False: another worker owns it
 HAND_OVER_PATIENCE = 2.0  # seconds; all a stopping worker has, and its runs are released once it is gone
 PATIENCE = 30.0  # seconds a run waits for a restarting database, rather than lose its step
@@ -61,6 +61,7 @@ class Journal:
         self._opening = opening
         self._stored = [row for row in stored if row["kind"] != NOTE and branch_of(row) is None]
         self.branch_rows = BranchRows(stored)
+        self.waited = waited_of(stored)  # the last wait for a budget, as its note says
         self._numbers = itertools.count(1 + max((row["n"] for row in stored), default=0))
         self._lock = threading.RLock()  # sub-agents write side by side: events are published in their order
         self.events = EventLog(run, stored, replay)
@@ -217,32 +218,30 @@ class Journal:
 
     def suspend(self, *works: WriteInTransaction) -> list[RunEvent]:
         """Leave the run waiting for an approval, held by no worker."""
-        return self._leave(RunStatus.WAITING_APPROVAL, rows.suspend, works)
+        return self.leave(RunStatus.WAITING_APPROVAL, rows.suspend, works)
 
     def park(self) -> list[RunEvent]:
         """Leave the run in the queue until it is woken, held by no worker."""
-        return self._leave(RunStatus.QUEUED, rows.park)
-
-    def pause(self) -> list[RunEvent]:
-        """Leave the run in the queue until its agent is released, held by no worker."""
-        return self._leave(RunStatus.PAUSED, rows.pause)
+        return self.leave(RunStatus.QUEUED, rows.park)
 
     def hand_over(self) -> list[RunEvent]:
         """Return the run to the queue, for another worker to claim at once."""
-        return self._leave(RunStatus.QUEUED, rows.release, patience=HAND_OVER_PATIENCE)
+        return self.leave(RunStatus.QUEUED, rows.release, patience=HAND_OVER_PATIENCE)
 
-    def _leave(
+    def leave(
         self,
         status: RunStatus,
         release: ReleaseCheck,
         works: Sequence[WriteInTransaction] = (),
         *,
+        about: dict[str, Any] | None = None,
         patience: float = PATIENCE,
     ) -> list[RunEvent]:
-        """Store the run's progress and release it. A final note records that all published events are stored."""
+        """Store the run's progress and release it. A final note, with `about`, says that all its events are stored."""
         after = self.events.number_waiting()
         step = self._finished_step()
-        note = self._with_events(self._row(NOTE, status, {}, 0), [] if step else self.events.unstored)
+        note = self._row(NOTE, status, about or {}, 0)
+        note = self._with_events(note, [] if step else self.events.unstored)
 
         def work(tx: Transaction) -> None:
             self._write(tx, step)

@@ -16,6 +16,7 @@ from service.runs.idempotency import Key
 from service.runs.journal import Opening
 from service.sessions import Sessions
 from service.store import runs as rows
+from service.store import task_line
 from service.store.database import Database, Transaction
 from service.store.transaction import WriteInTransaction
 from service.store.visibility import TOOLS, of_kind
@@ -57,6 +58,8 @@ class NewRuns:
         if request.max_steps is not None and request.max_steps > agent.limits.steps:
             detail = f"`max_steps` of the agent {agent.id} is at most {agent.limits.steps}."
             raise Invalid(detail, errors=[{"pointer": "/max_steps", "detail": detail}])
+        if request.on_cap is None and agent.on_cap == "pause":
+            request = replace(request, on_cap="pause")
         if request.client_tools:
             check_client_tools(agent, request)
             request = replace(request, messages=self.continuations.restored(caller, request.messages))
@@ -88,8 +91,10 @@ class NewRuns:
             waits = (
                 queued and self.conflicts.policy_of(run.request) != "reject"
             )  # the task queue is its queue
-            if not self.sessions.begin(tx, run) and not waits:
-                raise SessionBusy(retry_after=1)
+            if not self.sessions.begin(tx, run):
+                if not waits:
+                    raise SessionBusy(retry_after=1)
+                task_line.step_aside(tx, run.id)
             return new
 
         return write

@@ -25,6 +25,7 @@ from service.runs.remote_questions import RemoteQuestions
 from service.runs.slots import LeaseLost
 from service.runs.tool_execution import WaitsForApproval
 from service.runs.untrusted import clean
+from service.store import ownership
 from service.store import runs as run_rows
 from service.store.database import Database
 from service.text import exact_json
@@ -120,6 +121,7 @@ class RemoteStep:
                 yield from self._gateway.end()
             if not isinstance(error, FAILURES):
                 raise
+            self._check_run()
             if refusal := self._gateway.refusal():
                 raise refusal from None
             if isinstance(error, AnswerBroken):
@@ -129,10 +131,23 @@ class RemoteStep:
             raise
         exchange.close(cancelled=False)
         yield from self._gateway.end()
-        refusal = self._gateway.refusal() if answer.status == "failed" else None
-        if refusal is not None:
-            raise refusal
+        if answer.status == "failed":
+            self._check_run()
+            if refusal := self._gateway.refusal():
+                raise refusal
         return stored_answer(answer, listening.output(answer), self._gateway.model)
+
+    def _check_run(self) -> None:
+        """Check that the run goes on: its agent may have failed as its calls were refused before this worker knew.
+
+        Raises why the run must stop.
+        """
+        run, handle = self._run, self._attempt.handle
+        owned = self._deps.db.query(lambda tx: ownership.owned_by(tx, run.id, run.attempt))
+        if owned is not None and (owned["refused"] or owned["cancel_requested"]):
+            handle.stop("refused" if owned["refused"] else "cancelled")
+        handle.check()
+        self._journal.check_owner()
 
     def _give_up(self) -> None:
         """Leave the run to its next attempt, which asks again and pays for no kept call. Raises `LeaseLost`."""

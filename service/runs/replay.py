@@ -13,16 +13,28 @@ from typing import Any
 from service.types import Event, RunEvent
 
 JUMP = 100_000  # numbers skipped when clients' events are unknown: more than an attempt publishes
-# Source of the result of a run without an answer: its valid text, and the tools used.
-IN_RESULT = (Event.TEXT_DELTA, Event.RUN_RESUMED, Event.TOOL_CALLED, Event.TOOL_FINISHED)
-BEFORE_TEXT = (Event.RUN_STARTED, Event.RUN_RESUMED, Event.APPROVAL_DECIDED, Event.STEP_STARTED)
+# Source of the result of a run without an answer: its valid text, the tools used, and the budget that it waits for.
+IN_RESULT = (
+    Event.TEXT_DELTA,
+    Event.RUN_RESUMED,
+    Event.TOOL_CALLED,
+    Event.TOOL_FINISHED,
+    Event.BUDGET_REQUIRED,
+)
+BEFORE_TEXT = (
+    Event.RUN_STARTED,
+    Event.RUN_RESUMED,
+    Event.APPROVAL_DECIDED,
+    Event.STEP_STARTED,
+    Event.BUDGET_REQUIRED,
+)
 
 
 class Replay:
-    """Events published after the last stored step; `stored_seq` is the last number stored.
+    """Events published after the last finished step, whose last number is `stored_seq`.
 
     `lost`: an unknown number of further events may exist. Numbers then jump beyond all that `attempts` earlier attempts
-    may have published, and all events after the last stored step are void.
+    may have published, and all events after the last finished step are void.
     """
 
     def __init__(

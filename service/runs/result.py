@@ -16,17 +16,19 @@ class Progress(NamedTuple):
     """Progress of a run: model and tool steps done, tools used, and the text so far.
 
     `text`: published so far, the output of a run without an answer. `clamped`: token limit of an answer that a spending
-    cap shortened.
+    cap shortened. `budget`: data of the last `budget.required`.
     """
 
     steps: int = 0
     tools: Sequence[ToolUse] = ()
     text: str = ""
     clamped: int | None = None
+    budget: Mapping[str, Any] | None = None
 
     @classmethod
     def of_events(cls, events: Sequence[RunEvent], steps: int, clamped: int | None = None) -> Progress:
-        return cls(steps, tools_used(events), valid_text(events), clamped)
+        asked = [event.data for event in events if event.name is Event.BUDGET_REQUIRED]
+        return cls(steps, tools_used(events), valid_text(events), clamped, asked[-1] if asked else None)
 
 
 def result_of(
@@ -51,7 +53,7 @@ def result_of(
         "model": answer.model if answer else None,
         "tier": run.tier,
         "steps": progress.steps,
-        "tools": [{"name": use.name, "ok": use.ok, "ms": use.ms} for use in progress.tools],
+        "tools": list(map(_shown_use, progress.tools)),
         "sources": list(answer.sources) if answer else [],
         "usage": run.usage.public(run.cost_nano, run.usage_source),
         "cache": run.cache,
@@ -61,6 +63,8 @@ def result_of(
     }
     if run.status is RunStatus.WAITING_APPROVAL:
         result["approvals"] = list(approvals)
+    if run.status is RunStatus.WAITING_BUDGET:
+        result["waits_for"] = progress.budget
     if run.request.metadata is not None:
         result["metadata"] = exact_json.to_stored(run.request.metadata)  # decoded by `shown`
     if answer is not None and answer.stop_sequence is not None:
@@ -107,8 +111,19 @@ def tools_used(events: Sequence[RunEvent]) -> list[ToolUse]:
     ended = [event.data for event in events if event.name is Event.TOOL_FINISHED]
     # Lenient: the last event must be buildable whatever events a run has published.
     return [
-        ToolUse(names.get(call["call_id"], ""), bool(call.get("ok")), call.get("ms", 0)) for call in ended
+        ToolUse(
+            names.get(call["call_id"], ""),
+            bool(call.get("ok")),
+            call.get("ms", 0),
+            bool(call.get("unknown")),
+        )
+        for call in ended
     ]
+
+
+def _shown_use(use: ToolUse) -> dict[str, Any]:
+    shown = {"name": use.name, "ok": use.ok, "ms": use.ms}
+    return shown | {"unknown": True} if use.unknown else shown
 
 
 def shown(data: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -21,10 +21,11 @@ from service.errors import (
 )
 from service.history import SUMMARISE, alternating
 from service.observe import logs
-from service.observe.observer import Observer
+from service.observe.observer import Observer, RunPhase
 from service.runs.attempt import Attempt
 from service.runs.batch.steps import WaitsForBatch
 from service.runs.billing import book_later
+from service.runs.budget_waits import BudgetWaits
 from service.runs.client_tools import CallsClient
 from service.runs.gateway_steps import book_untold
 from service.runs.idempotency import AlreadyStarted
@@ -37,6 +38,7 @@ from service.runs.tool_execution import WaitsForApproval
 from service.runs.tree_steps import TreeSteps
 from service.runs.untrusted import add_history, answer_without_links
 from service.sessions import Sessions
+from service.store import runs as rows
 from service.store.database import Transaction
 from service.text import exact_json
 from service.text.sanitise import storable_json
@@ -58,14 +60,15 @@ class Runner:
     observer: Observer
     sessions: Sessions
     webhooks: Webhooks
+    waits: BudgetWaits
 
     def execute(self, attempt: Attempt) -> Iterator[RunEvent]:
         """Yield every event of this attempt, including the last.
 
         Raises a `SlipwayError` when the run could not begin (without a trace), and `DatabaseUnavailable` also when a
         run that has begun cannot be stored: another attempt continues it. Ends without a last event when the run waits
-        for an approval, a batch or the release of its agent; raises `HandedOver` or `LeaseLost` when it leaves this
-        worker.
+        for an approval, a batch, money or the release of its agent; raises `HandedOver` or `LeaseLost` when it leaves
+        this worker.
         """
         run = attempt.run
         logs.bind(request_id=run.request_id, user=run.user_id, run_id=run.id, agent=run.agent)
@@ -103,9 +106,7 @@ class Runner:
             # Another run has its key, and this one has left no trace; or it goes on once the database is back.
             raise
         except SlipwayError as error:
-            if not journal.opened:
-                raise
-            yield from self._failed(attempt, error)
+            yield from self._refused(attempt, error)
         except Exception as error:
             self.observer.run(run, "failed", error)
             if not journal.opened:
@@ -136,12 +137,27 @@ class Runner:
         if isinstance(reason, WaitsForApproval):
             approvals = reason.approvals
         elif journal.opened:
-            yield from journal.pause()
+            yield from journal.leave(RunStatus.PAUSED, rows.pause)
         else:
             raise reason
+        self._left(attempt, "waits_for_approval" if approvals else "paused", approvals)
+
+    def _refused(self, attempt: Attempt, error: SlipwayError) -> Generator[RunEvent]:
+        """End a run by its error, or leave it waiting for room under a cap. Raises the error of one without a trace."""
+        wait = self.waits.wait_of(attempt, error)
+        if wait is not None:
+            yield from self.waits.leave(attempt, wait, error)
+            self._left(attempt, "waits_for_budget")
+        elif attempt.journal.opened:
+            yield from self._failed(attempt, error)
+        else:
+            raise error
+
+    def _left(self, attempt: Attempt, phase: RunPhase, approvals: Sequence[str] = ()) -> None:
+        run, journal = attempt.run, attempt.journal
         progress = Progress.of_events(journal.events.for_result, journal.known_steps)
         run.result = result_of(run, None, progress, approvals)
-        self.observer.run(run, "waits_for_approval" if approvals else "paused")
+        self.observer.run(run, phase)
 
     def _without_agent(self, attempt: Attempt) -> Generator[RunEvent]:
         """End a run whose agent is gone, once it has lost the maximum of workers.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,9 @@ from service.errors import RunCancelled, RunTimeout
 from service.llm.client import CallProgress, ModelCall
 
 Reason = Literal["cancelled", "refused", "timeout", "lost", "drain"]
+TOOL_GRACE = (
+    5.0  # seconds a cancelled run waits for a tool that changes something, as its outcome should be known
+)
 USER_REFUSED = "Its user, or their workspace, was disabled or deleted."
 
 
@@ -33,6 +37,7 @@ class Handle:
         self._silence: float | None = None  # seconds of model silence allowed; None: the service's default
         self._lock = threading.Lock()
         self._reason: Reason | None = None
+        self._stopped_at = math.inf
         self._calls: set[ModelCall] = set()  # under way: several where sub-agents work side by side
 
     @property
@@ -47,7 +52,8 @@ class Handle:
     def stop(self, reason: Reason) -> None:
         """Stop the run: the first reason wins. Model calls under way are aborted."""
         with self._lock:
-            self._reason = self._reason or reason
+            if self._reason is None:
+                self._reason, self._stopped_at = reason, time.monotonic()
             calls = list(self._calls)
         for call in calls:
             call.abort()
@@ -68,6 +74,10 @@ class Handle:
         """Forget a model call that has ended."""
         with self._lock:
             self._calls.discard(call)
+
+    def gives_up_tools_at(self, grace: float) -> float:
+        """Return the time (`time.monotonic()`) from which a cancelled run waits for no tool: `grace` seconds later."""
+        return self._stopped_at + grace if self._reason in ("cancelled", "refused") else math.inf
 
     def check(self) -> None:
         """Raise the stop reason, if the run must stop."""

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from service.store.database import Row
-from service.types import Run, RunEvent, now_ms
+from service.types import Run, RunEvent, RunStatus, now_ms
+
+NOTE = "note"  # kind of a step row that only stores events
 
 
 def step_row(
@@ -35,3 +37,9 @@ def call_ids(rows: Iterable[Row]) -> set[str]:
     """Return the ids of the tool calls that models asked for."""
     blocks = [block for row in rows for block in row["reply"].get("content") or ()]
     return {block["id"] for block in blocks if block.get("type") == "tool_use"}
+
+
+def waited_of(rows: Sequence[Row]) -> dict[str, Any] | None:
+    """Return what the note of a run's last wait for a budget says; None: there was none."""
+    notes = [row["reply"] for row in rows if (row["kind"], row["name"]) == (NOTE, RunStatus.WAITING_BUDGET)]
+    return notes[-1] or None if notes else None

@@ -24,7 +24,7 @@ from service.runs.attempt import Attempt
 from service.runs.journal import PATIENCE, Journal
 from service.runs.journal_codec import encode_result
 from service.runs.proposed_calls import Call, is_decided, proposed, side_by_side
-from service.runs.slots import HandedOver, Handle
+from service.runs.slots import TOOL_GRACE, HandedOver, Handle
 from service.store import approvals, keys, tool_calls
 from service.store.database import Database, Row, Transaction
 from service.store.visibility import TOOLS, allows
@@ -104,14 +104,13 @@ class ToolExecution:
                 raise
             if made[0].timed_out and group[0].to_claim:
                 journal.write_with_next(partial(_unclaim, run=run, calls=calls[len(results) + 1 :]))
-                handle.check()  # a run past its own deadline ends here
+                _end_if_stopped(attempt, group[0], made[0])
                 yield from self._suspend(
                     run, journal, [self._requests.about(run, group[0], "unknown")], pending
                 )
             results += made
             for call, result in zip(group, made, strict=True):
-                finished = {"ok": result.ok, "ms": round(result.ms), "preview": result.preview}
-                journal.publish_after_commit(Event.TOOL_FINISHED, {"call_id": call.id, **finished})
+                journal.publish_after_commit(Event.TOOL_FINISHED, _finished(call, result))
         return results
 
     def claimed(self, run: Run) -> Mapping[str, int]:
@@ -148,7 +147,8 @@ class ToolExecution:
         ]
         if due:
             journal.check_owner()  # a worker suspended beyond its lease, or a stopped agent, must call nothing
-        made = self._runner.call_each(invocations)
+        grace = TOOL_GRACE if any(call.to_claim for call in due) else 0.0
+        made = self._runner.call_each(invocations, partial(handle.gives_up_tools_at, grace))
         known |= {call.id: result for call, result in zip(due, made, strict=True)}
         for call in group:
             if call.to_claim:
@@ -205,6 +205,21 @@ class ToolExecution:
             journal.publish_after_commit(Event.APPROVAL_REQUIRED, required(row))
         yield from journal.suspend(lambda tx: self._requests.write(tx, run, questions))
         raise WaitsForApproval([*pending, *(row["id"] for row in questions)])
+
+
+def _finished(call: Call, result: ToolResult) -> dict[str, Any]:
+    return {"call_id": call.id, "ok": result.ok, "ms": round(result.ms), "preview": result.preview}
+
+
+def _end_if_stopped(attempt: Attempt, call: Call, result: ToolResult) -> None:
+    """Raise why the run must stop, if it must; clients and the session learn that the call's outcome is unknown."""
+    try:
+        attempt.handle.check()
+    except (RunCancelled, RunTimeout):
+        attempt.journal.publish_after_commit(
+            Event.TOOL_FINISHED, {**_finished(call, result), "unknown": True}
+        )
+        raise
 
 
 def _claim(tx: Transaction, run: Run, step: int, calls: Sequence[Call]) -> None:

@@ -132,13 +132,13 @@ def close(tx: Transaction, batch_id: str) -> None:
 
 
 def wake(tx: Transaction) -> int:
-    """Wake the queued runs whose step is answered; return how many."""
+    """Wake the queued runs whose step is answered, each in line for its next turn; return how many."""
     answered_runs = sa.select(batch_items.c.run_id).where(batch_items.c.state.in_((DONE, FAILED)))
     asleep = sa.select(runs.c.id).where(
         runs.c.id.in_(answered_runs), runs.c.status == RunStatus.QUEUED, runs.c.wake_at.is_(None)
     )
     free = asleep.order_by(runs.c.id).with_for_update(skip_locked=True)  # the others next time
-    return tx.execute(sa.update(runs).where(runs.c.id.in_(free)).values(wake_at=now_ms()))
+    return tx.execute(sa.update(runs).where(runs.c.id.in_(free)).values(wake_at=now_ms(), in_line=True))
 
 
 def of_ended_runs(tx: Transaction, limit: int = 100) -> list[Row]:

@@ -18,6 +18,7 @@ from service.types import now_ms
 
 NO_LIMIT = 10**18  # nano-dollars (a billion dollars): a lifted cap still counts spending
 
+_OF_SCOPES = sa.select(caps).where(caps.c.scope.in_(sa.bindparam("scopes", expanding=True)))
 _LOCKED = (
     sa.select(caps, clock_ms().label("now"))
     .where(caps.c.scope.in_(sa.bindparam("scopes", expanding=True)), caps.c.period == sa.bindparam("period"))
@@ -60,6 +61,11 @@ def workspace_of(tx: Transaction, kind: str, name: str) -> str | None:
 def read(tx: Transaction, scopes: Sequence[str], expect: Sequence[Row] | None = None) -> list[Row]:
     """Read the caps of these scopes, in order of scopes and periods. `expect`: these caps, see `Transaction`."""
     return tx.rows(_caps(len(scopes)), listed("scope", scopes), expect=expect)
+
+
+def of_scopes(tx: Transaction, scopes: Sequence[str]) -> list[Row]:
+    """Read the caps of any number of scopes."""
+    return tx.rows(_OF_SCOPES, {"scopes": scopes}) if scopes else []
 
 
 def after(tx: Transaction, scope: str, period: str, limit: int, workspace_id: str | None) -> list[Row]:

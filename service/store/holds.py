@@ -51,11 +51,14 @@ class Hold(NamedTuple):
     @property
     def scopes(self) -> list[str]:
         """Scopes whose caps this hold counts against."""
-        values = ((kind, getattr(self, column)) for kind, column in COLUMN_OF.items())
-        found = ["service", *(f"{kind}:{value}" for kind, value in values if value)]
-        if self.key_id and self.end_user:
-            found.append(cap_scopes.of_end_user(self.key_id, self.end_user))
-        return found
+        return scopes_of(
+            workspace_id=self.workspace_id,
+            user_id=self.user_id,
+            key_id=self.key_id,
+            agent=self.agent,
+            session_id=self.session_id,
+            end_user=self.end_user,
+        )
 
 
 COLUMN_OF = {
@@ -65,6 +68,17 @@ COLUMN_OF = {
     "agent": "agent",
     "session": "session_id",
 }
+
+
+def scopes_of(*, end_user: str | None, **whose: str | None) -> list[str]:
+    """List the scopes whose caps a call counts against; `whose` has the columns of `COLUMN_OF`."""
+    values = ((kind, whose[column]) for kind, column in COLUMN_OF.items())
+    found = ["service", *(f"{kind}:{value}" for kind, value in values if value)]
+    if whose["key_id"] and end_user:
+        found.append(cap_scopes.of_end_user(whose["key_id"], end_user))
+    return found
+
+
 _INSERT = agent_stops.insert_unless_stopped(holds, Hold._fields)
 _CLOSE = Statement(
     sa.delete(holds)

@@ -27,7 +27,7 @@ _VALID = (
         sa.or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > sa.bindparam("now")),
     )
 )
-_BY_DIGEST = (
+_WITH_USER = (
     sa.select(
         api_keys.c.id,
         api_keys.c.user_id,
@@ -45,12 +45,11 @@ _BY_DIGEST = (
     )
     .join(users, users.c.id == api_keys.c.user_id)
     .join(workspaces, workspaces.c.id == users.c.workspace_id)
-    .where(
-        sa.or_(
-            api_keys.c.digest == sa.bindparam("digest"), api_keys.c.previous_digest == sa.bindparam("digest")
-        )
-    )
 )
+_BY_DIGEST = _WITH_USER.where(
+    sa.or_(api_keys.c.digest == sa.bindparam("digest"), api_keys.c.previous_digest == sa.bindparam("digest"))
+)
+_BY_ID = _WITH_USER.where(api_keys.c.id == sa.bindparam("id"))
 
 
 def insert(tx: Transaction, row: dict[str, Any]) -> None:
@@ -66,6 +65,11 @@ def insert(tx: Transaction, row: dict[str, Any]) -> None:
 def by_digest(tx: Transaction, digest: str) -> Row | None:
     """Find a key by its secret or the one before, with its user, whatever the state of both."""
     return tx.row(_BY_DIGEST, {"digest": digest})
+
+
+def by_id(tx: Transaction, key_id: str) -> Row | None:
+    """Find a key with its user, whatever the state of both."""
+    return tx.row(_BY_ID, {"id": key_id})
 
 
 def role(tx: Transaction, user_id: str, key_id: str | None) -> str:

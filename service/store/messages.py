@@ -14,13 +14,16 @@ from service.store.database import Row, Transaction
 from service.store.lists import fitting
 from service.store.schema import messages, runs, sessions
 from service.store.statement import Statement
-from service.types import Run
+from service.types import Run, RunStatus
 
 BATCH = 1_000  # messages read by one statement: databases bound the number of values
 # Columns of the tree, without the content, which may be large.
 _LINKS = [
-    messages.c[name] for name in ("seq", "parent_seq", "run_id", "role", "tokens", "error_code", "untrusted")
+    messages.c[name]
+    for name in ("seq", "parent_seq", "run_id", "role", "tokens", "status", "error_code", "untrusted")
 ]
+# Tools of a turn that was cut off: what they did has no other trace in the conversation.
+_TOOLS_OF_CANCELLED = messages.c.status == RunStatus.CANCELLED
 _SESSION: sa.BindParameter[str] = sa.bindparam("session")
 _RUN: sa.BindParameter[str] = sa.bindparam("run")
 _PARENT = sa.bindparam("parent", type_=sa.Integer())
@@ -52,6 +55,13 @@ def exists(tx: Transaction, session_id: str, seq: int) -> bool:
 def has_turn(tx: Transaction, session_id: str, run_id: str) -> bool:
     query = sa.select(messages.c.seq).where(messages.c.session_id == session_id, messages.c.run_id == run_id)
     return tx.row(query.limit(1)) is not None
+
+
+def size(tx: Transaction, session_id: str) -> int:
+    """Return the tokens of a session's messages, of all branches, as they are estimated when they are stored."""
+    total = sa.func.coalesce(sa.func.sum(messages.c.tokens), 0).label("tokens")
+    row = tx.row(sa.select(total).where(messages.c.session_id == session_id))
+    return 0 if row is None else int(row["tokens"])
 
 
 def set_parent(tx: Transaction, session_id: str, run_id: str, parent: int | None) -> None:
@@ -88,6 +98,7 @@ class Past(NamedTuple):
 _UNTIL = sa.func.coalesce(runs.c.parent_seq, _LAST)  # NULL: begun by a worker of a version without branches
 _IS_FIRST = sa.func.row_number().over(order_by=messages.c.seq) == 1  # of all rows, the one with the summary
 _TOKENS = sa.func.sum(messages.c.tokens).over(order_by=messages.c.seq.desc())
+_FITS = sa.bindparam("tokens", type_=sa.Integer()) >= _TOKENS
 _PAST = Statement(
     sa.select(
         sa.case((_IS_FIRST, sessions.c.summary)).label("summary"),
@@ -95,7 +106,8 @@ _PAST = Statement(
         sessions.c.summary_upto.label("upto"),
         _UNTIL.label("last"),
         *_LINKS,
-        sa.case((sa.bindparam("tokens", type_=sa.Integer()) >= _TOKENS, messages.c.content)).label("content"),
+        sa.case((_FITS, messages.c.content)).label("content"),
+        sa.case((sa.and_(_FITS, _TOOLS_OF_CANCELLED), messages.c.tools)).label("tools"),
     )
     .select_from(
         sessions.outerjoin(runs, runs.c.id == _RUN).outerjoin(
@@ -129,10 +141,12 @@ def links(tx: Transaction, session_id: str, last: int) -> list[Row]:
     return tx.rows(query.order_by(messages.c.seq))
 
 
-def content(tx: Transaction, session_id: str, seqs: Sequence[int]) -> dict[int, Any]:
-    query = sa.select(messages.c.seq, messages.c.content).where(messages.c.session_id == session_id)
+def content(tx: Transaction, session_id: str, seqs: Sequence[int]) -> dict[int, Row]:
+    """Read messages' `content`, and the `tools` of turns that were cut off, by number."""
+    tools = sa.case((_TOOLS_OF_CANCELLED, messages.c.tools)).label("tools")
+    query = sa.select(messages.c.seq, messages.c.content, tools).where(messages.c.session_id == session_id)
     return {
-        row["seq"]: row["content"]
+        row["seq"]: row
         for start in range(0, len(seqs), BATCH)
         for row in tx.rows(query.where(messages.c.seq.in_(seqs[start : start + BATCH])))
     }

@@ -41,7 +41,12 @@ def running(tx: Transaction, run_ids: Sequence[str]) -> dict[str, bool]:
 
 
 _RUNNING = Statement(
-    sa.select(runs.c.id, stopped(runs.c.agent).label("stopped")).where(
+    sa.select(
+        runs.c.id,
+        runs.c.cancel_requested,
+        is_refused(runs.c.user_id).label("refused"),
+        stopped(runs.c.agent).label("stopped"),
+    ).where(
         runs.c.id == sa.bindparam("run"),
         runs.c.attempt == sa.bindparam("fence"),
         runs.c.status == RunStatus.RUNNING,
@@ -50,7 +55,10 @@ _RUNNING = Statement(
 
 
 def owned_by(tx: Transaction, run_id: str, attempt: int) -> Row | None:
-    """Find the run of this attempt; `stopped`: whether its agent is. None: another worker owns it, or it is gone."""
+    """Find the run of this attempt: `cancel_requested`, `refused` as in `held`, `stopped`: whether its agent is.
+
+    None: another worker owns it, or it is gone.
+    """
     return tx.row(_RUNNING, {"run": run_id, "fence": attempt})
 
 

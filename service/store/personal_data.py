@@ -26,6 +26,8 @@ from service.store.schema import (
     messages,
     run_tokens,
     runs,
+    schedule_slots,
+    schedules,
     sessions,
     sign_in_addresses,
     steps,
@@ -40,7 +42,7 @@ class PersonalRows(NamedTuple):
     """Rows of a person in a table: `of` names their owner, `by` orders them within it.
 
     `kind`: name in an export; None: not exported. `hidden`: columns that an export leaves out: secrets, and what
-    belongs to somebody else.
+    belongs to somebody else. `packed`: columns of compressed text.
     """
 
     kind: str | None
@@ -48,6 +50,7 @@ class PersonalRows(NamedTuple):
     by: tuple[sa.Column[Any], ...]
     hidden: tuple[str, ...] = ()
     where: str = ""  # literal condition of the partial index that finds them
+    packed: tuple[str, ...] = ()
 
     @property
     def table(self) -> sa.Table:
@@ -58,6 +61,8 @@ class PersonalRows(NamedTuple):
 USER = PersonalRows("user", users.c.id, (users.c.id,), ("password_hash",))
 RUNS = PersonalRows("run", runs.c.user_id, (runs.c.id,))
 SESSIONS = PersonalRows("session", sessions.c.user_id, (sessions.c.id,))
+SCHEDULES = PersonalRows("schedule", schedules.c.user_id, (schedules.c.id,))
+SLOTS = PersonalRows("schedule_slot", schedule_slots.c.schedule_id, (schedule_slots.c.slot,))
 MESSAGES = PersonalRows("message", messages.c.session_id, (messages.c.seq,))
 OF_USER = (
     USER,
@@ -87,7 +92,9 @@ OF_RUN = (
     PersonalRows("feedback", feedback.c.run_id, (feedback.c.run_id,)),
     PersonalRows("webhook", webhooks.c.run_id, (webhooks.c.run_id,), ("claim_id",)),
     PersonalRows("batch_item", batch_items.c.run_id, (batch_items.c.id,)),
-    PersonalRows("gateway_call", gateway_calls.c.run_id, (gateway_calls.c.id,), ("token",)),
+    PersonalRows(
+        "gateway_call", gateway_calls.c.run_id, (gateway_calls.c.id,), ("token",), packed=("answer",)
+    ),
     PersonalRows("run_token", run_tokens.c.run_id, (run_tokens.c.digest,), ("digest", "refused")),
 )
 NOT_EXPORTED = (PersonalRows(None, idempotency.c.user_id, (idempotency.c.key,)),)
@@ -102,6 +109,8 @@ ERASED = {
     "idempotency": "deleted; other people's answers that name the user too",
     "sessions": "deleted",
     "messages": "deleted with their session",
+    "schedules": "deleted",
+    "schedule_slots": "deleted with their schedule",
     "runs": "deleted; one under way is cancelled first",
     **{rows.table.name: "deleted with their run" for rows in OF_RUN},
 }
@@ -136,6 +145,14 @@ NOT_SEALED = {
         "status": "one of our words",
         "error_code": "one of our words",
     },
+    "schedules": {
+        "agent": "a name of the author's",
+        "cron": "read to find the next slot",
+        "timezone": "read to find the next slot",
+        "missed": "one of our words",
+        "stopped": "one of our words",
+    },
+    "schedule_slots": {"outcome": "one of our words", "code": "one of our words"},
     "runs": {
         "agent": "a name of the author's",
         "agent_version": "a digest",
@@ -184,6 +201,7 @@ NOBODYS = {
     "workspaces": "names of tenants",
     "workers": "processes",
     "signing_keys": "keys of the service",
+    "task_turns": "ids and numbers: the order in which tasks are taken",
     "agent_stops": "a reason that is about an agent, and the id of the admin who gave it",
     "mcp_tools": "definitions of tools, by operators of servers",
     "batches": "ids of the provider",
@@ -234,6 +252,12 @@ def delete_runs(tx: Transaction, ids: Sequence[str]) -> int:
 def sessions_of(tx: Transaction, user_id: str, limit: int) -> list[str]:
     query = sa.select(sessions.c.id).where(sessions.c.user_id == user_id).order_by(sessions.c.id)
     return [row["id"] for row in tx.rows(query.limit(limit))]
+
+
+def delete_schedules(tx: Transaction, user_id: str, limit: int) -> int:
+    """Delete at most `limit` schedules of a user, with the outcomes of their slots; return how many."""
+    ids = sa.select(schedules.c.id).where(schedules.c.user_id == user_id).limit(limit)
+    return tx.execute(sa.delete(schedules).where(schedules.c.id.in_(ids)))
 
 
 def delete_idempotency(tx: Transaction, user_id: str, limit: int) -> int:

@@ -18,7 +18,13 @@ from service.types import Run, RunStatus
 MAX_INPUT = 200  # characters of the input in a list
 _LENGTHS = {"model": 128, "stop_reason": 32}  # widths of columns
 _LISTED = [column for column in runs.c if column.key not in ("request", "result")]
-_UNFINISHED = (RunStatus.QUEUED, RunStatus.RUNNING, RunStatus.WAITING_APPROVAL, RunStatus.PAUSED)
+_UNFINISHED = (
+    RunStatus.QUEUED,
+    RunStatus.RUNNING,
+    RunStatus.WAITING_APPROVAL,
+    RunStatus.WAITING_BUDGET,
+    RunStatus.PAUSED,
+)
 # Conditions of the partial indexes that hold the runs of a status.
 _INDEXED_AS = {
     **dict.fromkeys(_UNFINISHED, UNFINISHED),
@@ -28,11 +34,12 @@ _INDEXED_AS = {
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """Filter of a list of runs; None matches all."""
+    """Filter of a list of runs; None matches all. Of a session and a schedule, one."""
 
     status: str | None = None
     agent: str | None = None
     session_id: str | None = None
+    schedule_id: str | None = None
 
 
 def recent(
@@ -46,8 +53,8 @@ def recent(
         query = query.where(runs.c.status == filters.status)
     if filters.status in _INDEXED_AS:
         query = query.where(sa.text(_INDEXED_AS[RunStatus(filters.status)]))
-    if filters.session_id is not None:
-        return _of_session(tx, query, filters, limit=limit, visible=visible)
+    if filters.session_id is not None or filters.schedule_id is not None:
+        return _of_one(tx, query, filters, limit=limit, visible=visible)
     unfinished = filters.status in _UNFINISHED  # few: found by their status alone
     wanted = in_workspace(runs, visible.workspace_id)
     wanted += [
@@ -65,15 +72,20 @@ def recent(
     return tx.rows(query.order_by(runs.c.id.desc()).limit(limit))
 
 
-def _of_session(
+def _of_one(
     tx: Transaction, query: sa.Select[Any], filters: RunFilter, *, limit: int, visible: Visibility
 ) -> list[Row]:
-    """List runs of `query` in a session; the user and the agents are compared with its page only.
+    """List runs of `query` in a session or of a schedule; the user and the agents are compared with its page only.
 
-    A session has one user and one agent, so all of its runs match or none. PostgreSQL takes the conditions for
+    Either has one user and one agent, so all of its runs match or none. PostgreSQL takes the conditions for
     independent: it would expect few rows, and read and sort the whole session for a page.
     """
-    query = query.where(runs.c.session_id == filters.session_id)
+    of_session = filters.schedule_id is None
+    column, value = (
+        (runs.c.session_id, filters.session_id) if of_session else (runs.c.schedule_id, filters.schedule_id)
+    )
+    of_it = column == value
+    query = query.where(filter_only(of_it) if filters.status in _UNFINISHED else of_it)
     page = query.order_by(runs.c.id.desc()).limit(limit).subquery()
     found = sa.select(page).where(*visible.where(page))
     if filters.agent is not None:

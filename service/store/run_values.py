@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.store import run_lists
+from service.store import run_lists, task_line
 from service.store.database import Row
 from service.text import exact_json
 from service.types import Run, RunRequest, RunStatus, Usage
 
 AS_TEXT = ("context", "metadata")  # fields of a request that are JSON text
-NOT_STORED = ("on_conflict", "door")  # matters only until the run has begun; a column of its own
-_FIELDS = frozenset(RunRequest.__dataclass_fields__)
+NOT_STORED = (
+    "on_conflict",
+    "door",
+    "schedule_id",
+)  # matters only until the run has begun; columns of their own
+_FIELDS = frozenset(RunRequest.__dataclass_fields__) - {*NOT_STORED}
 # Fields of a run that are columns of the same name: those known when it begins, and the others.
 _INSERTED = (
     "id workspace_id user_id key_id agent agent_version door request_id status tier cache attempt last_seq created_at "
@@ -32,8 +36,13 @@ def request_json(request: RunRequest) -> dict[str, Any]:
 def inserted_values(run: Run) -> dict[str, Any]:
     """Columns of a run that begins."""
     plain = {name: getattr(run, name) for name in _INSERTED.split()}
-    request = {"session_id": run.request.session_id, "request": request_json(run.request)}
-    return {**plain, **request, **run_lists.begun(run)}
+    asked = run.request
+    request = {
+        "session_id": asked.session_id,
+        "schedule_id": asked.schedule_id,
+        "request": request_json(asked),
+    }
+    return {**plain, **request, **run_lists.begun(run), **task_line.place_of(run)}
 
 
 def result_values(run: Run) -> dict[str, Any]:
@@ -60,7 +69,7 @@ def run_of(row: Row) -> Run:
     fields["messages"] = tuple(fields["messages"])
     for name in AS_TEXT:
         fields[name] = exact_json.to_text(fields.get(name))
-    request = RunRequest(**fields)
+    request = RunRequest(**fields, schedule_id=row["schedule_id"])
     plain = {name: row[name] for name in f"{_INSERTED} {_LATER}".split()} | {
         "status": RunStatus(row["status"])
     }

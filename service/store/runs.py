@@ -114,13 +114,19 @@ def suspend(tx: Transaction, run: Run, attempt: int) -> bool:
 
 
 def park(tx: Transaction, run: Run, attempt: int) -> bool:
-    """Queue the run without a wake-up time: a batch's answer wakes it."""
-    return _leave(tx, run, attempt, _queued_values(run), wake_at=None)
+    """Queue the run beside the line, without a wake-up time: a batch's answer wakes it."""
+    return _leave(tx, run, attempt, _queued_values(run), wake_at=None, in_line=False)
 
 
 def pause(tx: Transaction, run: Run, attempt: int) -> bool:
     """Queue the run until its agent is released."""
     return _leave(tx, run, attempt, _queued_values(run) | {"status": RunStatus.PAUSED}, wake_at=now_ms())
+
+
+def wait_for_budget(tx: Transaction, run: Run, attempt: int, *, until: int) -> bool:
+    """Release the run to wait for room under a cap, `until` a time (ms) at the latest."""
+    values = {"status": RunStatus.WAITING_BUDGET, "worker_id": None, "wake_at": until}
+    return _leave(tx, run, attempt, values | progress_values(run))
 
 
 def close(tx: Transaction, run: Run, was: Sequence[RunStatus]) -> bool:
@@ -200,7 +206,7 @@ def waiting(tx: Transaction, limit: int) -> list[Row]:
 
 def waiting_of_refused(tx: Transaction, limit: int) -> list[str]:
     """List ids of runs that no worker executes, of users who are refused, oldest first."""
-    waits = sa.or_(_IN_QUEUE, runs.c.status == RunStatus.WAITING_APPROVAL)
+    waits = sa.or_(_IN_QUEUE, runs.c.status.in_((RunStatus.WAITING_APPROVAL, RunStatus.WAITING_BUDGET)))
     found = sa.select(runs.c.id).where(runs.c.finished_at.is_(None), waits, is_refused(runs.c.user_id))
     return [row["id"] for row in tx.rows(found.order_by(runs.c.id).limit(limit))]
 

@@ -101,10 +101,11 @@ _TAKE_AHEAD = sa.update(sessions).where(sessions.c.id == _SESSION, _FREE).values
 _TAKE = _TAKE_AHEAD.where(~sa.exists(_QUEUED.where(runs.c.id < _RUN)))
 _TAKES = {False: Statement(_TAKE), True: Statement(_TAKE_AHEAD)}  # by `ahead`
 _HELD = sa.and_(sessions.c.id == _SESSION, sessions.c.busy_run_id == _RUN)
+_FIRST_QUEUED = _QUEUED.where(sa.exists().where(_HELD)).order_by(runs.c.id).limit(1)
 _WAKE = Statement(
     sa.update(runs)
-    .where(runs.c.id.in_(_QUEUED.where(sa.exists().where(_HELD)).order_by(runs.c.id).with_for_update()))
-    .values(wake_at=sa.bindparam("now"))
+    .where(runs.c.id.in_(_FIRST_QUEUED.with_for_update()))
+    .values(wake_at=sa.bindparam("now"), in_line=runs.c.priority.is_not(None))
 )
 
 
@@ -131,12 +132,12 @@ def take(
 
 
 def release(tx: Transaction, run: Run, changes: dict[str, Any], title: str) -> bool:
-    """End the turn of a run: apply `changes`, set `title` if the session has none, wake queued runs.
+    """End the turn of a run: apply `changes`, set `title` if the session has none, put the next queued run in line.
 
     False: this run does not hold the session.
     """
-    # Locks runs before the session, in the order of ids: see "Locks" in docs/architecture.md. Two that cancel runs of
-    # one queue would wait for each other, so only the holder's end wakes the others.
+    # Locks a run before the session: see "Locks" in docs/architecture.md. Two that cancel runs of one queue would wait
+    # for each other, so only the holder's end wakes the next.
     given = {"session": run.request.session_id, "run": run.id}
     tx.send(_WAKE, {**given, "now": now_ms()})
     changed = {f"v_{name}": value for name, value in tx.sealed(sessions, changes, run.user_id).items()}

@@ -6,7 +6,19 @@ from enum import StrEnum
 
 import sqlalchemy as sa
 
-from service.store import approvals, audit, batches, erasures, holds, ownership, runs, webhooks, workers
+from service.store import (
+    approvals,
+    audit,
+    batches,
+    budget_waits,
+    erasures,
+    holds,
+    ownership,
+    runs,
+    schedules,
+    webhooks,
+    workers,
+)
 from service.store.database import Transaction
 from service.store.statement import Statement
 from service.types import now_ms
@@ -25,6 +37,8 @@ class Work(StrEnum):
     UNLINKED_AUDIT = "unlinked_audit"
     ERASURES = "erasures"
     EXPIRED_APPROVALS = "expired_approvals"
+    SCHEDULES = "schedules"
+    BUDGET_WAITS = "budget_waits"
 
 
 _CONDITIONS: dict[Work, sa.ColumnElement[bool]] = {
@@ -37,6 +51,8 @@ _CONDITIONS: dict[Work, sa.ColumnElement[bool]] = {
     Work.ORPHANED_HOLDS: sa.exists().where(holds.orphaned_before(sa.bindparam("holds_before"))),
     Work.UNLINKED_AUDIT: audit.ANY_UNLINKED,
     Work.ERASURES: erasures.ANY_DUE,
+    Work.SCHEDULES: schedules.ANY_DUE,
+    Work.BUDGET_WAITS: budget_waits.ANY,
     Work.EXPIRED_APPROVALS: sa.exists().where(approvals.expired_at(sa.bindparam("now"))),
 }
 _DUE = Statement(sa.select(*(condition.label(work) for work, condition in _CONDITIONS.items())))

@@ -28,12 +28,12 @@ _BY_NAME = (
         users.c.role != DELETED,
     )
 )
-_HELD = (
+_WITH_WORKSPACE = (
     sa.select(users, SIGN_IN_REFUSED, workspaces.c.changed_at)
     .join(workspaces, workspaces.c.id == users.c.workspace_id)
     .where(users.c.id == sa.bindparam("id"))
-    .with_for_update(read=True, of=[workspaces, users])  # in the order of all locks
 )
+_HELD = _WITH_WORKSPACE.with_for_update(read=True, of=[workspaces, users])  # in the order of all locks
 _WORKSPACE = sa.select(users.c.workspace_id).where(users.c.id == sa.bindparam("id"))
 
 
@@ -56,6 +56,12 @@ def hold(tx: Transaction, user_id: str) -> Row | None:
     None: they are deleted or disabled, or their workspace is.
     """
     row = tx.row(_HELD, {"id": user_id})
+    return None if row is None or row["refused"] else row
+
+
+def admitted(tx: Transaction, user_id: str) -> Row | None:
+    """Find a user. None: they are deleted or disabled, or their workspace is."""
+    row = tx.row(_WITH_WORKSPACE, {"id": user_id})
     return None if row is None or row["refused"] else row
 
 

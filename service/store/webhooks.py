@@ -9,21 +9,24 @@ import sqlalchemy as sa
 from service.ids import new_id
 from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import approval_webhooks, approvals, notices, runs, webhooks
-from service.types import Run, public_fields, rfc3339
+from service.types import Run, RunStatus, public_fields, rfc3339
 
 _KEYS = {"run": webhooks.c.run_id, "approval": approval_webhooks.c.approval_id, "notice": notices.c.id}
 _OF_RUN = sa.select(webhooks).where(webhooks.c.run_id == sa.bindparam("run_id"))
 # Columns of the run in the body; `input` is shortened, as in lists.
 _RUN_COLUMNS = ("agent", "agent_version", "user_id", "door", "input")
+# One that waited for money and goes on is told of at its end.
+_TOLD = sa.or_(runs.c.finished_at.is_not(None), runs.c.status == RunStatus.WAITING_BUDGET)
 _RUNS_DUE = (
     sa.select(
         webhooks,
         runs.c.status.label("run_status"),
         runs.c.finished_at,
+        runs.c.last_seq,
         *(runs.c[name] for name in _RUN_COLUMNS),
     )
     .join(runs, runs.c.id == webhooks.c.run_id)
-    .where(webhooks.c.next_at <= sa.bindparam("now"), runs.c.finished_at.is_not(None))
+    .where(webhooks.c.next_at <= sa.bindparam("now"), _TOLD)
     .order_by(webhooks.c.next_at)
     .limit(sa.bindparam("limit"))
 )
@@ -71,7 +74,7 @@ class Due(NamedTuple):
 
 
 def schedule(tx: Transaction, run: Run, url: str, now: int) -> None:
-    """Schedule the webhook of a run that has ended, perhaps once more after a retry."""
+    """Schedule the webhook of a run that has ended or waits for money, perhaps once more."""
     pending = _pending(now)
     row = {"run_id": run.id, "url": url, "created_at": now, **pending}
     tx.execute(InsertOnce(webhooks), tx.sealed(webhooks, row, run.user_id))
@@ -151,7 +154,7 @@ def _pending(now: int) -> dict[str, Any]:
 def _of_run(row: Row) -> Due:
     columns = {name: row[name] for name in _RUN_COLUMNS}
     body = {"run_id": row["run_id"], "status": row["run_status"], **columns}
-    name = f"{row['run_id']}-{row['finished_at']}"
+    name = f"{row['run_id']}-{row['finished_at'] or row['last_seq']}"
     attempt = row["attempts"], row["next_at"], new_id("clm")
     return Due("run", row["run_id"], name, row["url"], row["user_id"], body, *attempt)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from service.tools.base import BadResult, Source, Tool, ToolContext, ToolFailed,
 MAX_CONTENT = 20_000  # characters of a result shown to the model
 MAX_SOURCES = 50  # sources per call, …
 MAX_SOURCE_FIELD = 4_000  # … and characters per field of a source
+LOOK = 0.2  # seconds between two looks whether a result is still waited for
 MAX_PREVIEW = 200  # characters of a result shown to the client
 
 log = logging.getLogger("slipway.tools")
@@ -89,11 +91,16 @@ class ToolRunner:
         """Call `tool` and wait until its own timeout or the run's deadline. Never raises."""
         return self.call_each([Invocation(tool, arguments, context)])[0]
 
-    def call_each(self, uses: Sequence[Invocation]) -> list[ToolResult]:
-        """Make calls side by side, and wait for all; return their results in the given order. Never raises."""
+    def call_each(
+        self, uses: Sequence[Invocation], given_up_at: Callable[[], float] = lambda: math.inf
+    ) -> list[ToolResult]:
+        """Make calls side by side, and wait for all; return their results in the given order. Never raises.
+
+        `given_up_at`: time (`time.monotonic()`) from which no result is waited for; may change meanwhile.
+        """
         began = time.monotonic()
         pending = [self._begin(use, began) for use in uses]
-        return [self._end(use, done, began) for use, done in zip(uses, pending, strict=True)]
+        return [self._end(use, done, began, given_up_at) for use, done in zip(uses, pending, strict=True)]
 
     def _begin(self, use: Invocation, began: float) -> Future[ToolResult]:
         """Start the call in a thread, or say in the result why not."""
@@ -117,11 +124,10 @@ class ToolRunner:
             return False
         return True
 
-    def _end(self, use: Invocation, done: Future[ToolResult], began: float) -> ToolResult:
-        try:
-            result = done.result(timeout=max(0.0, use.ends(began) - time.monotonic()))
-        except TimeoutError:  # raised only by the wait: the tool's own errors are results
-            result = _timed_out(use.tool)
+    def _end(
+        self, use: Invocation, done: Future[ToolResult], began: float, given_up_at: Callable[[], float]
+    ) -> ToolResult:
+        result = _awaited(use, done, began, given_up_at)
         if not result.ms:  # of a call that did not end
             result = replace(result, ms=round((time.monotonic() - began) * 1000, 3))
         self._called(use.tool.name, result.ok)
@@ -145,6 +151,19 @@ class ToolRunner:
             done.set_result(replace(result, ms=round((time.monotonic() - began) * 1000, 3)))
         finally:
             self._slots.release()
+
+
+def _awaited(
+    use: Invocation, done: Future[ToolResult], began: float, given_up_at: Callable[[], float]
+) -> ToolResult:
+    while True:
+        ends, given_up = use.ends(began), given_up_at()
+        left = min(ends, given_up) - time.monotonic()
+        try:
+            return done.result(timeout=max(0.0, min(left, LOOK)))
+        except TimeoutError:  # raised only by the wait: the tool's own errors are results
+            if left <= LOOK:
+                return _abandoned(use.tool) if given_up < ends else _timed_out(use.tool)
 
 
 def _not_called(use: Invocation, why: str) -> ToolResult:
@@ -200,6 +219,11 @@ def _line(error: BaseException) -> str:
 def _timed_out(tool: Tool) -> ToolResult:
     log.warning("tool_timed_out", extra={"tool": tool.name, "timeout": tool.timeout})
     message = f"{tool.name} timed out{_may_have_acted(tool)}"
+    return replace(ToolResult.failed(message), timed_out=True)
+
+
+def _abandoned(tool: Tool) -> ToolResult:
+    message = f"{tool.name} had not ended when its run was cancelled{_may_have_acted(tool)}"
     return replace(ToolResult.failed(message), timed_out=True)
 
 

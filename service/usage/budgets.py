@@ -38,6 +38,7 @@ class Budgets:
         self.warnings = BudgetWarnings(db, observer, notify)
         self.in_force = CapsInForce(day or {})
         self.windows = BudgetWindows(db, self.in_force, observer)
+        self.changed: Callable[[], None] = lambda: None  # called once a cap has been set
 
     def standing(self, tx: Transaction, caps: Iterable[Cap], at: int | None = None) -> list[Standing]:
         """Read the current state of these caps, or their state in the windows at `at` (ms)."""
@@ -52,6 +53,10 @@ class Budgets:
             return self.standing(tx, [cap for cap in self.in_force.read(tx, scopes) if not cap.only_counts])
 
         return self._db.query(read)
+
+    def of_many(self, tx: Transaction, scopes: Sequence[str]) -> list[Standing]:
+        """Read the current state of the caps on any number of scopes."""
+        return self.standing(tx, self.in_force.of_many(tx, scopes))
 
     def of_scope(self, scope: str, workspace_id: str | None) -> list[Standing]:
         """Read the caps on a scope; none where its subject is not in this workspace. None: in any."""
@@ -160,6 +165,7 @@ class Budgets:
         amount = cap.amount if cap.amount < NO_LIMIT else None
         cap_rows.put(tx, cap.scope, cap.period, amount, workspace_id, cap.until)
         _record(tx, cap, amount, workspace_id)
+        tx.after_commit(self.changed)
         fresh = self.in_force.locked(tx, cap.scope, cap.period) or cap
         end_user = end_user_of(cap.scope)
         if end_user is not None and is_default(cap.scope):  # counted by end user, each at its next call

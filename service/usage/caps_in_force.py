@@ -36,6 +36,12 @@ class CapsInForce:
         caps = (self._cap(scope, period, set_caps, now) for scope in scopes for period in PERIODS)
         return [cap for cap in caps if cap is not None]
 
+    def of_many(self, tx: Transaction, scopes: Sequence[str]) -> list[Cap]:
+        """List every cap on any number of scopes, without remembering them."""
+        set_caps, now = _by_place(rows.of_scopes(tx, with_defaults(scopes))), now_ms()
+        caps = (self._cap(scope, period, set_caps, now) for scope in scopes for period in PERIODS)
+        return [cap for cap in caps if cap is not None]
+
     def page(
         self, tx: Transaction, scope: str, period: str, limit: int, workspace_id: str | None
     ) -> list[Cap]:

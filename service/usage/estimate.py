@@ -26,7 +26,8 @@ class CallEstimate:
 
     `input_tokens` is a safe bound, None if it takes counting; `count` asks the provider for the prompt's tokens, which
     is free, and is None afterwards. `max_tokens` may be reduced to `fewest`. `most` is the run's remaining budget, in
-    nano-dollars. `tree`: the hold that this one is taken from, instead of the caps.
+    nano-dollars. `tree`: the hold that this one is taken from, instead of the caps. `waits`: its run waits for a cap to
+    have room, rather than for a shorter answer.
     """
 
     run: Run
@@ -39,6 +40,7 @@ class CallEstimate:
     count: Callable[[], int] | None
     most: int | None = None
     tree: Hold | None = None
+    waits: bool = False
 
     def counted(self) -> CallEstimate:
         """Return the estimate with the provider's count of the prompt, if that is the closer bound.

@@ -11,7 +11,7 @@ import itertools
 import logging
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from service.errors import AgentStopped, BudgetExceeded
@@ -61,12 +61,19 @@ class Spending:
 
     def remaining_budget(self, run: Run) -> int | None:
         """Return a run's remaining budget in nano-dollars; None: limited by the caps only."""
-        return None if self._run_most is None else max(0, self._run_most - run.cost_nano)
+        most = self._most_of(run)
+        return None if most is None else max(0, most - run.cost_nano)
 
     def check_run(self, estimate: CallEstimate, total: int) -> None:
         """Check what a run has spent and holds, in nano-dollars, against the most of one. Raises `BudgetExceeded`."""
-        if self._run_most is not None and total > self._run_most:
+        most = self._most_of(estimate.run)
+        if most is not None and total > most:
             raise self._over_run(estimate)
+
+    def _most_of(self, run: Run) -> int | None:
+        """Return the most that a run may cost in all: the setting's, or less by its own request."""
+        bounds = [most for most in (self._run_most, run.request.cap_nano) if most is not None]
+        return min(bounds, default=None)
 
     def check_running(self, agent: str) -> None:
         """Check that an agent is not stopped. Raises `AgentStopped`."""
@@ -188,14 +195,14 @@ class Spending:
             return HoldAttempt(estimate, estimate.max_tokens), True
         limits = [state.left for state in standing] + ([] if estimate.most is None else [estimate.most])
         left = min(limits, default=hold.amount_nano)
-        tokens = estimate.affordable(left)
+        tokens, fewest = estimate.affordable(left), _fewest(estimate, standing)
         if (
             tokens < estimate.max_tokens
             and estimate.count is not None
-            and estimate.price.worst(0, estimate.fewest) <= left
+            and (estimate.waits or estimate.price.worst(0, fewest) <= left)
         ):
             return HoldAttempt(estimate.counted(), estimate.max_tokens), True
-        if tokens >= estimate.fewest:
+        if tokens >= fewest:
             amount, seed = estimate.worst(tokens), _seed(hold)
             chosen = {
                 state.window.id: self._budgets.windows.with_room(
@@ -204,7 +211,7 @@ class Spending:
                 for state in standing
             }
             return HoldAttempt(estimate, tokens, chosen), True
-        needed = estimate.worst(estimate.fewest)
+        needed = estimate.worst(fewest)
         if estimate.most is not None and needed > estimate.most:
             raise self._over_run(estimate)
         if waits and all(state.spent + needed <= state.cap.amount for state in standing):
@@ -224,16 +231,19 @@ class Spending:
         detail = f"The {state.cap.period}'s cap of {scope} is reached"
         if kind in ("service", "agent") and hold.workspace_id != DEFAULT_WORKSPACE:  # others' spending
             public = {name: public[name] for name in ("scope", "period", "renews_at")}
-            return BudgetExceeded(f"{detail}.", extra={"budget": public})
-        detail += f": {public['left_usd']} dollars are left"
-        return BudgetExceeded(f"{detail}, and this call needs {usd(needed)}.", extra={"budget": public})
+        else:
+            detail += f": {public['left_usd']} dollars are left, and this call needs {usd(needed)}"
+        error = BudgetExceeded(f"{detail}.", extra={"budget": public})
+        error.needed = needed
+        return error
 
     def _over_run(self, estimate: CallEstimate) -> BudgetExceeded:
         self._observer.budget_refused("run")
         left = usd((estimate.most or 0) // 1_000 * 1_000)
-        budget = {"scope": "run", "period": "total", "amount_usd": usd(self._run_most or 0), "left_usd": left}
+        budget = {"scope": "run", "period": "total", "amount_usd": usd(self._most_of(estimate.run) or 0)}
         return BudgetExceeded(
-            "This run has spent what one run may.", extra={"budget": {**budget, "renews_at": None}}
+            "This run has spent what one run may.",
+            extra={"budget": {**budget, "left_usd": left, "renews_at": None}},
         )
 
 
@@ -247,6 +257,16 @@ def sweep_holds(db: Database, spending: Spending, *, older_than: float, limit: i
             "abandoned_hold_settled", extra={"hold": hold.id, "run_id": hold.run_id, "held": hold.amount_nano}
         )
     return len(found)
+
+
+def _fewest(estimate: CallEstimate, standing: Sequence[Standing]) -> int:
+    """Return the tokens of the shortest answer to hold for: a whole one where its run waits until that fits the caps.
+
+    A cap that is too small for it, or what one run may spend, shortens the answer of such a run too.
+    """
+    bounds = [state.cap.amount for state in standing] + ([] if estimate.most is None else [estimate.most])
+    fits_some_day = estimate.worst(estimate.max_tokens) <= min(bounds, default=0)
+    return estimate.max_tokens if estimate.waits and fits_some_day else estimate.fewest
 
 
 def _seed(hold: Hold) -> int:

@@ -18,13 +18,13 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
 from service.audit.record import Action
-from service.auth.permissions import PERMISSIONS, Permission
+from service.auth.permissions import PERMISSIONS, Permission, check_models
 from service.errors import Forbidden, NotFound, RateLimited, SlipwayError
 from service.infra.redis_trip import Trip
 from service.observe import logs
 from service.runs.bulkhead import Permit
 from service.runs.idempotency import Key
-from service.store.visibility import AGENTS, MODELS, allows
+from service.store.visibility import AGENTS, allows
 from service.text.suggest import did_you_mean
 from service.types import Action as RunAction
 from service.types import Caller, RunRequest, action_of
@@ -68,7 +68,8 @@ def admit(action: RunAction | None, read: Callable[[], RunRequest]) -> Admitted:
     asked = read()
     if action is None:
         limits.limit_action(request, action_of(asked.door or ""))
-    _check_models(request.caller, allowed_agent(asked.agent))
+    agent = allowed_agent(asked.agent)
+    check_models(request.caller, agent.id, agent.models)
     if (request.view_args or {}).get("agent") != asked.agent:  # else `guard` has counted it
         limits.limit_agent(request, asked.agent)
     limits.limit_session(request, asked.session_id)
@@ -165,18 +166,6 @@ def allowed_agent(name: str) -> AgentDefinition:
     if agent is None or not allows(request.caller.scopes, AGENTS + name):
         raise NotFound(no_agent(name))
     return agent
-
-
-def _check_models(caller: Caller, agent: AgentDefinition) -> None:
-    """Check that a key restricted to some models may start an agent: each model of its tiers is among them.
-
-    Raises `Forbidden`.
-    """
-    for model in agent.models if caller.scopes else ():
-        if not allows(caller.scopes, MODELS + model):
-            raise Forbidden(
-                f"The scopes of this API key do not allow the model {model}, which {agent.id} may use."
-            )
 
 
 def allowed_agents() -> list[AgentDefinition]:

@@ -38,8 +38,8 @@ class api:
     """Describe a view for the OpenAPI document; the view itself is not changed.
 
     `tag` is the blueprint's name where it is left out. `stream` is the media type of a streamed response, `events` are
-    the names of its server-sent events, `also` are
-    other media types. `error` is the shape of its errors, where they are no problem details.
+    the names of its server-sent events, `also` are other media types. `error` is the shape of its errors, where they
+    are no problem details, and `status` gives their statuses.
     """
 
     summary: str
@@ -53,6 +53,7 @@ class api:
     headers: Sequence[str] = ()
     also: Sequence[str] = ()
     error: type[BaseModel] | None = None
+    status: Callable[[type[SlipwayError]], int] = lambda error: error.status
 
     def __call__(self, view: V) -> V:
         view.__api__ = self  # type: ignore[attr-defined]
@@ -181,7 +182,7 @@ def _problems(operation: api, open_to_all: bool, names: dict[type[BaseModel], st
         errors += BODY_ERRORS
     by_status: dict[str, list[str]] = {}
     for error in dict.fromkeys(errors):
-        by_status.setdefault(str(error.status), []).append(f"`{error.code}`")
+        by_status.setdefault(str(operation.status(error)), []).append(f"`{error.code}`")
     media, shape = (
         ("application/problem+json", Problem) if operation.error is None else (JSON, operation.error)
     )

@@ -16,14 +16,13 @@ from service.errors import fault
 from service.store.cap_scopes import DEFAULT_NAME
 from service.text import exact_json
 from service.text.moments import parse_end
-from service.types import public_fields
+from service.types import RunStatus, public_fields
 from service.usage.caps import Standing, nano_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 T = TypeVar("T")
-Status = Literal["queued", "running", "waiting_approval", "paused", "succeeded", "failed", "cancelled"]
 METADATA_BYTES = 16 * 1024  # as compact JSON
 METADATA_MEMBERS = 64
 METADATA_DEPTH = 8  # levels of objects and lists, itself the first
@@ -166,9 +165,12 @@ class UsageShape(Shape):
 
 
 class ToolShape(Shape):
+    """Tool call of a run; `unknown`: the run ended before its outcome was known, and it may have had its effect."""
+
     name: str
     ok: bool
     ms: int
+    unknown: bool | None = None
 
 
 class SourceShape(Shape):
@@ -189,7 +191,7 @@ class RunItem(Shape):
     agent_version: str
     user_id: str
     door: str
-    status: Status
+    status: RunStatus
     input: str | None
     stop_reason: str | None
     model: str | None
@@ -204,7 +206,7 @@ class RunItem(Shape):
 
 
 class RunResult(RunItem):
-    """Result of a run that has ended, or waits for decisions on `approvals`."""
+    """Result of a run that has ended, or waits for decisions on `approvals`, or for money, as `waits_for` says."""
 
     input: str
     output: str
@@ -216,6 +218,7 @@ class RunResult(RunItem):
     stop_sequence: str | None = None
     client_calls: list[dict[str, Any]] | None = None
     approvals: list[str] | None = None
+    waits_for: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
 
 
@@ -234,7 +237,7 @@ def feedback_of(row: Mapping[str, Any]) -> dict[str, Any]:
 
 class Queued(Shape):
     run_id: str
-    status: Status
+    status: RunStatus
 
 
 class AgentView(Shape):

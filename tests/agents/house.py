@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ from service.agents.catalog import AgentCatalog
 from service.agents.last_good import LastGood
 from service.agents.loader import Available
 from service.agents.patterns import PATTERNS
+from service.mcp.config import load as mcp_servers
+from service.mcp.pins import Pins
+from service.mcp.tools import McpTools
 from service.tools.sources import SOURCES
 from service.types import Tier
 from service.usage.prices import PriceTable
@@ -43,6 +47,14 @@ def load(agents_dir: Path, *, reloads: bool = False, **options: Any) -> AgentCat
     """As one process does; those of one folder share what they know to be good."""
     last_good = LastGood(agents_dir / ".last-good") if reloads else None
     return AgentCatalog(agents_dir, AVAILABLE, last_good=last_good, **options)
+
+
+def bundled() -> AgentCatalog:
+    """The agents of this repository, with the tools of its `mcp.yaml`, which are not reached."""
+    root = Path(__file__).parents[2]
+    nothing: Any = None
+    tools = McpTools(mcp_servers(root / "mcp.yaml").servers, Pins(nothing), nothing, nothing)
+    return AgentCatalog(root / "agents", replace(AVAILABLE, sources=(*SOURCES, tools)))
 
 
 def write(agents_dir: Path, name: str = "probe", **files: str | bytes | None) -> Path:

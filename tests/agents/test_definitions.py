@@ -15,23 +15,24 @@ from service.agents.patterns import PATTERNS
 from service.agents.spec import EvalCase, agent_schema
 from tests.agents import house
 from tests.agents.folders import Write, only_fault, write
-from tests.agents.house import GOOD, TOOLS, load
+from tests.agents.house import GOOD, TOOLS, bundled, load
 
 __all__ = ["write"]
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_bundled_agents_have_no_fault() -> None:
-    catalog = load(ROOT / "agents")
-    assert catalog.faults == ()
-    assert set(catalog.agents) == {"analyst", "assistant", "newsroom", "research", "support", "writer"}
+    catalog = bundled()
+    assert (catalog.faults, catalog.warnings) == ((), ())
+    names = {"analyst", "assistant", "concierge", "newsroom", "research", "support", "writer"}
+    assert set(catalog.agents) == names
     assert {agent.pattern for agent in catalog.agents.values()} == set(PATTERNS) - {"code", "remote"}
     assert all(len(agent.evals) >= 3 for agent in catalog.agents.values())
 
 
 def test_the_bundled_evals_find_their_sources_and_words() -> None:
     """Find the words each eval expects in the passages of its question, whatever the model."""
-    for agent in load(ROOT / "agents").agents.values():
+    for agent in bundled().agents.values():
         for case in agent.evals:
             if not case.expect.sources:
                 continue

@@ -54,3 +54,28 @@ def test_other_agents_stay(write: Write) -> None:
 def test_address_of_no_folder_is_a_fault(write: Write) -> None:
     (fault,) = catalog(write(), f"prob={ADDRESS}").faults
     assert str(fault) == "REMOTE_AGENTS: prob: there is no folder of this agent"
+
+
+def test_host_that_the_operator_has_not_named_is_a_warning(write: Write) -> None:
+    text = f"description: Answers elsewhere.\npattern: remote\nremote: {{url: {ADDRESS}}}\n"
+    folder = write(agent_yaml=text)
+    hosts: list[tuple[set[str], int]] = [
+        ({"pieces:9100"}, 0),
+        ({"pieces"}, 0),
+        ({"pieces:9101"}, 1),
+        (set(), 1),
+    ]
+    for allowed, warnings in hosts:
+        found = AgentCatalog(folder, replace(AVAILABLE, patterns=PATTERNS, hosts=frozenset(allowed)))
+        assert found.faults == () and len(found.warnings) == warnings, allowed
+    (warning,) = found.warnings
+    assert (warning.line, warning.field) == (3, "remote.url")
+    assert warning.detail == "REMOTE_HOSTS does not name pieces:9100: every run fails until it does"
+
+
+def test_address_of_the_operators_at_a_host_that_is_not_named_is_a_warning_too(write: Write) -> None:
+    available = replace(
+        AVAILABLE, patterns=PATTERNS, addresses={"probe": ADDRESS}, hosts=frozenset({"other:9100"})
+    )
+    (warning,) = AgentCatalog(write(), available).warnings
+    assert "REMOTE_HOSTS does not name pieces:9100" in str(warning)

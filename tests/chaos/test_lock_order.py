@@ -16,12 +16,13 @@ import sqlalchemy as sa
 
 from service.audit.verify import verify_all
 from service.store import holds
+from service.store.schema import gateway_calls
 from service.usage.reservation import sweep_holds
 from tests.chaos import account_writers as accounts
-from tests.chaos import writers
+from tests.chaos import caller, writers
 from tests.chaos.town import Town
 from tests.chaos.writers import COPIES
-from tests.conftest import Model, RedisServer, slipway_server, wait_until
+from tests.conftest import Model, RedisServer, free_port, slipway_server, wait_until
 from tests.jobs.house import TaskWorker
 from tests.usage.house import House
 
@@ -48,7 +49,7 @@ UNLIMITED = dict.fromkeys(
 SETTINGS = {
     **UNLIMITED,
     "WEB_CONCURRENCY": "2",
-    "THREADS": "32",
+    "THREADS": "40",
     "TASK_CONCURRENCY": "2",
     "SWEEP_SECONDS": "0.5",
     "BATCH_MAX_SIZE": "4",
@@ -58,14 +59,18 @@ SETTINGS = {
     "BUDGET_USER_DAY_USD": "20",
 }
 _DEADLOCKS = sa.text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+DONE_CALLS = sa.select(gateway_calls.c.id).where(gateway_calls.c.state == "done").limit(1)
 WRITERS: list[tuple[Callable[[Town, int], object], int, float]] = [
     (writers.invoke, 3, 0.0),
     (writers.stream, 2, 0.0),
     (writers.steps, 3, 0.0),
     (writers.trees, 2, 0.0),
+    (writers.remotes, 2, 0.2),
     (writers.approve, 1, 0.0),
     (writers.converse, 2, 0.0),
     (writers.tasks, 1, 0.2),
+    (writers.plan, 2, 0.2),
+    (writers.wait_for_money, 1, 0.2),
     (writers.cancel, 1, 0.3),
     (writers.stop_agents, 2, 0.3),
     (writers.set_caps, 2, 0.1),
@@ -84,7 +89,14 @@ WRITERS: list[tuple[Callable[[Town, int], object], int, float]] = [
 
 
 @pytest.fixture
-def agents(agents_dir: Path, tmp_path: Path) -> Path:
+def caller_port() -> Iterator[int]:
+    port = free_port()
+    with caller.serving(port):
+        yield port
+
+
+@pytest.fixture
+def agents(agents_dir: Path, tmp_path: Path, caller_port: int) -> Path:
     folder = tmp_path / "agents"
     shutil.copytree(agents_dir, folder)
     for number in range(COPIES):
@@ -93,15 +105,23 @@ def agents(agents_dir: Path, tmp_path: Path) -> Path:
     (folder / "clerk" / "agent.yaml").write_text(CLERK)
     shutil.copytree(folder / "assistant", folder / "lead")
     (folder / "lead" / "agent.yaml").write_text(LEAD)
+    shutil.copytree(folder / "assistant", folder / "caller")
+    (folder / "caller" / "agent.yaml").write_text(caller.AGENT.format(port=caller_port))
     return folder
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def town(
-    request: pytest.FixtureRequest, own_redis: RedisServer, model: Model, agents: Path, tmp_path: Path
+    request: pytest.FixtureRequest,
+    own_redis: RedisServer,
+    model: Model,
+    agents: Path,
+    tmp_path: Path,
+    caller_port: int,
 ) -> Iterator[Town]:
     model.reset()
     settings = {**SETTINGS, "AGENTS_DIR": str(agents), "TEST_LINES": str(tmp_path / "lines")}
+    settings["REMOTE_HOSTS"] = f"127.0.0.1:{caller_port}"
     url = f"sqlite:///{tmp_path}/locks.db"
     if request.param == "postgresql":
         url = request.getfixturevalue("postgres").create("locks")
@@ -160,6 +180,7 @@ def test_all_writers_at_once_never_deadlock(town: Town) -> None:
     wait_until(lambda: all(one.ok and not one.unlinked for one in verify_all(town.books.db)), "the audit")
     assert sum(one.checked for one in verify_all(town.books.db)) > 50
     checked = town.books.check()
+    assert town.books.db.query(lambda tx: tx.rows(DONE_CALLS)), "no gateway call was made"
     print(dict(sorted(town.answers.items())), checked[:4])
     assert (checked.faults, checked.held) == ([], 0)
     assert logged(town, "transaction_retried") == [] and logged(town, "database_away") == []

@@ -76,10 +76,13 @@ class Reader:
                 self.events.append((int(seq), fields["event"], json.loads(fields["data"])))
                 fields = {}
                 if len(self.events) == self.kill_at:
-                    time.sleep(random.uniform(0, 0.05))
-                    kill_workers(self.server)
+                    self.kill()
                 if self.events[-1][1] == "approval.required":
                     return
+
+    def kill(self) -> None:
+        time.sleep(random.uniform(0, 0.05))
+        kill_workers(self.server)
 
 
 def test_killed_worker_gives_one_whole_answer_and_repeats_nothing(house: House) -> None:

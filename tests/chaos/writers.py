@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 
 import sqlalchemy as sa
 
 from service.jobs.upkeep import delete_expired
-from service.store.schema import sessions
+from service.store.schema import schedules, sessions
 from service.usage.ledger import check
 from service.usage.reservation import sweep_holds
 from service.usage.rollup import roll_up
@@ -35,6 +36,11 @@ def steps(town: Town, turn: int) -> None:
 def trees(town: Town, turn: int) -> None:
     """Sub-agents side by side, whose calls take their holds from the tree's and give back."""
     town.ask(town.anyone(), "lead", f"What is {turn}? What is a plan? Who are you?")
+
+
+def remotes(town: Town, turn: int) -> None:
+    """Remote agents whose model calls are held and settled by the gateway, and told as steps meanwhile."""
+    town.ask(town.anyone(), "caller", f"Ask of {turn}.", "stream" if turn % 2 else "invoke")
 
 
 def approve(town: Town, turn: int) -> None:
@@ -73,15 +79,55 @@ def converse(town: Town, turn: int) -> None:
 
 def tasks(town: Town, turn: int) -> None:
     client = town.anyone()
-    priority = ("batch", "normal", "batch")[turn % 3]
+    priority = ("batch", "normal", "high")[turn % 3]
     run = town.ask(client, "assistant", f"Later {turn}", "tasks", priority=priority)
     if turn % 4 == 0:
         town.send(client, "POST", f"/v1/runs/{run['run_id']}/cancel")
 
 
+def plan(town: Town, turn: int) -> None:
+    """Set up a schedule with three slots that are due, every other one in a session, and change it meanwhile."""
+    client = town.anyone()
+    session = town.send(client, "POST", "/v1/sessions", {"agent": "assistant"})["id"] if turn % 2 else None
+    new = {
+        "agent": "assistant",
+        "input": "Later",
+        "cron": "* * * * *",
+        "missed": "all",
+        "session_id": session,
+    }
+    made = town.send(client, "POST", "/v1/schedules", new)
+    if "id" not in made:
+        return
+    past = sa.update(schedules).where(schedules.c.id == made["id"])
+    past = past.values(next_at=schedules.c.next_at - 180_000)
+    town.books.db.transact(lambda tx: tx.execute(past))
+    path = f"/v1/schedules/{made['id']}"
+    for change in ({"input": "Later still"}, {"cron": "*/2 * * * *"}, {"enabled": False}):
+        time.sleep(random.random() / 2)
+        town.send(client, "PATCH", path, change)
+    town.send(client, "DELETE", path)
+
+
+def wait_for_money(town: Town, turn: int) -> None:
+    """Turns that wait under a cap of their session: it is raised for them, or some are cancelled."""
+    client = town.anyone()
+    for door in ("invoke", "tasks"):
+        session = town.send(client, "POST", "/v1/sessions", {"agent": "assistant"})["id"]
+        cap = f"/v1/admin/budgets/session:{session}"
+        town.send(town.admin, "PUT", cap, {"amount_usd": "0.000001", "period": "total"})
+        run = town.ask(client, "assistant", f"Later {turn}", door, session_id=session, on_cap="pause")
+        if turn % 3 == 0 and "run_id" in run:
+            town.send(client, "POST", f"/v1/runs/{run['run_id']}/cancel")
+        town.send(town.admin, "PUT", cap, {"amount_usd": "5", "period": "total"})
+
+
 def cancel(town: Town, turn: int) -> None:
     for run in town.send(town.admin, "GET", "/v1/runs?limit=10").get("data", ()):
-        if run["status"] in ("running", "queued", "waiting_approval") and random.random() < 0.2:
+        if (
+            run["status"] in ("running", "queued", "waiting_approval", "waiting_budget")
+            and random.random() < 0.2
+        ):
             town.send(town.admin, "POST", f"/v1/runs/{run['run_id']}/cancel")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from service.store.database import Transaction
 from service.types import now_ms
 from service.wiring import Services
 from tests.cli.house import Flask_, env, flask, services, table, whole
+from tests.mcp_servers.house import Desk
 
 __all__ = ["env", "flask", "services", "whole"]
 
@@ -92,11 +94,20 @@ def test_real_model_evals_are_skipped_offline(whole: Flask) -> None:
     ), done.stdout
 
 
-def test_bundled_evals_pass_with_the_offline_model(whole: Flask) -> None:
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    with Desk(tmp_path).start() as running:
+        for name, value in running.env.items():
+            monkeypatch.setenv(name, value)
+        yield running
+
+
+def test_bundled_evals_pass_with_the_offline_model(whole: Flask, desk: Desk) -> None:
     done = whole.test_cli_runner().invoke(args=["agents", "eval"])
     assert done.exit_code == 0, done.stdout
     assert all(
-        f"pass  {name}: " in done.stdout for name in ("analyst", "assistant", "research", "support", "writer")
+        f"pass  {name}: " in done.stdout
+        for name in ("analyst", "assistant", "concierge", "research", "support", "writer")
     )
 
 
@@ -129,8 +140,11 @@ def test_reason_that_cannot_be_kept_is_refused(flask: Flask_, reason: str) -> No
 
 def test_agent_is_stopped_and_released(flask: Flask_) -> None:
     assert flask("agents", "stop", "support", "--reason", "Refunds").exit_code == 0
+    again = flask("agents", "stop", "support", "--reason", "Another reason.")
+    assert again.stdout.startswith("support is stopped already: Refunds. `flask agents release support`")
     assert table(flask("agents", "list"))[0][-1] == "STOPPED"
     listed = json.loads(flask("agents", "list", "--json").stdout)
     assert {agent["id"]: agent["stopped"] for agent in listed}["support"] == "Refunds"
-    assert flask("agents", "release", "support").exit_code == 0
+    assert flask("agents", "release", "support").stdout == "Released support.\n"
+    assert flask("agents", "release", "support").stdout == "support is not stopped.\n"
     assert table(flask("agents", "list"))[0][-1] == "DESCRIPTION"

@@ -26,6 +26,7 @@ Flask_ = Callable[..., Result]
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The agents of a clone."""
+    shutil.copy(ROOT / "mcp.yaml", tmp_path)
     return shutil.copytree(ROOT / "agents", tmp_path / "agents")
 
 

@@ -154,12 +154,17 @@ class Desk:
         assert (checked.faults, checked.held) == ([], 0)
 
     def _rows(self, statement: Any) -> list[Any]:
-        db = Database(self.database_url, pool_size=2)
-        try:
-            with db.engine.connect() as connection:
-                return list(connection.execute(statement))
-        finally:
-            db.engine.dispose()
+        return selected(self.database_url, statement)
+
+
+def selected(database_url: str, what: Any) -> list[Any]:
+    """Return the rows of a statement or a table."""
+    db = Database(database_url, pool_size=2)
+    try:
+        with db.engine.connect() as connection:
+            return list(connection.execute(sa.select(what) if isinstance(what, sa.Table) else what))
+    finally:
+        db.engine.dispose()
 
 
 @contextmanager

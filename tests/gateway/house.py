@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ from service.runs.slots import Handle
 from service.store import runs as run_rows
 from service.store import steps as step_rows
 from service.store.schema import gateway_calls, holds, ledger
-from service.types import Run, RunEvent
+from service.types import Caller, Run, RunEvent
 from service.wiring import Services
+from tests.described import Description
 from tests.messages_api.asked import Asked, Said
 from tests.messages_api.server import MessagesApi
 from tests.runs import inside
@@ -47,9 +49,9 @@ class Gateway:
     api: MessagesApi
     url: str
 
-    def run(self, **fields: Any) -> Run:
+    def run(self, caller: Caller = ADA, **fields: Any) -> Run:
         """Begin a run that this worker executes, and that does nothing by itself."""
-        run = self.services.runs.start.new_runs.make(ADA, inside.request("Go.", **fields), "wait", "req")
+        run = self.services.runs.start.new_runs.make(caller, inside.request("Go.", **fields), "wait", "req")
         self.services.runs.start.new_runs.open(run, None)
         return run
 
@@ -87,8 +89,15 @@ class Gateway:
     def post(
         self, token: str, body: Any = HELLO, path: str = "/v1/messages", **headers: str
     ) -> httpx2.Response:
+        """Post; the answer is checked against `/openapi.json`."""
         sent = {"x-api-key": token, **headers}
-        return httpx2.post(self.url + path, json=body, headers=sent, timeout=30)
+        answer = httpx2.post(self.url + path, json=body, headers=sent, timeout=30)
+        self.description.hook(answer)
+        return answer
+
+    @cached_property
+    def description(self) -> Description:
+        return Description.of(self.url)
 
     @property
     def spent(self) -> int:

@@ -18,12 +18,13 @@ from service.jobs.upkeep import BATCH, DAY_MS, delete_expired
 from service.store import session_expiry
 from service.store.database import Database, Transaction
 from service.store.schema import metadata
+from service.store.task_line import FORGOTTEN_AFTER
 from service.types import now_ms
 from tests.jobs.house import House, TaskWorker, until
 
 TABLES = (
-    *("runs", "notices", "idempotency", "sessions"),
-    *("token_families", "sign_in_addresses", "signing_keys", "counters"),
+    *("runs", "notices", "idempotency", "sessions", "schedule_slots"),
+    *("token_families", "sign_in_addresses", "signing_keys", "task_turns", "counters"),
 )
 
 
@@ -51,6 +52,7 @@ def fill(db: Database, many: int) -> None:
     run |= {"request": {}, "status": "succeeded", "cache": "miss", "created_at": old}
     key = {"user_id": "u", "fingerprint": "f", "created_at": old}
     session = {"user_id": "u", "agent": "a", "created_at": old, "updated_at": old}
+    slot = {"schedule_id": "sch_1", "outcome": "skipped"}
     over = now - 1 - session_expiry.GRACE_MS
     family = {"user_id": "u", "current_jti": "j", "created_at": old}
     counter = {"window_id": "w", "scope": "service", "period": "day", "starts_at": old, "seq": 1}
@@ -59,12 +61,23 @@ def fill(db: Database, many: int) -> None:
     signing = {"algorithm": "EdDSA", "sealed": "s", "created_at": old, "signs_from": old}
     rows: dict[str, list[dict[str, Any]]] = {
         "users": [{**user, "id": "u"}, {**user, "id": "v", "username": "bob"}],
+        "schedules": [
+            {
+                **dict.fromkeys(("user_id", "agent", "input", "cron", "timezone", "missed"), "u"),
+                "id": "sch_1",
+                "enabled": False,
+                "created_at": old,
+                "updated_at": old,
+            }
+        ],
         "runs": [{**run, "id": f"{born}{n}", "finished_at": old} for n in range(many)],
         "notices": [{**notice, "id": f"n{n}", "created_at": old} for n in range(many)],
         "idempotency": [{**key, "key": f"k{n}", "expires_at": now - 1} for n in range(many)],
         "sessions": [{**session, "id": f"ses_{n}", "expires_at": over} for n in range(many)],
+        "schedule_slots": [{**slot, "slot": n, "until": n, "at": old} for n in range(many)],
         "token_families": [{**family, "id": f"f{n}", "expires_at": now - 1} for n in range(many)],
         "sign_in_addresses": [{"user_id": "u", "digest": f"d{n}", "seen_at": old} for n in range(many)],
+        "task_turns": [{"priority": 1, "holder": f"usr_{n}", "turn": n} for n in range(many)],
         "counters": [{**counter, "id": f"w/{n}"} for n in range(many)],
         "signing_keys": [
             {**signing, "number": n, "kid": f"k{n}", "verifies_until": now - 1} for n in range(many)
@@ -78,8 +91,10 @@ def fill(db: Database, many: int) -> None:
     rows["notices"].append({**notice, "id": "n_new", "created_at": now})
     rows["idempotency"].append({**key, "user_id": "v", "key": "k0", "expires_at": now + DAY_MS})
     rows["sessions"].append({**session, "id": "ses_new", "expires_at": now + DAY_MS})
+    rows["schedule_slots"].append({**slot, "slot": many, "until": many, "at": now})
     rows["token_families"].append({**family, "id": "f_new", "expires_at": now + DAY_MS})
     rows["sign_in_addresses"].append({"user_id": "u", "digest": "new", "seen_at": now})
+    rows["task_turns"].append({"priority": 1, "holder": "usr_new", "turn": many + FORGOTTEN_AFTER})
     rows["signing_keys"].append({**signing, "number": many, "kid": "new", "verifies_until": None})
     rows["counters"].append({**counter, "id": "w/new", "starts_at": now})
     with db.begin() as tx:

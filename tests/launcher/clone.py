@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tests.conftest import PYTHON, ROOT
 
-PARTS = ("agents", "config", "launcher", "migrations", "offline_model", "service")
-FILES = ("alembic.ini", "gunicorn.conf.py", "worker.py", "wsgi.py")
+PARTS = ("agents", "config", "launcher", "mcp_servers", "migrations", "offline_model", "service")
+FILES = ("alembic.ini", "gunicorn.conf.py", "mcp.yaml", "worker.py", "wsgi.py")
 PROGRAMS = {
     "launcher": ("launcher",),
     "gunicorn": ("gunicorn", "-c", "gunicorn.conf.py", "wsgi:app"),

@@ -42,7 +42,11 @@ class Launcher:
             "WEB_CONCURRENCY": "1",
             "THREADS": "8",
         }
-        return {**os.environ, **mine, "OFFLINE_MODEL_PORT": "0", "GRACEFUL_TIMEOUT": "5", **changes}
+        free = {"OFFLINE_MODEL_PORT": "0", "MAIL_PORT": "0", "CALENDAR_PORT": "0"}
+        given = {
+            name: value for name, value in os.environ.items() if name not in ("MAIL_URL", "CALENDAR_URL")
+        }
+        return {**given, **mine, **free, "GRACEFUL_TIMEOUT": "5", **changes}
 
     def start(self, *command: str) -> None:
         with self.home.with_suffix(".out").open("wb") as out:

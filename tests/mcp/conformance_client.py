@@ -15,7 +15,8 @@ import anyio
 from mcp import MCPError
 
 from service.mcp.connection import Connection
-from service.mcp.transports import Transport, http
+from service.mcp.http import http
+from service.mcp.messages import Transport
 from service.store.mcp import Definition
 
 ADD, ECHO = "add_numbers", "json_schema_echo"  # tools of scenarios which tell no calls in their context

@@ -29,6 +29,22 @@ def test_servers_over_http_and_stdio(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not faults(tmp_path, one(f"command: [npx, server], {TOOL}, env: {{HOME: /tmp}}"))
 
 
+@pytest.mark.parametrize(
+    ("rule", "repeatable", "sends"),
+    [
+        ("{risk: read}", True, True),
+        ("{risk: read, idempotent: false, sends: false}", False, False),
+        ("{risk: write}", False, True),
+        ("{risk: write, idempotent: true}", True, True),
+        ("{risk: danger}", False, True),
+    ],
+)
+def test_defaults_of_a_tool(tmp_path: Path, rule: str, repeatable: bool, sends: bool) -> None:
+    assert not faults(tmp_path, one(f"url: 'https://a.example', tools: {{get: {rule}}}"))
+    tool = load(tmp_path / "mcp.yaml").servers["mail"].tools["get"]
+    assert (tool.repeatable, tool.sends) == (repeatable, sends)
+
+
 def test_no_file_is_no_server(tmp_path: Path) -> None:
     assert load(tmp_path / "mcp.yaml") == (tmp_path / "mcp.yaml", {}, ())
 

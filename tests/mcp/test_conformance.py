@@ -60,4 +60,4 @@ def test_a_server_that_requires_input_is_refused(suite: list[str], tmp_path: Pat
     scenario = "elicitation-sep1034-client-defaults"
     asked = ["client", "--command", client, "--scenario", scenario, "--output-dir", str(tmp_path)]
     ended = subprocess.run([*suite, *asked], cwd=ROOT, capture_output=True, text=True, timeout=100)
-    assert "Elicitation not supported" in ended.stdout + ended.stderr
+    assert "elicitation/create is not supported" in ended.stdout + ended.stderr

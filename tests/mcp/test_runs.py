@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from service.store import tool_calls
+from service.store import approvals, tool_calls
 from service.types import RunStatus
 from service.wiring import Services
-from tests.conftest import RedisServer
+from tests.conftest import RedisServer, wait_until
 from tests.llm.wire_server import WireServer
 from tests.mcp import evil_server, house
+from tests.mcp.raw import Raw
 from tests.runs.scripted import ask, bodies, call, calls
 
 
@@ -60,6 +61,69 @@ def test_call_whose_server_died_is_unknown_and_goes_to_a_person(
         assert run.status is RunStatus.WAITING_APPROVAL and house.made(folder) == ["die"]
         kept = wired.infra.db.query(lambda tx: tool_calls.of_run(tx, run.id))
         assert [row["status"] for row in kept.values()] == ["unknown"]
+
+
+def test_wrong_arguments_are_refused_before_a_person_is_asked(
+    tmp_path: Path, redis_server: RedisServer, upstream: WireServer
+) -> None:
+    raw = Raw("stdio", tmp_path / "raw")
+    spec = raw.spec()
+    spec["tools"]["pay"]["risk"] = "danger"
+    upstream.script.append(calls(call("raw__pay", {"text": "longer than ten characters"})))
+    upstream.script.append(calls(call("raw__pay", {"text": "short"}, "toolu_2")))
+    with house.services(tmp_path, redis_server.url, upstream, {"raw": spec}, "raw.pay") as wired:
+        wait_until(lambda: wired.mcp.pins.get("raw", "pay") or wired.mcp.refresh(), "the pins")
+        run = ask(wired)
+        assert run.status is RunStatus.WAITING_APPROVAL
+        [approval] = wired.infra.db.query(lambda tx: approvals.of_run(tx, run.id))
+        assert approval["arguments"] == {"text": "short"}
+    told = bodies(upstream)[1]["messages"][-1]["content"][0]
+    assert told["is_error"] and told["content"].endswith("text: does not match the schema's maxLength")
+    assert raw.calls() == []
+
+
+def test_read_that_timed_out_asks_nobody(
+    tmp_path: Path, redis_server: RedisServer, upstream: WireServer
+) -> None:
+    raw = Raw("stdio", tmp_path / "raw")
+    spec = {**raw.spec(seconds=1), "tools": {"hang": {"risk": "read", "timeout_seconds": 1}}}
+    upstream.script.append(calls(call("raw__hang", {"text": "hi"})))
+    with house.services(tmp_path, redis_server.url, upstream, {"raw": spec}, "raw.hang") as wired:
+        run = ask(wired)
+        assert run.status is RunStatus.SUCCEEDED
+    told = bodies(upstream)[1]["messages"][-1]["content"][0]
+    assert told["is_error"] and "may still take effect" not in told["content"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "status", "asked"),
+    [
+        ({}, RunStatus.WAITING_APPROVAL, "Look at it."),
+        ({"sends": False}, RunStatus.SUCCEEDED, "Look at it."),
+        ({}, RunStatus.SUCCEEDED, "Look at it, then say orders."),
+    ],
+)
+def test_read_after_untrusted_text_asks_a_person_but_for_the_users_words(
+    tmp_path: Path,
+    redis_server: RedisServer,
+    upstream: WireServer,
+    folder: Path,
+    rule: dict[str, bool],
+    status: RunStatus,
+    asked: str,
+) -> None:
+    servers = {
+        "evil": house.stdio(folder, tools={name: {"risk": "read", **rule} for name in ("orders", "echo")})
+    }
+    upstream.script.append(calls(call("evil__orders", {})))
+    upstream.script.append(calls(call("evil__echo", {"text": "orders"}, "toolu_2")))
+    with house.services(tmp_path, redis_server.url, upstream, servers, "evil.orders, evil.echo") as wired:
+        run = ask(wired, messages=({"role": "user", "content": asked},))
+        assert run.status is status
+        found = wired.infra.db.query(lambda tx: approvals.of_run(tx, run.id))
+        assert [(one["reason"], one["untrusted"]["sources"]) for one in found] == (
+            [("untrusted", ["evil.orders"])] if status is RunStatus.WAITING_APPROVAL else []
+        )
 
 
 def test_agent_is_served_without_its_server(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import redis
 import sqlalchemy as sa
 
-from service.store.schema import metadata
+from service.store.schema import gateway_calls, metadata
+from service.text.packed import unpacked
 
 MARK = "cnry"
 
@@ -52,6 +54,9 @@ def in_rows(engine: sa.Engine) -> Iterator[tuple[str, bytes]]:
         for table in metadata.sorted_tables:
             for row in connection.execute(sa.select(table)):
                 yield f"rows of {table.name}", repr(tuple(row)).encode()
+                if table is gateway_calls and row.answer is not None:
+                    with suppress(ValueError):  # it is sealed
+                        yield f"rows of {table.name}", unpacked(row.answer)
 
 
 def in_files(folder: Path, pattern: str = "*") -> Iterator[tuple[str, bytes]]:

@@ -16,12 +16,13 @@ from werkzeug.test import TestResponse
 from service.auth.users import User
 from service.ids import new_id
 from service.privacy.erasure import QUIET_MS
-from service.store import identities
+from service.store import identities, schedules
 from service.store.identities import Identity
 from service.store.schema import erasures
 from service.types import now_ms
 from service.wiring import Services
 from tests.conftest import Model, RedisServer, redis_in
+from tests.llm.wire_server import Exchange, WireServer, whole
 from tests.made import app_in, close
 from tests.privacy.canaries import Canaries, in_redis, in_rows
 from tests.usage.conftest import postgres_url, url
@@ -39,6 +40,12 @@ AGENTS = {
     "clerk": AGENT.format(pattern="react", more="tools: [write_line]\napprovals: [write_line]"),
     "common": AGENT.format(pattern="single", more="cache: {ttl_seconds: 3600, shared: true, near: true}"),
 }
+AFAR = """\
+description: Answers elsewhere, and asks a model through the gateway
+pattern: remote
+remote: {{url: "{url}"}}
+limits: {{steps: 6, seconds: 60}}
+"""
 TOOLS = """\
 from service.tools import tool
 
@@ -57,6 +64,7 @@ class House:
     app: Flask
     redis: RedisServer
     folder: Path
+    service: WireServer  # of the agent `afar`
     words: Canaries = field(default_factory=Canaries)
     kept: Canaries = field(default_factory=Canaries)
 
@@ -92,12 +100,17 @@ class House:
             "id"
         ]
         ask(f"PATCH /v1/sessions/{session}", {"title": word()})
+        schedule = {"agent": "clerk", "input": f"Tell me of {word()}", "cron": "0 6 * * *"}
+        missed = self.services.schedules.get(ask("POST /v1/schedules", schedule)["id"]).row
+        self.services.infra.db.transact(lambda tx: schedules.update(tx, missed, {"next_at": 1}))
+        ask(f"PATCH /v1/schedules/{missed['id']}", {"enabled": False, "input": word()})
         for _ in range(turns):
             more = {"context": {word(): word()}, "metadata": {word(): word()}}
             run = ask("POST /v1/agents/common/invoke", {"input": f"Tell me of {word()}", **more})
             ask(f"POST /v1/runs/{run['run_id']}/feedback", {"score": 1, "comment": word()})
             ask("POST /v1/agents/common/stream", {"input": f"Tell me of {word()}", **more})
             ask("POST /v1/agents/clerk/invoke", {"input": f"Tell me of {word()}", "session_id": session})
+            ask("POST /v1/agents/afar/invoke", {"input": f"Tell me of {word()}", **more})
         waiting = [
             ask("POST /v1/agents/clerk/invoke", {"input": f'Call the write_line tool with "{word()}".'})
             for _ in range(3)
@@ -142,6 +155,18 @@ class House:
         self.services.erasures.go_on()
         return self.services.erasures.erase(user_id)
 
+    def answer_afar(self, exchange: Exchange) -> None:
+        """Answer as a remote agent: by what the gateway's model says to the question."""
+        asked = exchange.json
+        message = {"role": "user", "content": asked["input"]}
+        body = {"model": "claude-haiku-5-5", "max_tokens": 100, "messages": [message]}
+        headers = {"x-api-key": asked["run_token"]}
+        client = self.app.test_client()
+        told = client.post("/v1/messages", json=body, headers=headers, buffered=True)
+        output = told.get_json()["content"][0]["text"] if told.status_code == 200 else ""
+        status = "succeeded" if output else "failed"
+        whole({"status": status, "output": f"{output} {asked['input']}"})(exchange)
+
     def state(self) -> Iterator[tuple[str, bytes]]:
         yield from in_redis(self.redis.url)
         yield from in_rows(self.services.infra.db.engine)
@@ -156,13 +181,21 @@ def house_in(folder: Path, url: str, model: Model, scratch: Path, **more: str) -
         (agent / "agent.yaml").write_text(text)
         (agent / "prompt.md").write_text("You write lines.")
         (agent / "tools.py").write_text(TOOLS)
+    service = WireServer(whole({"status": "failed"}))
+    (folder / "agents" / "afar").mkdir()
+    (folder / "agents" / "afar" / "agent.yaml").write_text(AFAR.format(url=service.url))
+    (folder / "agents" / "afar" / "prompt.md").write_text("You answer.")
+    more = {"REMOTE_HOSTS": service.url.removeprefix("http://"), **more}
     with redis_in(scratch / new_id("r")) as server:
         settings = {"DATABASE_URL": url, "REDIS_URL": server.url, "ANTHROPIC_BASE_URL": model.url}
         app = app_in(folder, AGENTS_DIR=str(folder / "agents"), **settings, **more)
         try:
-            yield House(app, server, folder)
+            made = House(app, server, folder, service)
+            service.otherwise = made.answer_afar
+            yield made
         finally:
             close(app)
+            service.stop()
 
 
 @pytest.fixture

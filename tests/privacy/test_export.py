@@ -22,9 +22,16 @@ def test_export_has_every_word_that_is_kept(house: House) -> None:
     assert (answer.status_code, answer.mimetype) == (200, "application/x-ndjson")
     lines = list(map(orjson.loads, answer.data.splitlines()))
     written = {kind.kind for kind in (*personal_data.OF_USER, *personal_data.OF_RUN)}
-    assert {line["kind"] for line in lines} == {*written, "session", "message", "run"} - {
-        # She is no operator, no step waits for a batch, nothing answers elsewhere.
-        *("batch_item", "decision", "mcp_credential", "run_token", "gateway_call")
+    assert {line["kind"] for line in lines} == {
+        *written,
+        "session",
+        "message",
+        "schedule",
+        "schedule_slot",
+        "run",
+    } - {
+        # She is no operator, no step waits for a batch, and there are no MCP servers.
+        *("batch_item", "decision", "mcp_credential")
     }
     exported = set().union(*house.words.found([("export", answer.data)]).values())
     stored = [
@@ -35,7 +42,7 @@ def test_export_has_every_word_that_is_kept(house: House) -> None:
     assert exported == set().union(*house.words.found(stored).values())
     assert not house.kept.found([("export", answer.data)])
     assert b"argon2" not in answer.data
-    assert len([line for line in lines if line["kind"] == "run"]) == 25 * 3 + 6
+    assert len([line for line in lines if line["kind"] == "run"]) == 25 * 4 + 6
     rows = house.ask(root, f"GET /v1/admin/audit?action={Action.USER_EXPORTED}").get_json()["data"]
     assert [row["subject"] for row in rows] == [f"user:{ada.id}"]
 

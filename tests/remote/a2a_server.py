@@ -47,6 +47,7 @@ class Executor(AgentExecutor):
             await updater.failed(updater.new_agent_message([Part(text="SECRET words")]))
             return
         if word == "hangs":
+            await asyncio.sleep(1.5)  # the task's id is told by then
             self.hanging.set()
             await asyncio.sleep(20)
         said = ["You said ", word] if task is not None else ["Good ", "day."]
@@ -62,10 +63,10 @@ class Executor(AgentExecutor):
 
 
 @contextmanager
-def serving() -> Iterator[tuple[str, Executor]]:
+def serving(*, streaming: bool = True) -> Iterator[tuple[str, Executor]]:
     """Serve; yield the address of the endpoint, and the executor."""
     executor = Executor()
-    card = AgentCard(name="probe", version="1", capabilities=AgentCapabilities(streaming=True))
+    card = AgentCard(name="probe", version="1", capabilities=AgentCapabilities(streaming=streaming))
     handler = DefaultRequestHandler(executor, InMemoryTaskStore(), card)
     app = Starlette(routes=create_jsonrpc_routes(handler, "/a2a"))
     port = free_port()

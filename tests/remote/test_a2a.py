@@ -11,7 +11,7 @@ import pytest
 
 from service.types import Event
 from tests.conftest import RedisServer
-from tests.llm.wire_server import whole
+from tests.llm.wire_server import Exchange, close, whole
 from tests.remote import a2a_server, house
 from tests.remote.a2a_server import Executor
 from tests.remote.house import Far, spec, streams
@@ -21,9 +21,9 @@ from tests.runs import inside
 Talking = tuple[Far, Executor]
 
 
-@pytest.fixture
-def talking(tmp_path: Path, redis_server: RedisServer) -> Iterator[Talking]:
-    with a2a_server.serving() as (url, executor):
+@pytest.fixture(params=["streamed", "whole"])
+def talking(request: pytest.FixtureRequest, tmp_path: Path, redis_server: RedisServer) -> Iterator[Talking]:
+    with a2a_server.serving(streaming=request.param == "streamed") as (url, executor):
         probe = spec(url, protocol="a2a", silence_seconds=5)
         place = url.removeprefix("http://").partition("/")[0]
         with house.gateways.gateway(
@@ -36,10 +36,11 @@ def test_artifacts_are_the_answer_told_as_they_come(talking: Talking) -> None:
     far, executor = talking
     events = far.stream("Hello?")
     pieces = [one.data["text"] for one in events if one.name is Event.TEXT_DELTA]
-    assert pieces == ["Good ", "day."] and events[-1].data["output"] == "Good day."
+    assert "".join(pieces) == events[-1].data["output"] == "Good day."
     [metadata] = executor.metadata
     assert metadata["slipway"]["run_token"].startswith("slr_")
     assert metadata["slipway"]["base_url"]
+    assert metadata["slipway"]["messages"] == [{"role": "user", "content": "Hello?"}]
 
 
 def test_input_required_is_an_approval(talking: Talking) -> None:
@@ -97,6 +98,45 @@ def test_answer_that_breaks_the_rules_is_a_failed_run(
     with house.far(tmp_path, redis_server.url, handler, protocol="a2a") as far:
         run = far.ask()
         assert run.error["code"] == "remote_failed" and "SECRET" not in str(run.error)  # type: ignore[index]
+
+
+ENDED = {
+    "id": "t",
+    "contextId": "c",
+    "status": {"state": "TASK_STATE_COMPLETED"},
+    "artifacts": [{"artifactId": "a", "parts": [{"text": "Good day."}]}],
+}
+HALF = {
+    "artifactUpdate": {
+        "taskId": "t",
+        "contextId": "c",
+        "artifact": {"artifactId": "a", "parts": [{"text": "Good "}]},
+    }
+}
+
+
+def broken(exchange: Exchange) -> None:
+    streams(rpc(WORKING), rpc(HALF), then=close)(exchange)
+
+
+@pytest.mark.parametrize(
+    ("then", "status", "output"),
+    [
+        (whole({"jsonrpc": "2.0", "id": 1, "result": ENDED}), "succeeded", "Good day."),
+        # Its process has gone, and the task with it: the run is left to its next attempt.
+        (whole({"jsonrpc": "2.0", "id": 1, "error": {"code": -32001}}), "running", None),
+        (close, "running", None),
+    ],
+)
+def test_task_whose_stream_breaks_off_is_looked_for(
+    tmp_path: Path, redis_server: RedisServer, then: Any, status: str, output: str | None
+) -> None:
+    with house.far(tmp_path, redis_server.url, then, protocol="a2a") as far:
+        far.service.script = [broken]
+        run = far.services.runs.start.queue(inside.ADA, inside.request("Hello?"), None, "req").run
+        run = far.again(run)
+        assert (run.status, (run.result or {}).get("output")) == (status, output)
+        assert [one.json["method"] for one in far.service.requests][:2] == ["SendStreamingMessage", "GetTask"]
 
 
 def test_message_without_a_task_is_an_answer(tmp_path: Path, redis_server: RedisServer) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
 
 from service.types import Event
-from tests.llm.wire_server import Exchange, whole
+from tests.conftest import wait_until
+from tests.llm.wire_server import Exchange, chunk, whole
 from tests.remote.house import SUCCEEDED, Far, completed, event, streams, text
 from tests.runs.killed import assert_whole, told_with_a_loss
 
@@ -71,3 +73,31 @@ def test_kept_gateway_call_is_not_paid_again(far_in_each: Far, stream: bool) -> 
     assert far.door.spent < 3 * spent  # two calls in all
     run = far.services.runs.queries.get(events[-1].data["run_id"])
     assert run.cost_nano == far.door.spent - spent
+
+
+def test_events_before_a_stored_gateway_call_are_told_once_too(far_in_each: Far) -> None:
+    """The step of a gateway call is stored while the agent's own goes on, with all that was told before it."""
+    far, asked = far_in_each, []
+
+    def calls_and_loses(exchange: Exchange) -> None:
+        asked.append(exchange)
+        streams(CALLED, FINISHED, text("Good "), then=rest)(exchange)
+
+    def rest(exchange: Exchange) -> None:
+        assert far.door.post(exchange.json["run_token"]).status_code == 200
+        if len(asked) == 1:
+            wait_until(lambda: far.door.rows()[0]["told"], "the step of the call")
+            [handle] = far.services.runs.execution.slots.all()
+            assert far.services.runs.execution.take_up(handle.run_id)
+        for one in (text("day."), completed()):
+            exchange.send(chunk(one))
+        exchange.send(b"0\r\n\r\n")
+
+    far.service.otherwise = calls_and_loses
+    events = far.stream()
+    assert_whole(events)
+    names = Counter(one.name for one in events)
+    assert len(asked) == 2 and names[Event.RUN_RESUMED] == 1
+    assert names[Event.TOOL_CALLED] == names[Event.TOOL_FINISHED] == names[Event.USAGE] == 1
+    told = [one.data["text"] for one in events if one.name is Event.TEXT_DELTA]
+    assert "".join(told) == events[-1].data["output"] == "Good day."

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from service.store.schema import runs, users
 from service.types import Event
 from tests.conftest import RedisServer, wait_until
 from tests.llm.wire_server import Exchange, chunk, close, head, silent, whole
@@ -124,6 +126,16 @@ def test_answer_that_breaks_off_leaves_the_run_to_other_attempts_and_then_fails_
     assert len(far.service.requests) == 3 and len(keys) == 1
 
 
+def test_stream_without_length_or_chunks_may_have_lost_its_process(far: Far) -> None:
+    def ends(exchange: Exchange) -> None:
+        exchange.send(b"HTTP/1.0 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + text("Half"))
+        exchange.close()
+
+    far.service.script = [ends]
+    run = far.services.runs.start.queue(inside.ADA, inside.request("Hello?"), None, "req").run
+    assert [far.again(run).status for _ in range(2)] == ["running", "succeeded"]
+
+
 def test_closed_connection_is_asked_once_more_with_the_same_key(far: Far) -> None:
     far.service.script = [close]
     assert far.ask().status == "succeeded"
@@ -228,3 +240,19 @@ def test_cancelled_run_is_cancelled_also_after_a_call_was_refused_at_a_bound(far
     far.services.runs.cancellation.cancel(far.services.runs.queries.get(handle.run_id))
     thread.join(20)
     assert ended[0].status == "cancelled"
+
+
+@pytest.mark.parametrize("why", ["cancelled", "refused"])
+def test_agent_that_fails_as_its_run_must_stop_does_not_make_it_a_failed_one(far: Far, why: str) -> None:
+    """Its calls are refused before the worker of the run is told."""
+
+    def is_refused(exchange: Exchange) -> None:
+        change = sa.update(runs).where(runs.c.id == exchange.json["run_id"]).values(cancel_requested=True)
+        if why == "refused":
+            change = sa.update(users).values(disabled=True)
+        far.services.infra.db.transact(lambda tx: tx.execute(change))
+        assert far.door.post(exchange.json["run_token"]).status_code == 401
+        whole({"status": "failed", "error": {"code": "model_error"}})(exchange)
+
+    far.service.script = [is_refused]
+    assert far.ask().status == "cancelled"

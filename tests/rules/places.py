@@ -31,6 +31,7 @@ SCOPED = {"root": "a key of root", "ada": "a key of ada"}  # keys that name few 
 PATHS = {
     "run_id": "run",
     "session_id": "fixed_session",
+    "schedule_id": "schedule",
     "agent": "assistant",
     "workspace_id": ACME,
     "user_id": "user",

@@ -38,6 +38,7 @@ def agents(tmp_path: Path) -> Path:
 def app(agents: Path, redis_server: RedisServer, model: Model) -> Iterator[Flask]:
     for folder in (ROOT / "agents").iterdir():  # beside those of a clone
         shutil.copytree(folder, agents / folder.name)
+    shutil.copy(ROOT / "mcp.yaml", agents.parent)
     yield from app_of(agents, redis_server, model)
 
 

@@ -18,6 +18,8 @@ CODE = (
     "launcher",
     "offline_model",
     "agent_server",
+    "mcp_servers",
+    "client",
     "migrations",
     "scripts",
     "tests",
@@ -35,6 +37,7 @@ FROM = (
     "service/observe",
     "config",
     "nginx/slipway",
+    "client/slipway_client",
 )
 WORD = re.compile(r"[A-Za-z_]\w{2,}")
 # Of PostgreSQL, SQL, Redis, nginx, Python, Celery and the shell; and what stands for any name.

@@ -128,7 +128,9 @@ def test_commands_in_blocks_have_a_path() -> None:
     assert wrong == []
 
 
-def test_commands_that_need_only_a_service_succeed(launched: Launcher, tmp_path: Path) -> None:
+def test_commands_that_need_only_a_service_succeed(
+    launched: Launcher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "export.csv").write_text("date,model,input_tokens,output_tokens,cost\n")
     typed = [
         list(shown.words[1:])
@@ -138,6 +140,8 @@ def test_commands_that_need_only_a_service_succeed(launched: Launcher, tmp_path:
     assert len(typed) > 4
     port = re.search(r"offline model \(port (\d+)\)", launched.output)
     assert port is not None
+    for server, number in re.findall(r"(mail|calendar) \(port (\d+)\)", launched.output):
+        monkeypatch.setenv(f"{server.upper()}_URL", f"http://127.0.0.1:{number}/mcp")
     app = create_app(load(launched.environ(ANTHROPIC_BASE_URL=f"http://127.0.0.1:{port[1]}")))
     for words in typed:
         words = [

@@ -14,7 +14,7 @@ from itertools import combinations, product
 import pytest
 
 from service.jobs.upkeep import delete_expired
-from service.store import erasures, holds, ledger, ownership, runs, sweep, token_families, webhooks
+from service.store import erasures, holds, ledger, ownership, runs, schedules, sweep, token_families, webhooks
 from service.types import DEFAULT_WORKSPACE, RunStatus, now_ms, rfc3339
 from tests.conftest import Model
 from tests.rules.places import SCOPED, Opened, Pair, Place, compare, database, rest, tell
@@ -31,6 +31,7 @@ FILTERS: dict[str, tuple[str, ...]] = {
     "status": tuple(RunStatus),
     "agent": AGENTS,
     "session_id": ("ses_none", "<session>"),
+    "schedule": ("sch_none", "<schedule>"),
     "scope": ("own", "all"),
     "cursor": ("<cursor>",),
     "limit": (),
@@ -43,7 +44,7 @@ FILTERS: dict[str, tuple[str, ...]] = {
     "from": ("2020-01-01",),
     "to": ("2120-01-01", "2020-01-01"),
 }
-ONE_OF = {"action", "user", "subject"}  # of which a list takes one
+ONE_OF = ({"action", "user", "subject"}, {"session_id", "schedule"})  # of which a list takes one
 # Filters that mean something else on one path.
 OF_PATH: dict[str, dict[str, tuple[str, ...]]] = {
     "/v1/approvals": {"status": ("pending", "approved", "denied", "cancelled")},
@@ -94,7 +95,7 @@ def asked_for(who: str, path: str, names: list[str]) -> Iterator[dict[str, str]]
     filters = [] if who in SCOPED.values() else [name for name in names if name != "cursor"]
     yield {}
     for some in (*combinations(names, 1), *combinations(filters, 2)):
-        if len(ONE_OF.intersection(some)) > 1:
+        if any(len(one.intersection(some)) > 1 for one in ONE_OF):
             continue
         for chosen in product(*(values[name] for name in some)):
             yield dict(zip(some, map(str, chosen), strict=True))
@@ -151,6 +152,12 @@ COMMANDS = (
     *(("runs", "list", "--agent", agent) for agent in AGENTS),
     *(("runs", "list", "--status", "failed", "--agent", agent) for agent in AGENTS),
     ("runs", "list", "--session", "<session>"),
+    ("runs", "list", "--schedule", "<schedule>"),
+    ("schedules", "list"),
+    ("schedules", "next", "<schedule>"),
+    ("schedules", "missed", "<schedule>"),
+    ("schedules", "pause", "<schedule>"),
+    ("schedules", "resume", "<schedule>"),
     ("runs", "dead"),
     ("runs", "show", "<run>"),
     ("runs", "replay", "<run>"),
@@ -232,6 +239,7 @@ def chores(place: Place) -> dict[str, Callable[[], object]]:
         "waiting runs": lambda: db.query(lambda tx: runs.waiting(tx, 200)),
         "runs of a worker": lambda: db.query(lambda tx: ownership.held(tx, "wrk_1")),
         "erasures that are due": lambda: db.query(lambda tx: erasures.due(tx, now_ms(), 100)),
+        "schedules that are due": lambda: db.query(lambda tx: schedules.due(tx, (0, ""), 50)),
         "webhooks that are due": lambda: db.query(lambda tx: webhooks.due(tx, now_ms(), 100)),
         "batches": lambda: services.runs.batches.tick(),
         "holds that were left behind": lambda: db.query(lambda tx: holds.orphaned(tx, day_ago, 100)),

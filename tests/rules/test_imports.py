@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 
-PACKAGES = ("service", "config", "launcher", "offline_model", "agent_server")
+PACKAGES = ("service", "config", "launcher", "offline_model", "agent_server", "mcp_servers")
 # What would break each contract: the line, and the module that it is written into.
 VIOLATIONS = {
     "Imports point down": ("service/store/database.py", "import service.runs.start"),
@@ -30,6 +30,7 @@ VIOLATIONS = {
     "Settings depend on nothing that they configure": ("config/checks.py", "import service.types"),
     "The launcher starts programs, and is part of none": ("launcher/banner.py", "import service.types"),
     "The offline model is a program of its own": ("offline_model/text.py", "import config"),
+    "The MCP servers are programs of their own": ("mcp_servers/mail.py", "import service.types"),
     "The agent server keeps nothing": ("agent_server/running.py", "import service.store.runs"),
     "The agent server is a program on top": ("service/runs/slots.py", "import agent_server.running"),
     "No cycles anywhere": ("service/types.py", "import service.infra.redis"),

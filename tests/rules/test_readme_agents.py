@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Model, RedisServer, Slipway, slipway_server
+from tests.mcp_servers.house import Desk
 from tests.web.test_doors import events_of
 
 ROWS = re.findall(
     r"^\| \[(\w+)\]\(agents/\1\) \| [^|]+ \| ([^|]+) \|$", (ROOT / "README.md").read_text(), re.M
 )
+
+
+@pytest.fixture(scope="module")
+def slipway(
+    scratch: Path, redis_server: RedisServer, model: Model, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Slipway]:
+    """With the MCP servers of `concierge`."""
+    with (
+        Desk(tmp_path_factory.mktemp("desk")).start() as desk,
+        slipway_server(scratch / "readme", redis_server.url, model.url, THREADS="8", **desk.env) as server,
+    ):
+        yield server
 
 
 def answer(client: httpx2.Client, agent: str, question: str, door: str) -> dict[str, Any]:
@@ -46,6 +61,15 @@ def test_the_writer_revises_to_the_length_asked_for(client: httpx2.Client) -> No
     result = answer(client, "writer", dict(ROWS)["writer"], "stream")
     assert result["output"] == "Harbor stops on Sunday at 02:00 UTC for two hours. Local files stay usable."
     assert result["steps"] == 4
+
+
+def test_the_concierge_reads_the_mail(client: httpx2.Client) -> None:
+    result = answer(client, "concierge", dict(ROWS)["concierge"], "invoke")
+    assert [(tool["name"], tool["ok"]) for tool in result["tools"]] == [
+        ("mail.list", True),
+        ("mail.read", True),
+    ]
+    assert "on Thursday or on Friday" in result["output"]
 
 
 def test_the_researcher_quotes_its_library_word_for_word(client: httpx2.Client) -> None:

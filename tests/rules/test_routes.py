@@ -60,6 +60,7 @@ KEYLESS = {
     *("POST /v1/auth/login", "POST /v1/auth/refresh", "POST /v1/auth/logout"),
     *("POST /page/sign-in", "POST /page/renew", "POST /page/sign-out"),
     "POST /v1/messages/count_tokens",  # changes nothing
+    "POST /v1/agents/<agent>/estimate",  # changes nothing
 }
 # Bodies of another protocol, whose further fields reach the model as they are.
 PASSED_ON = {"MessagesBody", "Turn"}

@@ -11,10 +11,11 @@ __all__ = ["postgres_url", "url", "world"]
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/runs", "/v1/sessions", "/v1/approvals", "/v1/approvals?status=pending"]
+    "path", ["/v1/runs", "/v1/sessions", "/v1/schedules", "/v1/approvals", "/v1/approvals?status=pending"]
 )
 def test_lists_are_filtered_before_they_are_cut_into_pages(world: World, path: str) -> None:
-    kind, key = ("run", "run_id") if path == "/v1/runs" else ("ses" if "sessions" in path else "run", "id")
+    kind = {"/v1/sessions": "ses", "/v1/schedules": "sch"}.get(path, "run")
+    key = "run_id" if path == "/v1/runs" else "id"
     for _ in range(5):
         world.make(kind, AGENT)
         for _ in range(3):

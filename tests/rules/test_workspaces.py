@@ -32,7 +32,7 @@ class Things(NamedTuple):
 
 def things_of(world: World) -> Things:
     services, ada = world.services, world.ada
-    run_id, session_id, approval_id = (world.make(kind) for kind in ("run", "ses", "apr"))
+    run_id, session_id, approval_id, schedule_id = map(world.make, ("run", "ses", "apr", "sch"))
     services.infra.db.transact(lambda tx: feedback.give(tx, run_id, 1, f"{world.word} feedback", now_ms()))
     key_id = services.auth.keys.create(ada.id, f"{world.word} key")["id"]
     spent, cap = AMOUNTS[ada.workspace_id == DEFAULT_WORKSPACE]
@@ -45,6 +45,7 @@ def things_of(world: World) -> Things:
         "run_id": [run_id],
         "session_id": [session_id],
         "approval_id": [approval_id],
+        "schedule_id": [schedule_id],
         "key_id": [key_id],
         "user_id": [ada.id],
         "workspace_id": [ada.workspace_id],
@@ -68,6 +69,7 @@ def queries(view: Any, things: Things) -> Iterator[dict[str, str]]:
     """No filter, and each filter for a thing there."""
     values = {
         "session_id": things.arguments["session_id"][0],
+        "schedule": things.arguments["schedule_id"][0],
         "workspace": things.arguments["workspace_id"][0],
         "agent": AGENT,
         "scope": things.arguments["scope"][0] if "budget" in view.__name__ else "all",

@@ -30,6 +30,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "PATCH /v1/sessions/<session_id>": {"title": "New"},
     "POST /v1/approvals/<approval_id>": {"decision": "deny"},
     "POST /v1/runs/<run_id>/feedback": {"score": 1},
+    "PATCH /v1/schedules/<schedule_id>": {"enabled": False},
 }
 
 
@@ -81,13 +82,32 @@ class World:
 
     def make(self, kind: str, agent: str = AGENT, user_id: str | None = None) -> str:
         """A new object of Ada's; its id."""
-        made = {"run": self.run, "ses": self.session, "apr": self.approval}[kind]
+        made = {
+            "run": self.run,
+            "ses": self.session,
+            "apr": self.approval,
+            "sch": self.schedule,
+        }[kind]
         return made(agent, user_id or self.ada.id)
 
     def session(self, agent: str, user_id: str) -> str:
         caller = Caller(user_id, "x", "user", workspace_id=self.ada.workspace_id)
         row = self.services.sessions.new(caller, agent, self.word, None)
         self.services.infra.db.transact(lambda tx: session_rows.insert(tx, row))
+        return str(row["id"])
+
+    def schedule(self, agent: str, user_id: str) -> str:
+        caller = Caller(user_id, "x", "user", workspace_id=self.ada.workspace_id)
+        fields = {
+            "input": self.word,
+            "cron": "0 6 * * *",
+            "timezone": "UTC",
+            "missed": "skip",
+            "enabled": True,
+        }
+        known = self.services.schedules
+        row = known.new(caller, agent, {**fields, "session_id": None, "cap_nano": None})
+        self.services.infra.db.transact(lambda tx: known.insert(tx, row))
         return str(row["id"])
 
     def run(self, agent: str, user_id: str) -> str:

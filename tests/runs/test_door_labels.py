@@ -17,6 +17,7 @@ LABELS: list[tuple[Mode, str | None, str]] = [
     ("stream", "messages/stream", "messages/stream"),
     ("stream", "messages", "messages"),
     ("queue", "a2a/task", "a2a/task"),
+    ("queue", "schedule/task", "schedule/task"),
     ("wait", None, "invoke"),
     ("stream", None, "stream"),
     ("queue", None, "task"),

@@ -85,6 +85,7 @@ def stage(scratch: Path, redis_server: RedisServer) -> Iterator[Stage]:
     home = scratch / "plays"
     agents = home / "agents"
     shutil.copytree(ROOT / "agents", agents)
+    shutil.copy(ROOT / "mcp.yaml", home)
     for file in agents.glob("*/agent.yaml"):
         spec = yaml.safe_load(file.read_text())
         spec.get("limits", {}).pop("rate", None)

@@ -76,3 +76,11 @@ def test_each_attempt_publishes_its_own_void() -> None:
     again_void = RunEvent(Event.RUN_RESUMED, {"from_seq": 4})
     told = Replay(before, stored_seq=4, lost=True, attempts=2)
     assert told.sift(Event.RUN_RESUMED, again_void.data) == [again_void]
+
+
+def test_wait_for_money_is_told_once_and_voids_no_text() -> None:
+    waits = RunEvent(Event.BUDGET_REQUIRED, {"step": 2}, 8)
+    told = Replay((*CUT, waits), 4)
+    assert told.sift(waits.name, {"step": 2}) == []
+    assert told.sift(waits.name, {"step": 3}) == [RunEvent(waits.name, {"step": 3})]
+    assert again(told, "The answer is 42") == [delta(" 42")]

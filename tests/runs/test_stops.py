@@ -151,7 +151,7 @@ def test_stop_during_a_tool_call_repeats_nothing(wired: Services) -> None:
     desk.while_called = lambda: stop(wired)
     with pytest.raises(AgentStopped):
         desk.use(PAY, PAY_TOO, LOOK)
-    desk.journal.pause()
+    desk.journal.leave(RunStatus.PAUSED, rows.pause)
     assert desk.made == ["1"] and desk.statuses() == {"toolu_pay": "done"}
     told = [(action, result) for action, result, *_ in audited(wired)]
     assert told == [

@@ -16,7 +16,7 @@ from service.wiring import Services
 from tests.llm.wire_server import Handler, WireServer, error
 from tests.runs.scripted import call, calls, message, says
 from tests.runs.test_kept_output import and_then_silence, says_and_calls
-from tests.runs.turns import Listener, begin, history_of, said, shown, turn
+from tests.runs.turns import CANCELLED, Listener, begin, history_of, said, shown, turn
 
 
 def test_rejected_turn_is_stored_and_left_out_of_the_prompt(
@@ -69,7 +69,7 @@ def test_cancelled_turn_is_stored_with_its_partial_answer(
         ("assistant", "Half an answer", "cancelled"),
     ]
     assert history_of(upstream.requests[-1]) == [
-        ("user", "Tell me."),
+        ("user", f"Tell me.|{CANCELLED}"),
         ("assistant", "Half an answer"),
         ("user", "Go on."),
     ]
@@ -175,7 +175,8 @@ def assert_told_its_branch(upstream: WireServer, found: list[dict[str, Any]]) ->
         at = each["parent_message_id"]
         while at is not None:
             if by_id[at]["error_code"] not in ("model_refused", "model_rejected"):
-                way.append(by_id[at]["content"])
+                cut_off = (by_id[at]["role"], by_id[at]["status"]) == ("user", "cancelled")
+                way += [CANCELLED, by_id[at]["content"]] if cut_off else [by_id[at]["content"]]
             at = by_id[at]["parent_message_id"]
         told = [text for _, texts in last_asked[each["content"]] for text in texts.split("|")]
         assert told == [*way[::-1], each["content"]]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from service.history import public
+from service.history import CUT_OFF, public
 from service.types import Event, Run, RunEvent
 from service.wiring import Services
 from tests.conftest import wait_until
 from tests.llm.wire_server import Exchange
 from tests.runs import inside
+
+# Note in a prompt, after the question of a turn that was cancelled.
+CANCELLED = f'<turn status="cancelled">{CUT_OFF}</turn>'
 
 
 def begin(wired: Services) -> str:

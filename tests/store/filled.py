@@ -63,11 +63,23 @@ _INSERTS: dict[str, str] = {
             CASE WHEN f.i = 4 THEN 'rare' ELSE 'assistant' END,
             CASE WHEN f.i = 4 THEN 'A needle' ELSE 'Conversation ' || f.i END, 0, f.at, f.at, :until + f.i
         FROM filled f JOIN filled u ON u.i = 1 + f.i % :users WHERE f.i <= :sessions ORDER BY f.i""",
-    "runs": f"""(id, workspace_id, user_id, session_id, agent, agent_version, door, request_id, request, status, cache,
-            attempt, losses, cancel_requested, last_seq, input_tokens, output_tokens, cache_read_tokens,
-            cache_creation_tokens, cost_nano, result, error, created_at, started_at, finished_at, input, steps, model,
-            worker_id)
-        SELECT 'run_' || f.k, {_WORKSPACE}, {_OWNER}, 'ses_' || s.k, {_AGENT}, '1', 'invoke', 'req_' || f.k, <request>,
+    "schedules": f"""(id, workspace_id, user_id, agent, input, cron, timezone, missed, enabled, next_at, created_at,
+            updated_at)
+        SELECT 'sch_' || f.k, {_WORKSPACE}, CASE WHEN f.i <= 20 THEN :heavy ELSE 'usr_' || u.k END,
+            CASE WHEN f.i = 4 THEN 'rare' ELSE 'assistant' END, :said, '0 6 * * *', 'UTC', 'skip', TRUE, :until + f.i,
+            f.at, f.at
+        FROM filled f JOIN filled u ON u.i = 1 + f.i % :users WHERE f.i <= 20 + :users ORDER BY f.i""",
+    "schedule_slots": """(schedule_id, slot, until, outcome, code, run_id, at)
+        SELECT 'sch_' || s.k, f.at, f.at, CASE WHEN f.i % 20 = 6 THEN 'run' ELSE 'skipped' END,
+            CASE WHEN f.i % 20 = 6 THEN NULL ELSE 'missed' END, CASE WHEN f.i % 20 = 6 THEN 'run_' || f.k END, f.at
+        FROM filled f JOIN filled s ON s.i = 2 WHERE f.i % 10 = 6 ORDER BY f.i""",
+    "runs": f"""(id, workspace_id, user_id, session_id, schedule_id, agent, agent_version, door, request_id,
+            request, status, cache, attempt, losses, cancel_requested, last_seq, input_tokens, output_tokens,
+            cache_read_tokens, cache_creation_tokens, cost_nano, result, error, created_at, started_at, finished_at,
+            input, steps, model, worker_id)
+        SELECT 'run_' || f.k, {_WORKSPACE}, {_OWNER}, 'ses_' || s.k,
+            CASE WHEN f.i % 20 = 6 THEN 'sch_' || (SELECT k FROM filled WHERE i = 2) END, {_AGENT}, '1', 'invoke',
+            'req_' || f.k, <request>,
             {_STATUS},
             'miss', 1, CASE WHEN f.i IN (13, 15, 17) THEN 3 WHEN f.i % 500 = 3 THEN 1 ELSE 0 END, FALSE, 3,
             900, 90, 0, 0, 4000000, CASE WHEN {_ENDED} THEN <result> END,
@@ -139,6 +151,7 @@ class Known(NamedTuple):
     fixed_session: str  # with `TURNS` turns
     user: str  # one of many
     approval: str  # pending
+    schedule: str  # of `heavy`, with a twentieth of all runs
 
 
 def fill(engine: sa.Engine, runs: int, *, heavy: str) -> Known:
@@ -185,7 +198,12 @@ def fill(engine: sa.Engine, runs: int, *, heavy: str) -> Known:
     session = 2 * (3 + (middle // 4) % (numbers["heavys"] - 2))
     pending = max(i for i in ids if i % 5 == 2)
     return Known(
-        f"run_{ids[middle]}", f"ses_{ids[session]}", f"ses_{ids[2]}", f"usr_{ids[7]}", f"apr_{ids[pending]}"
+        run=f"run_{ids[middle]}",
+        session=f"ses_{ids[session]}",
+        fixed_session=f"ses_{ids[2]}",
+        user=f"usr_{ids[7]}",
+        approval=f"apr_{ids[pending]}",
+        schedule=f"sch_{ids[2]}",
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from service.errors import BudgetExceeded, ModelUnavailable
@@ -222,3 +224,20 @@ def test_short_never_leaves(make: Make) -> None:
     with pytest.raises(BudgetExceeded):
         house.reserve()
     assert not issubclass(HoldRefused, BudgetExceeded)
+
+
+def test_call_of_a_run_that_waits_is_held_whole_or_not_at_all(make: Make) -> None:
+    """Unless the cap is too small for a whole answer: no wait would help."""
+    house = make(patience=0.1)
+    house.budgets.put("user:usr_ada", "day", 2 * CENT)
+    house.reserve()
+    house.reserve(max_tokens=300)
+    shortened = house.reserve()
+    assert shortened.max_tokens < ASKED
+    house.finish(house.spending.settle_unused(shortened.hold))
+    with pytest.raises(BudgetExceeded) as refused:
+        house.spending.reserve(replace(wish(a_run()), waits=True), house.write, lambda: None)
+    assert refused.value.needed == CENT
+    house.budgets.put("user:usr_bob", "day", CENT // 2)
+    of_bob = replace(wish(a_run("usr_bob")), waits=True)
+    assert house.spending.reserve(of_bob, house.write, lambda: None).max_tokens < ASKED

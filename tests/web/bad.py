@@ -19,6 +19,7 @@ PATH_VALUES = {
     "run_id": f"run_{NOBODY}",
     "session_id": f"ses_{NOBODY}",
     "approval_id": f"apr_{NOBODY}",
+    "schedule_id": f"sch_{NOBODY}",
     "user_id": f"usr_{NOBODY}",
     "workspace_id": f"wsp_{NOBODY}",
     "key_id": f"key_{NOBODY}",

@@ -281,12 +281,21 @@ def test_admin_sees_what_runs_and_what_a_degraded_part_means(
     client = made.test_client()
     assert client.get("/v1/admin/health", headers=keys["operator"]).status_code == 403
     asked = {"input": "Hello.", "cache": "bypass"}
-    assert client.post("/v1/agents/assistant/tasks", json=asked, headers=keys["admin"]).status_code == 202
+    task = {**asked, "priority": "high"}
+    assert client.post("/v1/agents/assistant/tasks", json=task, headers=keys["admin"]).status_code == 202
     assert client.post("/v1/agents/assistant/invoke", json=asked, headers=keys["admin"]).status_code == 200
     services.infra.db.transact(lambda tx: services.runs.stops.stop(tx, "support", "Refunds"))
     state = client.get("/v1/admin/health", headers=keys["admin"]).get_json()
     assert [(each["kind"], each["alive"]) for each in state["replicas"]] == [("web", True)]
     assert [(each["status"], each["count"]) for each in state["runs"]] == [("queued", 1)]
+    [line] = state["tasks"]
+    assert (line["priority"], line["count"]) == ("high", 1) and line["oldest_at"] == state["runs"][0][
+        "oldest_at"
+    ]
+    told = client.get("/metrics").get_data(as_text=True).splitlines()
+    assert 'slipway_tasks_waiting{priority="high"} 1.0' in told
+    assert 'slipway_tasks_waiting{priority="batch"} 0.0' in told
+    assert 'slipway_oldest_task_seconds{priority="batch"} 0.0' in told
     assert [(each["state"], each["retry_after"]) for each in state["breakers"]] == [("closed", 0.0)]
     assert [each["agent"] for each in state["stopped_agents"]] == ["support"]
     assert state["status"] == "degraded" and state["parts"]["database"]["status"] == "ok"

@@ -140,6 +140,19 @@ def fill_sessions(house: House) -> str:
     return "/v1/sessions"
 
 
+def fill_schedules(house: House) -> str:
+    row = {
+        "user_id": house.user_id,
+        "agent": "a" * 64,
+        "input": LARGE,
+        "cron": "0" * 120 + " * * * *",
+        "missed": "all",
+    }
+    times = {"timezone": "UTC", "enabled": True, "next_at": 1, "created_at": 1, "updated_at": 1}
+    house.add("schedules", *({**row, **times, "id": new_id("sch")} for _ in range(MANY)))
+    return "/v1/schedules"
+
+
 def fill_messages(house: House) -> str:
     house.add("sessions", {**session_row(house, SESSION), "metadata": '{"a":1}'})
     said = {"session_id": SESSION, "run_id": RUN, "role": "user", "content": LARGE, "created_at": 1}
@@ -223,6 +236,7 @@ LISTS: dict[str, tuple[Any, int, str, dict[str, Any]]] = {
     "GET /v1/runs": (fill_runs, MANY, "data", {"limit": 100}),
     "GET /v1/runs/<run_id>/events": (fill_events, 3 * MANY + 1, "data", {}),
     "GET /v1/sessions": (fill_sessions, MANY, "data", {"limit": 100}),
+    "GET /v1/schedules": (fill_schedules, MANY, "data", {"limit": 5}),
     "GET /v1/sessions/<session_id>": (fill_messages, MANY, "messages", {"limit": 100}),
     "GET /v1/approvals": (fill_approvals, MANY, "data", {"limit": 100}),
     "GET /v1/auth/keys": (fill_keys, MANY, "data", {"limit": 5}),

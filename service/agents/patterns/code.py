@@ -15,7 +15,7 @@ from service.agents.definitions import Finding
 from service.agents.own_code import FILE, Program, Raised, Returned
 from service.agents.pattern import Context, Events, Steps
 from service.agents.requested_steps import RequestedSteps, StepRequest
-from service.agents.spec import AgentSpec, PatternOptions
+from service.agents.spec import MOST_TOKENS, AgentSpec, Extent, PatternOptions
 from service.errors import AgentFault, ModelError, RunLimit
 from service.knowledge import Knowledge
 from service.text.sanitise import storable
@@ -33,6 +33,9 @@ log = logging.getLogger("slipway.agents")
 
 class Options(PatternOptions):
     """Options of this pattern: none."""
+
+    def extent(self, steps: int, tokens: int, own: int) -> Extent:
+        return Extent(steps, MOST_TOKENS, free=True)
 
 
 def run(context: Context) -> Events[Answer]:

@@ -21,7 +21,7 @@ from service.agents.pattern import (
     answer_of,
 )
 from service.agents.pattern_checks import tools_unused
-from service.agents.spec import AgentSpec, Name, PatternOptions, Spec
+from service.agents.spec import AgentSpec, Extent, Name, PatternOptions, Spec
 from service.errors import ModelError
 from service.knowledge import Knowledge
 from service.types import Answer
@@ -70,6 +70,10 @@ class Options(PatternOptions):
     @property
     def sub_agents(self) -> Collection[str]:
         return (*self.agents, *([self.writer] if self.writer else ()))
+
+    def extent(self, steps: int, tokens: int, own: int) -> Extent:
+        calls = 1 if self.writer else 2
+        return Extent(calls, max(tokens, PLAN_TOKENS), nano=nano_of(self.tree.usd))
 
     def most_steps_of(self, steps: Mapping[str, int]) -> int:
         """Return the most model calls of a run, given those of each sub-agent: plan, tasks, and the join."""

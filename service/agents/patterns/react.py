@@ -9,7 +9,7 @@ from service.agents.definitions import Finding
 from service.agents.pattern import Context, Events, Prompt, answer_of, assistant_turn, tool_turn
 from service.agents.pattern_checks import search_mismatch
 from service.agents.repetition import TIMES, LoopDetector, with_notice
-from service.agents.spec import AgentSpec, PatternOptions
+from service.agents.spec import AgentSpec, Extent, PatternOptions
 from service.errors import RunLimit
 from service.knowledge import Knowledge
 from service.types import Answer
@@ -17,6 +17,9 @@ from service.types import Answer
 
 class Options(PatternOptions):
     """Options of this pattern: none."""
+
+    def extent(self, steps: int, tokens: int, own: int) -> Extent:
+        return Extent(steps, tokens)
 
 
 def run(context: Context) -> Events[Answer]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from service.agents.definitions import Finding
 from service.agents.pattern import WHOLE, Context, Events, Prompt, answer_of, assistant_turn
 from service.agents.pattern_checks import documents_unread, tools_unused
-from service.agents.spec import AgentSpec, PatternOptions
+from service.agents.spec import AgentSpec, Extent, PatternOptions
 from service.knowledge import Knowledge
 from service.llm.client import ModelReply
 from service.types import Answer, Message
@@ -33,6 +33,9 @@ class Options(PatternOptions):
     rounds: int = Field(
         2, ge=1, le=5, description="Pattern `reflection` only: most revisions, each after a critique"
     )
+
+    def extent(self, steps: int, tokens: int, own: int) -> Extent:
+        return Extent(min(steps, 1 + 2 * self.rounds), max(tokens, own), 0)
 
 
 class Critique(BaseModel):

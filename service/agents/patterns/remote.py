@@ -10,7 +10,7 @@ from service.agents.definitions import Finding
 from service.agents.pattern import Context, Events
 from service.agents.pattern_checks import documents_unread
 from service.agents.remote_spec import RemoteSpec
-from service.agents.spec import AgentSpec, PatternOptions
+from service.agents.spec import MOST_TOKENS, AgentSpec, Extent, PatternOptions
 from service.knowledge import Knowledge
 from service.types import Answer
 
@@ -21,6 +21,9 @@ class Options(PatternOptions):
     remote: RemoteSpec | None = Field(
         default=None, description="Pattern `remote` only: the service that answers"
     )
+
+    def extent(self, steps: int, tokens: int, own: int) -> Extent:
+        return Extent(steps, MOST_TOKENS, free=True)
 
 
 def run(context: Context) -> Events[Answer]:

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from service.agents.definitions import Finding
 from service.agents.pattern import WHOLE, Context, Events, Prompt, answer_of
 from service.agents.pattern_checks import search_mismatch
-from service.agents.reading import Page, pages_of, verified, with_documents
-from service.agents.spec import AgentSpec, PatternOptions
+from service.agents.reading import MAX_PAGE, MAX_TITLE, Page, pages_of, verified, with_documents
+from service.agents.spec import AgentSpec, Extent, PatternOptions
 from service.knowledge import Knowledge
 from service.llm.client import ModelReply
 from service.text.sanitise import storable
@@ -49,6 +49,9 @@ class Options(PatternOptions):
         le=20,
         description="Pattern `research` only: most passages and pages that the answer is written from",
     )
+
+    def extent(self, steps: int, tokens: int, own: int) -> Extent:
+        return Extent(min(steps, 2), max(tokens, own), self.pages * (MAX_PAGE + MAX_TITLE))
 
 
 class Plan(BaseModel):

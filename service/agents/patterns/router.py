@@ -12,12 +12,13 @@ from pydantic import Field
 from service.agents.definitions import Finding
 from service.agents.pattern import Context, Events, Prompt, answer_of
 from service.agents.pattern_checks import tools_unused
-from service.agents.reading import with_documents
-from service.agents.spec import AgentSpec, Name, PatternOptions, Spec
-from service.knowledge import Knowledge, Passage
+from service.agents.reading import MAX_TITLE, with_documents
+from service.agents.spec import AgentSpec, Extent, Name, PatternOptions, Spec
+from service.knowledge import MAX_PASSAGE, Knowledge, Passage
 from service.types import Answer, Block
 
 CLASSIFY_STEP = "classify"
+CLASSIFY_TOKENS = 50
 PASSAGES = 4  # passages given to the answering step
 
 
@@ -39,6 +40,9 @@ class Options(PatternOptions):
     @property
     def labels(self) -> Collection[str]:
         return self.categories
+
+    def extent(self, steps: int, tokens: int, own: int) -> Extent:
+        return Extent(2, max(tokens, CLASSIFY_TOKENS), PASSAGES * (MAX_PASSAGE + MAX_TITLE))
 
     def parse_label(self, step: str, text: str) -> str | None:
         return _category_in(text, list(self.categories)) if step == CLASSIFY_STEP else None
@@ -66,7 +70,7 @@ def _classify(context: Context) -> Events[str]:
         system=f"Classify the user's last message into exactly one of these categories:\n{lines}",
         messages=[{"role": "user", "content": context.request.question}],
         tier="simple",
-        max_tokens=50,
+        max_tokens=CLASSIFY_TOKENS,
         json_schema=_schema(list(categories)),
         publish=False,
     )

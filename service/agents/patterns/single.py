@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from service.agents.definitions import Finding
 from service.agents.pattern import Context, Events, Prompt, answer_of
 from service.agents.pattern_checks import documents_unread, tools_unused
-from service.agents.spec import AgentSpec, PatternOptions
+from service.agents.spec import AgentSpec, Extent, PatternOptions
 from service.knowledge import Knowledge
 from service.types import Answer
 
 
 class Options(PatternOptions):
     """Options of this pattern: none."""
+
+    def extent(self, steps: int, tokens: int, own: int) -> Extent:
+        return Extent(1, tokens, 0)
 
 
 def run(context: Context) -> Events[Answer]:

@@ -13,7 +13,7 @@ from itertools import chain
 import redis
 
 from service.runs.events.event_stream import EventStreamReader, attempt_of, event_of
-from service.runs.events.recovered import last_stored_seq
+from service.runs.events.recovered import last_finished_seq
 from service.store import runs as rows
 from service.store import steps as step_rows
 from service.store.database import Database, Transaction
@@ -115,11 +115,11 @@ class Follower:
         fresh: list[RunEvent] = []
         if self._misses(events):
             # Read before the stored events, which may grow meanwhile.
-            stored_seq = self._stored_seq() if later else 0
+            finished_seq = self._finished_seq() if later else 0
             fresh += chain.from_iterable(self._stored())  # the missing events may be stored by now
             if later and (first := self._misses(events)) and first.name not in BEGINS:
                 fresh += self._in_order(
-                    [RunEvent(Event.RUN_RESUMED, {"from_seq": stored_seq}, first.seq - 1)]
+                    [RunEvent(Event.RUN_RESUMED, {"from_seq": finished_seq}, first.seq - 1)]
                 )
         return fresh + self._in_order(events)
 
@@ -128,8 +128,8 @@ class Follower:
         first = next((event for event in events if event.seq > self._after), None)
         return first if first is not None and first.seq > self._after + 1 else None
 
-    def _stored_seq(self) -> int:
-        return last_stored_seq(self._db.query(lambda tx: step_rows.listed(tx, self._run_id), patience=20))
+    def _finished_seq(self) -> int:
+        return last_finished_seq(self._db.query(lambda tx: step_rows.of_run(tx, self._run_id), patience=20))
 
     def _in_order(self, events: Sequence[RunEvent]) -> list[RunEvent]:
         """Return the new events, with a `gap` wherever numbers are missing."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from service.runs.branch_rows import is_gateway_call
 from service.runs.events.event_stream import EventStream, event_of
 from service.runs.journal import NOTE
 from service.runs.replay import Replay
@@ -20,8 +21,8 @@ from service.types import Event, Run, RunEvent
 
 def replay_of(run: Run, steps: Sequence[Row], stream: EventStream | None) -> Replay:
     """Build the replay of a resumed run from its stored steps and its live stream; None: Redis is unavailable."""
-    stored_seq = last_stored_seq(steps)
-    events = [event_of(item) for row in steps for item in row["events"] if item[0] > stored_seq]
+    stored_seq, finished_seq = _last_seq(steps), last_finished_seq(steps)
+    events = [event_of(item) for row in steps for item in row["events"] if item[0] > finished_seq]
     if run.mode != "wait" and stream is not None:
         events += [event for entry in stream.entries for event in entry.events if event.seq > stored_seq]
     lost = (
@@ -31,10 +32,15 @@ def replay_of(run: Run, steps: Sequence[Row], stream: EventStream | None) -> Rep
         and not is_whole(run, stored_seq, stream)
     )
     by_seq = {event.seq: event for event in events}
-    return Replay([by_seq[seq] for seq in sorted(by_seq)], stored_seq, lost=lost, attempts=run.attempt - 1)
+    return Replay([by_seq[seq] for seq in sorted(by_seq)], finished_seq, lost=lost, attempts=run.attempt - 1)
 
 
-def last_stored_seq(rows: Sequence[Row]) -> int:
+def last_finished_seq(rows: Sequence[Row]) -> int:
+    """Return the last event number of a finished step: a remote agent's goes on when its gateway calls are stored."""
+    return _last_seq([row for row in rows if not is_gateway_call(row)])
+
+
+def _last_seq(rows: Sequence[Row]) -> int:
     """Return the last event number of a stored step."""
     return max((row["last_seq"] for row in rows if row["kind"] != NOTE), default=0)
 

@@ -33,7 +33,7 @@ class Wakeup(Protocol):
     """Wake-ups for task workers. Never raises, and never takes long."""
 
     def ring(self, run_ids: Sequence[str]) -> bool:
-        """Wake one worker per run. False: none can be reached; the rows wait for the sweep."""
+        """Wake one worker per run, for one turn. False: none can be reached; the rows wait for the sweep."""
 
     def waiting(self) -> int | None:
         """Count wake-ups not consumed yet; None: no worker can be reached."""
@@ -103,6 +103,10 @@ class Supervisor:
     def add(self, chore: Chore) -> None:
         """Add a chore of a domain that is built on the runs; before `start`."""
         self._chores.append(chore)
+
+    def hurry(self) -> None:
+        """Have the next sweep done at the next tick."""
+        self._next_sweep = 0.0
 
     def start(self) -> None:
         """Register this worker, then supervise it from a daemon thread."""
@@ -262,7 +266,7 @@ class Supervisor:
         if self._kind == "web":  # no task worker reachable: leave callers half the slots
             for run_id in tasks:
                 half_taken = self._slots.taken * 2 >= self._slots.slots
-                if half_taken or not self._execution.take_up_in_background(run_id):
+                if half_taken or not self._execution.take_turn_in_background(run_id):
                     self._next_sweep = time.monotonic() + TICK  # more tasks remain
                     return
 

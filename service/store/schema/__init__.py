@@ -18,6 +18,7 @@ from service.store.schema.accounts import (
 from service.store.schema.activity import (
     DIED,
     ENDED_BADLY,
+    IN_LINE,
     OF_ALL,
     UNFINISHED,
     agent_stops,
@@ -30,6 +31,7 @@ from service.store.schema.activity import (
     runs,
     sessions,
     steps,
+    task_turns,
     webhooks,
     workers,
 )
@@ -48,5 +50,6 @@ from service.store.schema.money import (
     usage_daily_by_user,
     usage_days,
 )
+from service.store.schema.schedules import schedule_slots, schedules
 from service.store.schema.sealed import SealedText
 from service.store.schema.tool_use import EXPIRING, approval_webhooks, approvals, tool_calls

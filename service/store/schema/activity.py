@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, String, Text
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, SmallInteger, String, Text
 
 from service.store.schema.base import OF_OTHERS, Json, metadata, rows_where, workspace_column
 from service.store.schema.sealed import ERASED, SealedJson, SealedText
@@ -13,9 +13,11 @@ from service.store.schema.sealed import ERASED, SealedJson, SealedText
 UNFINISHED = "finished_at IS NULL"
 ENDED_BADLY = "status IN ('failed', 'cancelled')"
 DIED = "status = 'failed' AND losses > 0"
+IN_LINE = "in_line AND status = 'queued'"
 # True for each row, and said only where neither the user nor the agent is given. Else PostgreSQL reads all failures for
 # the few of a user with many runs, whose share of failures it takes to be that of runs.
 OF_ALL = "id > ''"
+OF_SCHEDULES = "schedule_id IS NOT NULL"
 # Request of a run whose key is destroyed.
 _REQUEST = {"agent": "", "messages": [{"role": "user", "content": ERASED}]}
 
@@ -99,6 +101,10 @@ runs = sa.Table(
         "worker_id", String(64)
     ),  # worker that executes the run; others may claim it once this worker's lease has expired
     Column("wake_at", BigInteger),  # time at which an unclaimed queued run is announced again
+    # Of a task: 0 high, 1 normal, 2 batch. A queued task is in line for a worker; not while its session is busy, or its
+    # batch is under way. NULL, false: no task.
+    Column("priority", SmallInteger),
+    Column("in_line", Boolean, nullable=False, default=False, server_default=sa.false()),
     Column("cancel_requested", Boolean, nullable=False, default=False),
     Column("last_seq", Integer, nullable=False, default=0),
     Column("input_tokens", BigInteger, nullable=False, default=0),
@@ -116,11 +122,13 @@ runs = sa.Table(
     Column("steps", Integer),
     Column("model", String(128)),
     Column("stop_reason", String(32)),
+    Column("schedule_id", String(32)),  # schedule of which it is a run
     Index("ix_runs_user_id_id", "user_id", "id"),
     Index("ix_runs_user_id_agent_id", "user_id", "agent", "id"),
     Index("ix_runs_agent_id", "agent", "id"),
     # Only unfinished runs are swept, so only they are indexed: the index stays small at a million runs.
     Index("ix_runs_unfinished", "status", "worker_id", **rows_where(UNFINISHED)),
+    Index("ix_runs_line", "priority", "workspace_id", "user_id", "id", **rows_where(IN_LINE)),
     Index("ix_runs_session_id_id", "session_id", "id", **rows_where("session_id IS NOT NULL")),
     # Lists of failed runs: few of a million, so a list must not scan until it has filled a page.
     Index("ix_runs_status_id", "status", "id", **rows_where(f"{ENDED_BADLY} AND {OF_ALL}")),
@@ -128,6 +136,12 @@ runs = sa.Table(
     Index("ix_runs_user_id_agent_status_id", "user_id", "agent", "status", "id", **rows_where(ENDED_BADLY)),
     Index("ix_runs_agent_status_id", "agent", "status", "id", **rows_where(ENDED_BADLY)),
     Index("ix_runs_session_id_status_id", "session_id", "status", "id", **rows_where(ENDED_BADLY)),
+    Index("ix_runs_schedule_id_id", "schedule_id", "id", **rows_where(OF_SCHEDULES)),
+    Index(
+        "ix_runs_schedule_id_status_id",
+        *("schedule_id", "status", "id"),
+        **rows_where(f"{OF_SCHEDULES} AND {ENDED_BADLY}"),
+    ),
     Index("ix_runs_died", "id", **rows_where(DIED)),
     # Of all agents too: see `service.store.scoped`.
     Index("ix_runs_workspace_id_agent_id", "workspace_id", "agent", "id", **rows_where(OF_OTHERS)),
@@ -136,6 +150,16 @@ runs = sa.Table(
         *("workspace_id", "agent", "status", "id"),
         **rows_where(f"{OF_OTHERS} AND {ENDED_BADLY}"),
     ),
+)
+
+# Turns of workspaces and of users, by priority, each numbered as it was given: whose was the longest ago comes next.
+task_turns = sa.Table(
+    "task_turns",
+    metadata,
+    Column("priority", SmallInteger, primary_key=True, autoincrement=False),
+    Column("holder", String(32), primary_key=True),  # id of a workspace or a user
+    Column("turn", BigInteger, nullable=False),
+    Index("ix_task_turns_priority_turn", "priority", "turn"),
 )
 
 # Kill switch: agents that call no model and no tool until they are released.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from flask import Response
 
@@ -38,13 +38,30 @@ _STATUS: dict[type[SlipwayError], int] = {  # where it differs from the problem'
     errors.Invalid: 400,
     errors.Conflict: 400,
 }
+MAY_FAIL = (
+    errors.PriceUnknown,
+    errors.BudgetExceeded,
+    errors.RunLimit,
+    errors.Overloaded,
+    errors.DatabaseUnavailable,
+    errors.ModelRejected,
+    errors.ModelUnavailable,
+    errors.ModelTimeout,
+    errors.ModelError,
+)
 
 
-class AnthropicError(Shape):
-    """Error in Anthropic's shape; `error` has `type`, `message`, and Slipway's own `code`."""
-
+class ErrorTold(Shape):
     type: str
-    error: dict[str, Any]
+    message: str
+    code: str
+
+
+class ErrorAnswer(Shape):
+    """Error in the Messages API's shape."""
+
+    type: Literal["error"]
+    error: ErrorTold
     request_id: str
 
 
@@ -79,6 +96,7 @@ def class_of(problem: Mapping[str, Any]) -> type[SlipwayError]:
 
 
 def status_of(kind: type[SlipwayError]) -> int:
+    """Return the status of an error at this door."""
     return next((status for known, status in _STATUS.items() if issubclass(kind, known)), kind.status)
 
 

@@ -38,6 +38,7 @@ export class Turn {
     else if (name === "text.delta") this.#say(seq, data.text);
     else if (what === "tool") this.#tool(how, data);
     else if (what === "approval") this.#approval(how, data);
+    else if (name === "budget.required") this.#budget(data);
     else if (name === "run.resumed") this.#resume(data.from_seq);
     else if (name === "gap") this.#note("A part of this stream is no longer kept. The whole answer is shown when it ends.");
     else if (name === "guardrail") this.#note(`Links removed, whose hosts the agent does not list: ${data.count}.`);
@@ -151,6 +152,11 @@ export class Turn {
       this.cards.get(data.approval_id)?.decided(data.decision ?? data.status, null, data);
       this.status("running");
     }
+  }
+
+  #budget({ budget }) {
+    this.status("waiting_budget");
+    announce(`The cap of ${budget.scope} is reached. The answer goes on once there is room.`);
   }
 
   #note(text) {

@@ -13,7 +13,7 @@ from service.web.admission import Admitted, admit, guard
 from service.web.current import current, services
 from service.web.openai.chat_body import ChatBody
 from service.web.openai.chat_lens import ChatLens, completion
-from service.web.openai.errors import OpenAIError, error_response, problem_of_run
+from service.web.openai.errors import OpenAIError, error_response, problem_of_run, status_of
 from service.web.openapi import api
 from service.web.problems import error_shape
 from service.web.run_responses import RUN_ERRORS, folded, with_cache
@@ -45,6 +45,7 @@ class Completion(Shape):
     stream="text/event-stream",
     events="chunks without a name, then `[DONE]`",
     error=OpenAIError,
+    status=status_of,
     headers=("X-Cache", "X-Cost-USD", "Idempotency-Replayed"),
 )
 @guard(counts="run")

@@ -6,11 +6,13 @@ Those of the price table are asked as they are; the call is a held, paid and kep
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Annotated, Any
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Annotated, Any, Literal
 
 import orjson
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 from pydantic import ConfigDict, Field
 
 from service import errors
@@ -24,12 +26,13 @@ from service.types import usd
 from service.usage.prices import today
 from service.web.admission import guard
 from service.web.anthropic.agent_answers import answer
-from service.web.anthropic.errors import AnthropicError, error_body, error_response
+from service.web.anthropic.errors import MAY_FAIL, ErrorAnswer, error_body, error_response, status_of
 from service.web.body import raw_json
 from service.web.current import current, services
 from service.web.openapi import api
 from service.web.problems import error_shape
-from service.web.schemas import Body
+from service.web.run_responses import RUN_ERRORS
+from service.web.schemas import Body, Shape
 from service.web.streaming import HEADERS
 from service.web.validation import validate
 
@@ -54,6 +57,13 @@ NOT_OFFERED = (
     "thread",
 )
 _BETAS = re.compile(r"[A-Za-z0-9._ ,-]{1,1000}")
+_EVENTS = ", ".join(
+    f"`{name}`"
+    for name in (
+        *("message_start", "content_block_start", "content_block_delta", "content_block_stop"),
+        *("message_delta", "message_stop", "ping", "error"),
+    )
+)
 
 
 class Turn(Body):
@@ -76,15 +86,34 @@ class MessagesBody(Body):
     stream: bool = False
 
 
+class Answered(Shape):
+    """Answer of the model; further fields are its own."""
+
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    model: str
+    content: list[dict[str, Any]]
+    stop_reason: str | None
+    usage: dict[str, Any]
+
+
+class Counted(Shape):
+    input_tokens: int
+
+
 @blueprint.post("/v1/messages")
 @api(
     "Ask an agent as a model; or a model, as a step of a run",
     body=MessagesBody,
+    returns={200: Answered},
+    errors=(*RUN_ERRORS, *MAY_FAIL),
     tag="Messages API",
     stream="text/event-stream",
-    events="those of the Messages API",
-    error=AnthropicError,
-    headers=("Idempotency-Replayed",),
+    events=_EVENTS,
+    headers=("X-Cost-USD", "Idempotency-Replayed", "request-id"),
+    error=ErrorAnswer,
+    status=status_of,
 )
 @guard(counts="step")
 def create() -> Response:
@@ -96,7 +125,7 @@ def _relay() -> Response:
     grant, asked, gateway = _grant(), _asked(needs_limit=True), services().runs.gateway
     place = gateway.take_place(grant.user_id)
     try:
-        relayed = gateway.relay(grant, asked)
+        relayed = gateway.relay(grant, asked, _hang_up())
     except BaseException:
         place.give()
         raise
@@ -104,7 +133,16 @@ def _relay() -> Response:
 
 
 @blueprint.post("/v1/messages/count_tokens")
-@api("Count the tokens of a prompt", body=MessagesBody, tag="Messages API", error=AnthropicError)
+@api(
+    "Count the tokens of a prompt",
+    body=MessagesBody,
+    returns={200: Counted},
+    errors=MAY_FAIL,
+    tag="Messages API",
+    headers=("request-id",),
+    error=ErrorAnswer,
+    status=status_of,
+)
 @guard()
 def count_tokens() -> Response:
     """Count a prompt's tokens: free, so no hold bounds it and the rate of its user does."""
@@ -192,6 +230,19 @@ def _streamed(relayed: Relayed, place: Permit) -> Response:
     response.call_on_close(place.give)
     response.call_on_close(relayed.close)  # also where its body was never asked for
     return _with_cost(response, relayed) if relayed.kept else _named(response)
+
+
+def _hang_up() -> Callable[[], None]:
+    """Return what ends the connection of this request, whatever its thread does."""
+    sock = request.environ.get("gunicorn.socket")
+    if not isinstance(sock, socket.socket):
+        return lambda: None
+
+    def hang_up() -> None:
+        with suppress(OSError):  # closed already
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    return hang_up
 
 
 def _with_cost(response: Response, relayed: Relayed) -> Response:

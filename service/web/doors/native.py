@@ -12,7 +12,7 @@ from service import errors
 from service.errors import fault
 from service.runs.result import shown
 from service.text.json_schema import JsonSchema, SchemaFault
-from service.types import Effort, OnConflict, RunRequest
+from service.types import Effort, OnCap, OnConflict, Priority, RunRequest
 from service.web.admission import admit, allowed_agent, guard
 from service.web.body import pointer
 from service.web.current import current, services
@@ -26,6 +26,7 @@ from service.web.schemas import (
     ModelText,
     Queued,
     RunResult,
+    Shape,
     json_response,
 )
 from service.web.sse import SseLens
@@ -80,6 +81,7 @@ class RunBody(Body):
     cache: Literal["default", "bypass", "refresh"] = "default"
     on_disconnect: Literal["continue", "cancel"] = "continue"
     on_conflict: OnConflict | None = None
+    on_cap: OnCap | None = None
     parent_message_id: Annotated[str, Field(pattern=r"^msg_[0-9a-z]{26}$")] | None = None
     output_schema: OutputSchema | None = None
     end_user: EndUser | None = None
@@ -116,10 +118,37 @@ def _of_the_user(messages: list[Turn], number: int) -> None:
 
 
 class TaskBody(RunBody):
-    """Question for a queued run; `callback_url` gets a webhook at its end, priority `batch` is cheaper and slower."""
+    """Question for a queued run; `callback_url` gets a webhook at its end, `priority` orders the tasks that wait."""
 
     callback_url: Annotated[str, Field(max_length=2_000, pattern=r"^https?://")] | None = None
-    priority: Literal["normal", "batch"] = "normal"
+    priority: Priority = "normal"
+
+
+class StepEstimate(Shape):
+    """Model calls of one kind that a run may make. `call_usd`: the most of one; `ceiling_usd`: of all, with retries."""
+
+    name: str
+    model: str | None
+    calls: int | None
+    call_usd: str | None
+    ceiling_usd: str
+
+
+class LikeIt(Shape):
+    """Cost of the caller's last `runs` of the agent that succeeded; null without any."""
+
+    median_usd: str | None
+    p95_usd: str | None
+    runs: int
+
+
+class EstimateView(Shape):
+    """Estimate of a run: the most that it can cost by its limits, and what is `left` under each cap on it."""
+
+    ceiling_usd: str
+    steps: list[StepEstimate]
+    left: dict[str, str]
+    like_it: LikeIt
 
 
 @blueprint.post("/v1/agents/<agent>/invoke")
@@ -155,6 +184,21 @@ def stream(agent: str) -> Response:
     lens = SseLens(started.run.id)
     response = stream_response(lens, batches, started.place, on_disconnect, started.listener)
     return with_cache(current(), response, started, started.run.cache)
+
+
+@blueprint.post("/v1/agents/<agent>/estimate")
+@api(
+    "Estimate what a run may cost, without running it",
+    body=RunBody,
+    returns={200: EstimateView},
+    errors=(errors.NotFound, errors.Invalid, errors.PriceUnknown),
+    tag="Agents",
+)
+@guard()
+def estimate(agent: str) -> Response:
+    """Answer from the agent's limits, the prices and the caller's caps and runs; nothing is stored or held."""
+    allowed_agent(agent)
+    return json_response(services().runs.estimates.of(current().caller, _question(agent, "invoke")))
 
 
 @blueprint.post("/v1/agents/<agent>/tasks")

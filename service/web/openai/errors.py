@@ -64,6 +64,11 @@ def broken(message: str, code: str, request_id: str) -> dict[str, Any]:
     return _body(Mapped(500, "server_error"), message, code, request_id)
 
 
+def status_of(kind: type[SlipwayError]) -> int:
+    """Return the status of an error in this dialect."""
+    return _shape_of(kind).status
+
+
 def _shape_of(kind: type[SlipwayError]) -> Mapped:
     found = next((shape for known, shape in _SHAPES.items() if issubclass(kind, known)), None)
     return found or Mapped(kind.status, "invalid_request_error" if kind.status < 500 else "server_error")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from flask import Blueprint, Response, current_app
 
 from service import __version__
-from service.errors import Forbidden, NotFound
+from service.errors import DatabaseUnavailable, Forbidden, NotFound
 from service.observe.probes import Probe, run_all
-from service.types import public_fields, rfc3339
+from service.types import PRIORITIES, now_ms, public_fields, rfc3339
 from service.web.admission import guard, public
 from service.web.current import services
 from service.web.lifecycle import draining
@@ -71,6 +72,14 @@ class QueueState(Shape):
     oldest_at: str
 
 
+class LineState(Shape):
+    """Tasks of one priority in line for a worker; `oldest_at`: when the oldest of them was queued."""
+
+    priority: str
+    count: int
+    oldest_at: str
+
+
 class BreakerState(Shape):
     """Circuit breaker of a model, in the process that answers."""
 
@@ -85,13 +94,14 @@ class Degraded(Shape):
 
 
 class Overview(Shape):
-    """State of the service. `replicas` and `runs` are empty while the database is away."""
+    """State of the service. `replicas`, `runs` and `tasks` are empty while the database is away."""
 
     status: str
     version: str
     parts: Ready
     replicas: list[Replica]
     runs: list[QueueState]
+    tasks: list[LineState]
     breakers: list[BreakerState]
     stopped_agents: list[AgentStopView]
     degraded: list[Degraded]
@@ -132,7 +142,7 @@ def _readiness() -> dict[str, Any]:
 @guard()
 def overview() -> Response:
     state, parts = _readiness(), services()
-    replicas, unfinished, stops = _stored() if state["database"]["status"] == "ok" else ([], [], [])
+    stored = _stored() if state["database"]["status"] == "ok" else dict.fromkeys(_STORED, ())
     breakers = [
         dict(zip(BreakerState.model_fields, each, strict=True)) for each in parts.runs.model.breakers()
     ]
@@ -141,13 +151,15 @@ def overview() -> Response:
         for part, means in MEANS.items()
         if part in state and state[part]["status"] != "ok"
     ]
-    about = {"status": state["status"], "version": __version__, "parts": state, "replicas": replicas}
-    about |= {"runs": unfinished, "breakers": breakers, "stopped_agents": stops, "degraded": degraded}
-    return json_response(about)
+    about = {"status": state["status"], "version": __version__, "parts": state}
+    return json_response({**about, **stored, "breakers": breakers, "degraded": degraded})
 
 
-def _stored() -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
-    """Read processes, unfinished runs and stopped agents."""
+_STORED = ("replicas", "runs", "tasks", "stopped_agents")
+
+
+def _stored() -> dict[str, Any]:
+    """Read processes, unfinished runs, tasks in line and stopped agents."""
     rows, counts = services().runs.queries.standing(MAX_REPLICAS)
     replicas = [
         public_fields(row, "id kind host pid started_at") | {"alive": bool(row["alive"])} for row in rows
@@ -156,7 +168,12 @@ def _stored() -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str
         {"status": status, "count": row["count"], "oldest_at": rfc3339(row["since"])}
         for status, row in sorted(counts.items())
     ]
-    return replicas, found, services().runs.stops.every()
+    tasks = [
+        {"priority": priority, "count": row["count"], "oldest_at": rfc3339(row["since"])}
+        for priority, row in services().runs.queries.tasks_in_line().items()
+    ]
+    every = services().runs.stops.every()
+    return dict(zip(_STORED, (replicas, found, tasks, every), strict=True))
 
 
 @blueprint.get("/metrics")
@@ -170,8 +187,18 @@ def _stored() -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str
 def metrics() -> Response:
     if not services().settings.metrics_enabled:
         raise NotFound("METRICS_ENABLED is off.")
+    _note_tasks()
     body, media_type = services().infra.metrics.render()
     return Response(body, content_type=media_type)
+
+
+def _note_tasks() -> None:
+    """Set the gauges of the tasks in line; they keep their values while the database is away."""
+    with suppress(DatabaseUnavailable):
+        line = services().runs.queries.tasks_in_line()
+        for priority in PRIORITIES:
+            row = line.get(priority, {"count": 0, "since": now_ms()})
+            services().infra.metrics.tasks_waiting(priority, row["count"], (now_ms() - row["since"]) / 1000)
 
 
 def _probes() -> dict[str, Probe]:

@@ -13,7 +13,7 @@ from service.types import rfc3339
 from service.web.admission import allowed_agent, allowed_agents, guard
 from service.web.anthropic.errors import error_response as anthropic_error
 from service.web.current import current
-from service.web.openai.errors import OpenAIError
+from service.web.openai.errors import OpenAIError, status_of
 from service.web.openai.errors import error_response as openai_error
 from service.web.openapi import api
 from service.web.problems import error_shape
@@ -34,7 +34,7 @@ class ModelList(Shape):
 
 
 @blueprint.get("/v1/models")
-@api("List agents as models", returns={200: ModelList}, tag="OpenAI", error=OpenAIError)
+@api("List agents as models", returns={200: ModelList}, tag="OpenAI", error=OpenAIError, status=status_of)
 @guard()
 def list_models() -> Response:
     found = [_model(agent) for agent in allowed_agents()]

@@ -93,13 +93,17 @@ class EventList(Page[EventShape]): ...
         "status": {"type": "string"},
         "agent": {"type": "string"},
         "session_id": {"type": "string"},
+        "schedule": {"type": "string", "description": "Id of a schedule; not with a session's"},
     },
 )
 @guard()
 def list_runs() -> Response:
     limit, before = page_arguments()
     status = choice_argument("status", [str(status) for status in RunStatus])
-    filters = RunFilter(status, request.args.get("agent"), request.args.get("session_id"))
+    agent, session_id, schedule_id = map(request.args.get, ("agent", "session_id", "schedule"))
+    if session_id is not None and schedule_id is not None:
+        raise fault("/schedule", "Send `session_id` or `schedule`, not both.")
+    filters = RunFilter(status, agent, session_id, schedule_id)
     found = services().runs.queries.page(current_caller(), filters, limit=limit + 1, before=before)
     return json_response(page([_item(row) for row in found], limit, key="run_id"))
 

@@ -1,10 +1,8 @@
-"""Connections that outlive slow servers, and servers that do not outlive their worker or lead elsewhere."""
+"""Connections that outlive slow servers, and do not lead elsewhere."""
 
 from __future__ import annotations
 
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,22 +10,13 @@ from pathlib import Path
 import anyio
 import pytest
 
-from service.mcp import connection, transports
+from service.mcp import connection
 from service.mcp.connection import Connection
+from service.mcp.http import http
+from service.mcp.messages import Transport
+from service.mcp.stdio import stdio
 from service.store.mcp import Definition
-from tests.conftest import wait_until
 from tests.mcp import house
-
-DEAF = """
-import sys, anyio
-from service.mcp.transports import stdio
-
-async def main():
-    async with stdio("deaf", ["sh", "-c", f"echo $$ > {sys.argv[1]}; exec sleep 3600"], {}):
-        await anyio.sleep(3600)
-
-anyio.run(main)
-"""
 
 
 async def _listed(found: Mapping[str, Definition]) -> None:
@@ -41,8 +30,8 @@ def test_a_busy_server_keeps_its_connection_and_the_call(
     command = house.stdio(tmp_path / "evil")["command"]
     downs: list[str] = []
 
-    async def connect() -> transports.Transport:
-        return transports.stdio("evil", command, {})
+    async def connect() -> Transport:
+        return stdio("evil", command, {})
 
     async def main() -> str:
         kept = Connection(
@@ -58,26 +47,6 @@ def test_a_busy_server_keeps_its_connection_and_the_call(
 
     assert anyio.run(main) == "late"
     assert downs == []
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends children on Linux only")
-def test_a_server_that_hears_nothing_ends_with_its_worker(tmp_path: Path) -> None:
-    told = tmp_path / "pid"
-    worker = subprocess.Popen([sys.executable, "-c", DEAF, str(told)])
-    try:
-        wait_until(lambda: told.exists() and bool(told.read_text().strip()), "the server")
-    finally:
-        worker.kill()
-        worker.wait(10)
-    pid = int(told.read_text())
-    wait_until(lambda: not _runs(pid), "the end of the server")
-
-
-def _runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
 
 
 def test_a_redirect_is_not_followed_even_within_the_origin() -> None:
@@ -99,8 +68,8 @@ def test_a_redirect_is_not_followed_even_within_the_origin() -> None:
     threading.Thread(target=serve, daemon=True).start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}/mcp"
 
-    async def connect() -> transports.Transport:
-        return transports.http(url, "a-credential")
+    async def connect() -> Transport:
+        return http(url, "a-credential")
 
     async def main() -> None:
         kept = Connection(connect, frozenset(), _listed, lambda up, why: None)

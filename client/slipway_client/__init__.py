@@ -1,0 +1,91 @@
+"""Python client of Slipway: agents behind an API. `Slipway` is synchronous, `AsyncSlipway` asynchronous."""
+
+from slipway_client.account_models import Budget, Me, Schedule, UsageLine
+from slipway_client.async_client import AsyncSlipway
+from slipway_client.client import Slipway
+from slipway_client.credentials import Login
+from slipway_client.errors import (
+    APIError,
+    AuthenticationError,
+    BadArgument,
+    BadRequestError,
+    BudgetExceededError,
+    ConflictError,
+    ConnectionFailed,
+    InvalidError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServerError,
+    SlipwayError,
+    TimedOut,
+    UnavailableError,
+    UnexpectedAnswer,
+    WaitTimedOut,
+)
+from slipway_client.events import Event
+from slipway_client.models import (
+    Agent,
+    Approval,
+    Feedback,
+    Message,
+    Queued,
+    Run,
+    RunItem,
+    RunResult,
+    Session,
+    SessionItem,
+    SessionWithMessages,
+    Source,
+    Step,
+    ToolUse,
+    Usage,
+)
+from slipway_client.streams import AsyncEventStream, EventStream
+
+__version__ = "0.1.0"  # that of the contract: `info.version` of /openapi.json
+
+__all__ = [
+    "APIError",
+    "Agent",
+    "Approval",
+    "AsyncEventStream",
+    "AsyncSlipway",
+    "AuthenticationError",
+    "BadArgument",
+    "BadRequestError",
+    "Budget",
+    "BudgetExceededError",
+    "ConflictError",
+    "ConnectionFailed",
+    "Event",
+    "EventStream",
+    "Feedback",
+    "InvalidError",
+    "Login",
+    "Me",
+    "Message",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "Queued",
+    "RateLimitError",
+    "Run",
+    "RunItem",
+    "RunResult",
+    "Schedule",
+    "ServerError",
+    "Session",
+    "SessionItem",
+    "SessionWithMessages",
+    "Slipway",
+    "SlipwayError",
+    "Source",
+    "Step",
+    "TimedOut",
+    "ToolUse",
+    "UnavailableError",
+    "UnexpectedAnswer",
+    "Usage",
+    "UsageLine",
+    "WaitTimedOut",
+]

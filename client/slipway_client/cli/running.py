@@ -1,0 +1,59 @@
+"""`slipway runs`: list, show and cancel."""
+
+from __future__ import annotations
+
+import argparse
+from itertools import islice
+
+from slipway_client.cli.console import as_json, card, line, table
+from slipway_client.cli.show import summary
+from slipway_client.client import Slipway
+
+
+def list_runs(client: Slipway, options: argparse.Namespace) -> int:
+    filters = {"status": options.status, "agent": options.agent, "session_id": options.session}
+    found = list(islice(client.runs.list(**filters), options.limit))
+    if options.json:
+        as_json(found)
+        return 0
+    rows = [
+        (run.run_id, run.created_at, run.agent, run.status, run.usage.cost_usd, (run.input or "")[:60])
+        for run in found
+    ]
+    table(rows, "ID", "CREATED", "AGENT", "STATUS", "USD", "INPUT", empty="No runs.")
+    return 0
+
+
+def show_run(client: Slipway, options: argparse.Namespace) -> int:
+    run = client.runs.get(options.id)
+    if options.json:
+        as_json(run)
+        return 0
+    rows = [
+        ("status", run.status),
+        ("agent", f"{run.agent} ({run.agent_version})"),
+        ("model", run.model),
+        ("created", run.created_at),
+        ("finished", run.finished_at),
+        ("tokens", f"{run.usage.input_tokens} in, {run.usage.output_tokens} out"),
+        ("cache", run.cache),
+        ("question", run.input),
+    ]
+    card(run.run_id, rows)
+    steps = [
+        (step.step, step.kind, step.name, step.started_at, step.cost_usd) for step in run.step_list or ()
+    ]
+    table(steps, "STEP", "KIND", "NAME", "STARTED", "USD", empty="No steps yet.")
+    if run.output:
+        line(run.output)
+    summary(run)
+    return 0
+
+
+def cancel_run(client: Slipway, options: argparse.Namespace) -> int:
+    cancelled = client.runs.cancel(options.id)
+    if options.json:
+        as_json(cancelled)
+    else:
+        line(f"{cancelled.run_id}: {cancelled.status}")
+    return 0

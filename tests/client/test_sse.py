@@ -1,0 +1,38 @@
+"""Parser of server-sent events, at any cut of the bytes."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from slipway_client import UnexpectedAnswer, sse
+from slipway_client.sse import Message, Parser
+
+STREAM = (
+    '\ufeff: hello\n\nid: run_1:1\nevent: text.delta\ndata: {"text":"…é"}\n\n'
+    ": keep-alive\n\nretry: 1000\r\nevent: reconnect\r\ndata: {}\r\n\r\n"
+    "data: one\rdata:two\rdata\r\rid: 3\n\nevent: cut\ndata: never"
+).encode()
+MESSAGES = [
+    Message("text.delta", '{"text":"…é"}', "run_1:1"),
+    Message("reconnect", "{}", None),
+    Message("message", "one\ntwo\n", None),
+]
+
+
+@given(st.lists(st.integers(0, len(STREAM)), max_size=8))
+def test_messages_are_the_same_wherever_the_bytes_are_cut(cuts: list[int]) -> None:
+    places = [0, *sorted(cuts), len(STREAM)]
+    parser = Parser()
+    chunks = [STREAM[begin:end] for begin, end in itertools.pairwise(places)]
+    assert [message for chunk in chunks for message in parser.feed(chunk)] == MESSAGES
+
+
+def test_message_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "MAX_BUFFER", 100)
+    parser = Parser()
+    assert list(parser.feed(b"data: " + b"x" * 80 + b"\n\n")) != []
+    with pytest.raises(UnexpectedAnswer):
+        list(parser.feed(b"data: " + b"x" * 60 + b"\ndata: " + b"x" * 60))
