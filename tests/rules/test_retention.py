@@ -23,6 +23,7 @@ FEW = {
     "approvals.close": "the calls of one run that wait for a person",
     "batches.wake": "the runs of batches just answered, whose size is bounded",
     "batches._update_sent": "of one batch, whose size is bounded",
+    "budget_waits.wake": "runs just read by `page`, which has a limit",
     "budgets.make_stale": "end users of one key, whose number in a window is bounded",
     "budgets.warn": "the stripes of one cap",
     "keyring.destroy": "the keys of one user, one of each rotation",
