@@ -34,7 +34,6 @@ FEW = {
     "personal_data.end_log_ins": "log-ins of one user",
     "rollup._delete_sums": "of one day, before its roll-up starts: none, or the first few of an earlier one",
     "runs.announced": "runs just read by `waiting`, which has a limit",
-    "sessions.release": "the queue of one session",
     "users.forget": "identities of one user",
     "sign_in_addresses.forget": "at most 20, of one user",
     "signing_keys.retire": "rotations within the life of a refresh token",
