@@ -180,6 +180,7 @@ def test_a_token_that_is_refused_twice_is_an_error() -> None:
 
 PROCESS = """
 from slipway_client.cli.config import connected
+print("ready", flush=True)
 input()
 with connected(None) as client:
     print(client.account.me().username)
@@ -210,7 +211,13 @@ def test_processes_that_share_a_file_renew_it_once(
         )
         for _ in range(4)
     ]
-    outputs = [child.communicate("\n", timeout=60)[0].strip() for child in children]
+    for child in children:
+        assert child.stdout is not None and child.stdout.readline() == "ready\n"
+    for child in children:  # all at once
+        assert child.stdin is not None
+        child.stdin.write("\n")
+        child.stdin.flush()
+    outputs = [child.communicate(timeout=60)[0].strip() for child in children]
     assert outputs == ["demo"] * 4
     assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.path.parent.stat().st_mode) == 0o700

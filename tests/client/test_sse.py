@@ -7,7 +7,7 @@ from slipway_client import UnexpectedAnswer, sse
 from slipway_client.sse import Message, Parser
 
 STREAM = (
-    '\ufeff: hello\n\nid: run_1:1\nevent: text.delta\ndata: {"text":"…é"}\n\n'
+    '\ufeffid: run_1:1\nevent: text.delta\ndata: {"text":"…é"}\n\n'
     ": keep-alive\n\nretry: 1000\r\nevent: reconnect\r\ndata: {}\r\n\r\n"
     "data: one\rdata:two\rdata\r\rid: 3\n\nevent: cut\ndata: never"
 ).encode()
