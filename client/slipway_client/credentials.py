@@ -11,8 +11,7 @@ from typing import Any, Protocol
 
 from slipway_client.account_models import Tokens
 from slipway_client.effects import Alone, Answer, Flow, Request, Send, Sleep
-from slipway_client.errors import APIError, AuthenticationError, ConnectionFailed, SlipwayError
-from slipway_client.retry import Retry, persist
+from slipway_client.errors import AuthenticationError, ConnectionFailed, SlipwayError
 
 MARGIN = 30.0  # seconds before its end that an access token is renewed
 TIMEOUT = 30.0
@@ -133,41 +132,29 @@ class Login:
         raise SlipwayError("Another process has held the stored log-in for a minute.")
 
     def _another(self, pair: TokenPair | None) -> Flow[TokenPair]:
-        """Spend the refresh token, else log in. A refresh without an answer may have spent it."""
+        """Spend the refresh token, else log in."""
         if pair is not None:
             try:
                 return (yield from _asked("/v1/auth/refresh", None, pair.refresh))
             except AuthenticationError:
                 pass  # ended or revoked
-            except ConnectionFailed as lost:
-                if self._login is None or not lost.sent:
+            except ConnectionFailed:
+                # The token may be spent. Without a password a second try has nothing to lose.
+                if self._login is None:
                     raise
-        if self._login is None:
             self._store.save(None)
-            raise AuthenticationError(
-                401, {"code": "signed_out", "detail": "The log-in has ended: log in again."}
-            )
+        if self._login is None:
+            detail = "The log-in has ended: log in again."
+            raise AuthenticationError(401, {"code": "signed_out", "detail": detail})
         return (yield from _asked("/v1/auth/login", self._login, None))
 
 
 def _asked(path: str, body: Mapping[str, Any] | None, bearer: str | None) -> Flow[TokenPair]:
-    """Ask for a pair. A request that may have arrived is not repeated: tokens are told once."""
+    """Ask for a pair, once: the call that needs it is what is retried."""
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {bearer}"} if bearer else {})
     content = None if body is None else json.dumps(body).encode()
-    request = Request("POST", path, headers, {}, content, TIMEOUT)
-
-    def attempt() -> Flow[TokenPair]:
-        answer: Answer = yield Send(request)
-        if not answer.ok:
-            raise answer.error()
-        tokens = Tokens.parse(answer.json())
-        return TokenPair(tokens.access_token, tokens.refresh_token, time.time() + tokens.expires_in)
-
-    return (yield from persist(Retry(), attempt, _unsent))
-
-
-def _unsent(failed: SlipwayError) -> bool:
-    """Whether a log-in or refresh was certainly not done."""
-    if isinstance(failed, ConnectionFailed):
-        return not failed.sent
-    return isinstance(failed, APIError) and failed.status in (429, 503)
+    answer: Answer = yield Send(Request("POST", path, headers, {}, content, TIMEOUT))
+    if not answer.ok:
+        raise answer.error()
+    tokens = Tokens.parse(answer.json())
+    return TokenPair(tokens.access_token, tokens.refresh_token, time.time() + tokens.expires_in)

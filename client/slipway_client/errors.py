@@ -22,14 +22,7 @@ class BadArgument(SlipwayError, ValueError):
 
 
 class ConnectionFailed(SlipwayError):
-    """No answer came: the server was not reached, or the connection broke.
-
-    `sent` is False where the request certainly never reached a server.
-    """
-
-    def __init__(self, message: str, *, sent: bool = True) -> None:
-        super().__init__(message)
-        self.sent = sent
+    """No answer came: the server was not reached, or the connection broke."""
 
 
 class TimedOut(ConnectionFailed):

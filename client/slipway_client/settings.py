@@ -23,7 +23,6 @@ TIMEOUT = 330.0  # seconds; the server ends a run before
 CONNECT_TIMEOUT = 5.0
 POOL_TIMEOUT = 30.0
 LIMITS = httpx2.Limits(max_connections=200, max_keepalive_connections=20)
-UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 
 
 class Settings:
@@ -95,7 +94,7 @@ def answer_of(response: httpx2.Response) -> Answer:
 def failure_of(failed: httpx2.RequestError) -> ConnectionFailed:
     kind = TimedOut if isinstance(failed, httpx2.TimeoutException) else ConnectionFailed
     where = f"{failed.request.method} {failed.request.url.host}{failed.request.url.path}"
-    return kind(f"{where}: {failed or type(failed).__name__}", sent=not isinstance(failed, UNSENT))
+    return kind(f"{where}: {failed or type(failed).__name__}")
 
 
 def _credentials(api_key: str | None, login: Login | None) -> Credentials:

@@ -15,7 +15,6 @@ from typing import Any
 import anyio
 import httpx2
 from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from mcp.shared.inbound import MCP_PROTOCOL_VERSION_HEADER
 from mcp.shared.message import ClientMessageMetadata, SessionMessage
 from mcp_types import JSONRPCError, JSONRPCMessage, JSONRPCRequest, JSONRPCResponse, RequestId
@@ -29,6 +28,7 @@ from service.mcp.messages import (
     Inbox,
     Outgoing,
     Pace,
+    Streams,
     answer_to,
     failed,
     parsed,
@@ -44,7 +44,6 @@ SHORTEST, LONGEST = 250, 30_000  # … of so many milliseconds
 MAX_HEADER = 1024  # characters of a server's text that we send back in one
 BREAKS = 3  # requests in a row for a broken stream that fail
 _UNSENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
-Streams = tuple[MemoryObjectReceiveStream[SessionMessage | Exception], MemoryObjectSendStream[SessionMessage]]
 
 
 @asynccontextmanager
@@ -53,10 +52,9 @@ async def http(url: str, credential: str | None) -> AsyncIterator[Streams]:
     headers = {"Accept-Encoding": "identity"}  # a compressed answer could be of any size
     if credential is not None:
         headers["Authorization"] = f"Bearer {credential}"
-    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
     client = httpx2.AsyncClient(
         headers=headers,
-        cookies=no_cookies,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # none is kept
         timeout=TIMEOUT,
         limits=LIMITS,
         follow_redirects=False,

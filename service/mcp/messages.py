@@ -22,6 +22,7 @@ _RATE, _BURST, _EACH = 8 * 2**20, 64 * 2**20, 32 * 2**10  # bytes: per second, a
 
 Inbox = MemoryObjectSendStream[SessionMessage | Exception]
 Outgoing = MemoryObjectReceiveStream[SessionMessage]
+Streams = tuple[MemoryObjectReceiveStream[SessionMessage | Exception], MemoryObjectSendStream[SessionMessage]]
 Transport = AbstractAsyncContextManager[Any]
 
 

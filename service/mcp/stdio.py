@@ -13,12 +13,12 @@ from pathlib import Path
 
 import anyio
 from anyio.abc import ByteReceiveStream, ByteSendStream, Process
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from anyio.streams.memory import MemoryObjectSendStream
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCNotification, JSONRPCRequest
 
 from service.mcp import child
-from service.mcp.messages import MAX_MESSAGE, Inbox, Outgoing, Pace, answer_to, parsed
+from service.mcp.messages import MAX_MESSAGE, Inbox, Outgoing, Pace, Streams, answer_to, parsed
 
 log = logging.getLogger("slipway.mcp")
 MAX_SKIPPED = 256 * 1024 * 1024  # bytes of one line that is too long: after it the connection ends
@@ -29,8 +29,6 @@ END_SECONDS = 2.0  # for a server to end after its stdin is closed, and again af
 WAITING = 16  # messages to a server; an answer to its own requests is dropped when there are as many
 # Ends the server, and what it started, with its worker.
 CHILD = (sys.executable, "-I", "-S", str(Path(child.__file__)))
-
-Streams = tuple[MemoryObjectReceiveStream[SessionMessage | Exception], MemoryObjectSendStream[SessionMessage]]
 
 
 @asynccontextmanager

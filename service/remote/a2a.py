@@ -96,16 +96,31 @@ def ask(task: RemoteTask, post: Post, wait: Wait) -> Iterator[RemoteEvent | Remo
         with post(body_of(task)) as answer:
             yield from _read(answer, told)
     except _NotOffered:
-        with post(body_of(task, WHOLE)) as answer:
-            yield from told.take(_result(whole(answer.parts)))
-        yield from _polled(told, post, wait)
+        yield from _asked_whole(task, told, post, wait)
     except (ConnectionBroken, AnswerBroken):
         if not told.id:
             raise
         try:
             yield from _polled(told, post, wait)
-        except (NoAnswer, RemoteFailed, RemoteUnavailable):  # its process has gone, and its task with it
+        except (
+            NoAnswer,
+            RemoteFailed,
+            RemoteUnavailable,
+            _NotOffered,
+        ):  # its process has gone, and its task with it
             raise AnswerBroken("The remote agent's answer broke off.") from None
+
+
+def _asked_whole(
+    task: RemoteTask, told: _Task, post: Post, wait: Wait
+) -> Iterator[RemoteEvent | RemoteAnswer]:
+    """Ask a server that does not stream. Raises `RemoteFailed` and the errors of `post`."""
+    try:
+        with post(body_of(task, WHOLE)) as answer:
+            yield from told.take(_result(whole(answer.parts)))
+        yield from _polled(told, post, wait)
+    except _NotOffered:
+        raise RemoteFailed("The remote agent refused the task.") from None
 
 
 def _polled(told: _Task, post: Post, wait: Wait) -> Iterator[RemoteEvent | RemoteAnswer]:
@@ -213,7 +228,7 @@ def _results(parts: Iterator[bytes], *, streamed: bool) -> Iterator[Mapping[str,
         yield _result(data)
 
 
-class _NotOffered(RemoteFailed):
+class _NotOffered(Exception):
     """Raised for a method that the server does not offer."""
 
 

@@ -26,7 +26,7 @@ from service.webhooks import Webhooks
 
 PAGE = 200  # waiting runs of one look
 LOOK_SECONDS = 1.0  # for further pages, while runs are found that go on
-TAKEN_AFTER = 5.0  # seconds in which a queued run takes its room; until then no other is queued for that
+MOST_QUEUED = 1_000  # runs that one process has queued, and that no worker has taken up yet
 
 
 class Wait(NamedTuple):
@@ -47,9 +47,9 @@ class BudgetWaits:
         self._webhooks = webhooks
         self._seconds = seconds
         self._after = ""  # the run after which the next look begins
-        self._given: list[
-            tuple[float, int, list[str]]
-        ] = []  # room of queued runs: until when, how much, whose
+        self._given: dict[
+            str, tuple[int, list[str]]
+        ] = {}  # by queued run: its room, and the caps that give it
         self.woken: Callable[[], None] = lambda: (
             None
         )  # called when runs were queued, or may be by the next look
@@ -84,6 +84,10 @@ class BudgetWaits:
         """Queue the runs of the next page whose call fits by now, or whose time is up; go on while there are some."""
         end = time.monotonic() + LOOK_SECONDS
         while True:
+            queued = self._db.query(partial(rows.still_queued, run_ids=list(self._given)), patience=0)
+            self._given = {run_id: self._given[run_id] for run_id in queued}
+            if len(queued) >= MOST_QUEUED:
+                return
             page = self._db.query(partial(rows.page, after=self._after, limit=PAGE), patience=0)
             self._after = page[-1]["id"] if len(page) == PAGE else ""
             fitting = self._fitting(page) if page else []
@@ -101,9 +105,7 @@ class BudgetWaits:
         for state in self._db.query(partial(self._budgets.of_many, scopes=scopes), patience=0):
             caps[state.cap.scope].append(state)
         left = {state.cap.id: state.left for states in caps.values() for state in states}
-        at = time.monotonic()
-        self._given = [room for room in self._given if room[0] > at]
-        for _, needed, ids in self._given:
+        for needed, ids in self._given.values():
             left |= {cap: left[cap] - needed for cap in ids if cap in left}
         fitting, now = [], now_ms()
         for row in page:
@@ -112,7 +114,7 @@ class BudgetWaits:
             fits = all(left[cap] >= needed for cap in ids)
             if fits:
                 left |= {cap: left[cap] - needed for cap in ids}
-                self._given.append((at + TAKEN_AFTER, needed, ids))
+                self._given[row["id"]] = needed, ids
             if fits or row["wake_at"] <= now:
                 fitting.append(row["id"])
         return fitting

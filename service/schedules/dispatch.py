@@ -162,9 +162,8 @@ def _decide(
         return None
     slot, at = found.plan.slot, found.at
     name = ""
-    if (
-        slot is not None and rows.decided(tx, row["id"], slot) is None
-    ):  # else it ran before the clock went back
+    # One that has its outcome was decided before the clock went back.
+    if slot is not None and rows.decided(tx, row["id"], slot) is None:
         opening(tx)
         rows.decide(tx, outcome(row, slot, slot, "run", at, run_id=run_id))
         name = "run"

@@ -25,6 +25,12 @@ def page(tx: Transaction, after: str, limit: int) -> list[Row]:
     return tx.rows(sa.select(found, steps.c.reply).select_from(joined).order_by(found.c.id))
 
 
+def still_queued(tx: Transaction, run_ids: Sequence[str]) -> list[str]:
+    """List those of these runs that no worker has taken up."""
+    queued = sa.select(runs.c.id).where(runs.c.id.in_(run_ids), runs.c.status == RunStatus.QUEUED)
+    return [row["id"] for row in tx.rows(queued)] if run_ids else []
+
+
 def wake(tx: Transaction, run_ids: Sequence[str]) -> int:
     """Queue waiting runs; return how many. One that is being cancelled is left alone."""
     waiting = sa.select(runs.c.id).where(runs.c.id.in_(run_ids), _WAITS)

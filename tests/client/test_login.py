@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 import pytest
-from slipway_client import AsyncSlipway, AuthenticationError, ConnectionFailed, Login, Slipway
+from slipway_client import AsyncSlipway, AuthenticationError, Login, Slipway
 from slipway_client.cli.config import LoginFile
 from slipway_client.credentials import Memory, TokenPair
 
@@ -143,13 +143,22 @@ def test_a_revoked_log_in_without_a_password_ends() -> None:
         assert ended.value.code == "signed_out" and login.tokens is None and len(server.requests) == 2
 
 
-def test_a_refresh_that_may_have_arrived_is_not_repeated() -> None:
+def test_after_a_refresh_without_an_answer_the_password_begins_anew() -> None:
+    login = Login(*LOGIN)
+    login._store.save(TokenPair("old", "r0", 0))
+    with scripted(close, close, whole(tokens("a1")), whole(ME)) as server:
+        with Slipway(login=login, base_url=server.url) as client:
+            assert client.account.me().username == "ada"
+        asked = [path.rpartition("/")[2] for path in paths(server)]
+        assert asked == ["refresh", "login", "login", "me"]  # the token may be spent: it is not used again
+
+
+def test_without_a_password_a_refresh_without_an_answer_is_tried_again() -> None:
     login = stored(ends=0)
-    with scripted(close, whole(tokens("a1"))) as server:
-        client = Slipway(login=login, base_url=server.url, max_retries=0)
-        with client, pytest.raises(ConnectionFailed):
-            client.account.me()
-        assert paths(server) == ["/v1/auth/refresh"] and login.tokens is not None
+    with scripted(close, whole(tokens("a1")), whole(ME)) as server:
+        with Slipway(login=login, base_url=server.url) as client:
+            assert client.account.me().username == "ada"
+        assert paths(server) == ["/v1/auth/refresh", "/v1/auth/refresh", "/v1/auth/me"]
 
 
 def test_a_refresh_that_was_refused_for_now_is_repeated() -> None:
@@ -171,6 +180,7 @@ def test_a_token_that_is_refused_twice_is_an_error() -> None:
 
 PROCESS = """
 from slipway_client.cli.config import connected
+print("ready", flush=True)
 input()
 with connected(None) as client:
     print(client.account.me().username)
@@ -201,7 +211,13 @@ def test_processes_that_share_a_file_renew_it_once(
         )
         for _ in range(4)
     ]
-    outputs = [child.communicate("\n", timeout=60)[0].strip() for child in children]
+    for child in children:
+        assert child.stdout is not None and child.stdout.readline() == "ready\n"
+    for child in children:  # all at once
+        assert child.stdin is not None
+        child.stdin.write("\n")
+        child.stdin.flush()
+    outputs = [child.communicate(timeout=60)[0].strip() for child in children]
     assert outputs == ["demo"] * 4
     assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.path.parent.stat().st_mode) == 0o700

@@ -235,7 +235,7 @@ class Http(BaseHTTPRequestHandler):
 
     def with_header(self, tool: str, request_id: Any) -> None:
         if tool == "bomb":
-            body = gzip.compress(json.dumps(answer(request_id, text_of("h" * HUGE))).encode())
+            body = gzip.compress(json.dumps(answer(request_id, text_of("h" * (HUGE // 5)))).encode())
             return self.send(200, "application/json", body, **{"Content-Encoding": "gzip"})
         body = json.dumps(answer(request_id, text_of(str(self.headers.get("cookie"))))).encode()
         return self.send(200, "application/json", body, **{"Set-Cookie": "a=b; Path=/"})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import httpx2
 import pytest
 
 from tests.conftest import RedisServer, free_port, process, wait_until
+from tests.guardian import children_of
 from tests.llm.wire_server import WireServer
 from tests.mcp import house
 from tests.mcp.house import use
@@ -60,3 +63,39 @@ def test_tools_of_server_everything(
         assert not wrong.ok and not wrong.timed_out
         assert use(wired, f"any.{LONG}", duration=60, steps=2).timed_out
         assert use(wired, "any.echo", message="on").ok
+
+
+def test_server_everything_hangs_and_is_killed(
+    tmp_path: Path, redis_server: RedisServer, upstream: WireServer, spec: dict[str, Any]
+) -> None:
+    """One over stdio is started again; one over HTTP is its operator's to start."""
+    with house.services(tmp_path, redis_server.url, upstream, {"any": spec}, "any.echo") as wired:
+        assert use(wired, "any.echo", message="before").ok
+        [pid] = [pid for pid in descendants(os.getpid()) if "server-everything" in command_of(pid)]
+        os.kill(pid, signal.SIGSTOP)
+        hung = use(wired, "any.echo", seconds=2.0, message="hung")
+        assert not hung.ok and hung.timed_out
+        os.kill(pid, signal.SIGCONT)
+        wait_until(lambda: use(wired, "any.echo", message="on").ok, "the server's return")
+        os.kill(pid, signal.SIGKILL)
+        if "command" in spec:
+            wait_until(lambda: use(wired, "any.echo", message="on").ok, "the server's return")
+        else:
+            refused = wait_until(
+                lambda: "is not reached" in (told := use(wired, "any.echo", message="on")).content and told,
+                "the loss",
+            )
+            assert not refused.timed_out
+
+
+def descendants(pid: int) -> list[int]:
+    children = children_of(pid)
+    return [*children, *(below for child in children for below in descendants(child))]
+
+
+def command_of(pid: int) -> str:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except OSError:
+        return ""
+    return words[1] if words[0].endswith("node") else ""

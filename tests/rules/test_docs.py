@@ -98,9 +98,9 @@ def test_every_event_is_documented(tmp_path: Any) -> None:
     streams = [
         operation["responses"]["200"]["content"]["text/event-stream"]["schema"]["description"]
         for path, methods in specification(made)["paths"].items()
-        if not path.startswith(OTHER_DIALECT)
         for operation in methods.values()
-        if "text/event-stream" in operation["responses"].get("200", {}).get("content", {})
+        if not path.startswith(OTHER_DIALECT)  # its events are its own
+        and "text/event-stream" in operation["responses"].get("200", {}).get("content", {})
     ]
     close(made)
     assert len(streams) >= 2
