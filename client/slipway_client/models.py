@@ -45,11 +45,12 @@ class Usage(Model):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolUse(Model):
-    """Tool call of a run; `ms` is its duration."""
+    """Tool call of a run; `ms` is its duration. `unknown`: the call may have had its effect."""
 
     name: str
     ok: bool
     ms: int
+    unknown: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,14 +98,20 @@ class RunItem(Model):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult(RunItem):
-    """Result of a run that has ended, or waits for decisions on `approvals`."""
+    """Result of a run that has ended, or waits for decisions on `approvals`, or for money, as `waits_for` says.
+
+    `client_calls` and `stop_sequence` are of runs that were asked for by other APIs than Slipway's own.
+    """
 
     output: str
     structured: Any
     tools: list[ToolUse]
     sources: list[Source]
     repeated_calls: list[str] | None = None
+    client_calls: list[dict[str, Any]] | None = None
+    stop_sequence: str | None = None
     approvals: list[str] | None = None
+    waits_for: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
 
 

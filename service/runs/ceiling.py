@@ -21,7 +21,7 @@ from service.runs.compaction import MAX_TRANSCRIPT as MAX_NOTED
 from service.runs.compaction import max_notes
 from service.runs.context_window import DEFAULT_TOKENS, LEAST_PER_BYTE
 from service.runs.output_form import MAX_REPAIRED, OutputForm
-from service.runs.runner import with_context
+from service.runs.turn import with_context
 from service.types import RunRequest, usd
 from service.usage.bounds import OUTPUT_SLACK, prompt_bound
 from service.usage.prices import Price, PriceTable, today

@@ -126,8 +126,8 @@ class RunSteps:
 
         Raises `CallsClient` after them where others are the client's.
         """
-        whole, calls = reply, calls_of(reply, self._run.request)
-        reply = without(reply, calls)
+        calls = calls_of(reply, self._run.request)
+        whole, reply = reply, without(reply, calls)
         stored = self._journal.replay("tools", name)
         if stored is not None:
             results = [decode_result(item) for item in stored["results"]]

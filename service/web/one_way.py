@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from service.types import Event, Run, RunEvent
+from service.types import Event, Run, RunEvent, RunStatus
 
 
 class OneWayLens(ABC):
@@ -26,6 +26,7 @@ class OneWayLens(ABC):
             False  # text that was sent does not count any more, or some was lost: the end must repair it
         )
         self._approvals: list[str] = []
+        self._status: RunStatus | None = None  # in which the run waits, as far as it was told
         self._ended = False
 
     @abstractmethod
@@ -65,10 +66,14 @@ class OneWayLens(ABC):
         if name is Event.TOOL_CALLED and "branch" not in data and not self._void:
             ended, self.said = self.part(), ""
             return ended
-        if name is Event.GAP or (name is Event.RUN_RESUMED and self.said):
+        if name is Event.RUN_RESUMED:
+            self._status, self._void = None, self._void or bool(self.said)
+        elif name is Event.GAP:
             self._void = True
         elif name is Event.APPROVAL_REQUIRED:
             self._approvals.append(data["approval_id"])
+        elif name is Event.BUDGET_REQUIRED:
+            self._status = RunStatus.WAITING_BUDGET
         elif name is Event.APPROVAL_DECIDED and data["approval_id"] in self._approvals:
             self._approvals.remove(data["approval_id"])
         elif name is Event.RECONNECT or name.is_last:
@@ -94,12 +99,17 @@ class OneWayLens(ABC):
 
     def _left(self) -> bytes:
         """End the stream of a run that goes on elsewhere, or waits."""
-        if not self._approvals:
+        status = RunStatus.WAITING_APPROVAL if self._approvals else self._status
+        if status is None:
             return self.broken("The connection ends here; the run goes on.", "stream_ended")
         ended, self.said = self.part(), ""
-        return ended + self._tell(waiting_text(self._approvals)) + self.end(None)
+        return ended + self._tell(waiting_text(status, self._approvals)) + self.end(None)
 
 
-def waiting_text(approvals: Sequence[str]) -> str:
-    """Return what clients are told of a run that waits for a person."""
-    return f"[Waiting for a person to approve: {', '.join(approvals)}]"
+def waiting_text(status: str, approvals: Sequence[str] = ()) -> str:
+    """Return what clients are told of a run that waits, in a dialect that knows no such thing."""
+    if approvals:
+        return f"[Waiting for a person to approve: {', '.join(approvals)}]"
+    if status == RunStatus.WAITING_BUDGET:
+        return "[Waiting for room under a spending cap]"
+    return "[Paused: this agent is stopped]"

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from service.runs.runner import with_context
+from service.runs.turn import with_context
 from service.types import RunRequest
 from service.wiring import Services
 from tests.conftest import Model, RedisServer

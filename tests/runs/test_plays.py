@@ -63,6 +63,7 @@ FAILED = {
 }
 OUTPUT = {"pause": f"Looking. Still looking. {ANSWER}", "cut": "The answer be", "cut_call": "", "empty": ""}
 CALLS = {"parallel": 3, "loop": 3, "pair": 6, "same_id": 2}
+ALIKE = ("concierge", "pair")  # its first tool takes no argument, so the two calls are one
 CALLING = {"parallel", "thinking", "list_arguments", "half_arguments", "wrong_arguments", "unknown_tool"}
 CALLING |= {"same_id", "loop", "pair", "stubborn", "endless"}
 
@@ -179,7 +180,12 @@ def expect(result: dict[str, Any], name: str, has_tools: bool) -> None:
     assert result["status"] == "succeeded", result.get("error")
     assert result["output"] == OUTPUT.get(name, ANSWER)
     if has_tools:
-        assert len(result["tools"]) == CALLS.get(name, 1 if name in CALLING else 0)
+        made = (
+            CALLS["loop"]
+            if (result["agent"], name) == ALIKE
+            else CALLS.get(name, 1 if name in CALLING else 0)
+        )
+        assert len(result["tools"]) == made
         assert ("repeated_calls" in result) == (name in ("loop", "pair"))
     assert (result["stop_reason"] == "max_tokens") == (name in ("cut", "cut_call"))
 

@@ -21,10 +21,10 @@ _NONE = {
 
 
 def message(run: Run, result: Mapping[str, Any]) -> dict[str, Any]:
-    """Build the answer from a run's result; one that waits for a person says so after its text."""
+    """Build the answer from a run's result; one that waits says so after its text."""
     content = [{"type": "text", "text": result["output"]}] if result["output"] else []
-    if result.get("approvals"):
-        content.append({"type": "text", "text": waiting_text(result["approvals"])})
+    if run.status.waits:
+        content.append({"type": "text", "text": waiting_text(run.status, result.get("approvals", ()))})
     content += [_call(run, call) for call in result.get("client_calls", ())]
     return {**_head(run), "content": content, **_ended(result), "usage": usage_of(result["usage"])}
 

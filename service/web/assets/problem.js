@@ -32,3 +32,8 @@ export async function told(place, work) {
     return false;
   }
 }
+
+/** The problem of a failed run, as `problemBox` takes it. */
+export function problemIn(error) {
+  return { ...error, title: error.title ?? "This run has failed", message: error.detail, requestId: error.request_id, retryAfter: error.retry_after };
+}

@@ -2,7 +2,7 @@
 import { approvalCard } from "./approvals.js";
 import { announce, count, dollars, h, link, seconds, statusChip } from "./dom.js";
 import { Draft, markdown } from "./markdown.js";
-import { problemBox } from "./problem.js";
+import { problemBox, problemIn } from "./problem.js";
 import { ToolCalls } from "./tools.js";
 
 const DOING = {
@@ -196,8 +196,4 @@ function facts({ usage, ...result }) {
   ];
   const parts = told.filter(Boolean).map((fact) => h("span", {}, fact));
   return h("p", { class: "facts" }, ...parts, h("code", {}, result.run_id));
-}
-
-function problemIn(error) {
-  return { ...error, title: error.title ?? "This run has failed", message: error.detail, requestId: error.request_id, retryAfter: error.retry_after };
 }

@@ -17,10 +17,10 @@ _DONE = b"data: [DONE]\n\n"
 
 
 def completion(run: Run, result: Mapping[str, Any]) -> dict[str, Any]:
-    """Build the answer from a run's result; one that waits for a person says so after its text."""
+    """Build the answer from a run's result; one that waits says so after its text."""
     output = result["output"]
-    if result.get("approvals"):
-        output = "\n\n".join(filter(None, [output, waiting_text(result["approvals"])]))
+    if run.status.waits:
+        output = "\n\n".join(filter(None, [output, waiting_text(run.status, result.get("approvals", ()))]))
     message: dict[str, Any] = {"role": "assistant", "content": output, "refusal": None, "annotations": []}
     if result.get("client_calls"):
         message |= {"content": output or None, "tool_calls": _calls(run, result)}

@@ -86,6 +86,14 @@ def test_a_run_that_waits_for_a_person_says_so() -> None:
     assert (said, reason, error) == ("I write it.\n\n[Waiting for a person to approve: apr_1]", "stop", None)
 
 
+def test_a_run_that_waits_for_money_says_so_unless_it_goes_on() -> None:
+    waits = RunEvent(Event.BUDGET_REQUIRED, {"budget": "user"})
+    reconnect = RunEvent(Event.RECONNECT, {"last_seq": 3})
+    assert told(waits, reconnect)[0] == "[Waiting for room under a spending cap]"
+    _, _, error = told(waits, resumed(), reconnect)
+    assert error is not None and error["code"] == "stream_ended"
+
+
 def test_a_connection_that_ends_before_its_run_is_an_error() -> None:
     _, reason, error = told(text("I wr"), RunEvent(Event.RECONNECT, {"last_seq": 3}))
     assert reason is None and error is not None and error["code"] == "stream_ended"
