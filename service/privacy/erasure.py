@@ -25,7 +25,7 @@ from service.privacy import redis_keys
 from service.privacy.keyring import Keyring
 from service.runs.cancel import Cancellation
 from service.runs.queries import RunQueries
-from service.store import erasures, ownership, personal_data, session_expiry
+from service.store import erasures, ownership, personal_erasure, session_expiry
 from service.store.database import Database, Row, Transaction
 from service.store.personal_data import ERASED
 from service.types import now_ms, public_fields
@@ -149,12 +149,12 @@ class Erasures:
     def _pass(self, user_id: str) -> int:
         """Erase what there is; return how much was found, with runs that have yet to end."""
         found = self._cancel_runs(user_id)
-        found += self.db.transact(partial(personal_data.clear_account, user_id=user_id))
-        found += self._in_batches(user_id, "schedules", personal_data.delete_schedules)
+        found += self.db.transact(partial(personal_erasure.clear_account, user_id=user_id))
+        found += self._in_batches(user_id, "schedules", personal_erasure.delete_schedules)
         found += self._in_batches(user_id, "runs", self._delete_runs)
         found += self._in_batches(user_id, "sessions", self._delete_sessions)
-        found += self._in_batches(user_id, "idempotency_keys", personal_data.delete_idempotency)
-        found += self._in_batches(user_id, "comments", personal_data.clear_comments)
+        found += self._in_batches(user_id, "idempotency_keys", personal_erasure.delete_idempotency)
+        found += self._in_batches(user_id, "comments", personal_erasure.clear_comments)
         found += self._answers_about(user_id)
         erased = self.redis_store.attempt(lambda client: redis_keys.erase(client, user_id, self._known))
         self._count(user_id, "answers", erased.answers)
@@ -162,7 +162,7 @@ class Erasures:
 
     def _cancel_runs(self, user_id: str) -> int:
         """Cancel runs that have not ended; return how many there were."""
-        unfinished = self.db.query(lambda tx: personal_data.unfinished_runs(tx, user_id, BATCH))
+        unfinished = self.db.query(lambda tx: personal_erasure.unfinished_runs(tx, user_id, BATCH))
         for run_id in unfinished:
             with suppress(NotFound, RunFinished):
                 self.cancellation.cancel(self.queries.get(run_id))
@@ -181,11 +181,11 @@ class Erasures:
         return total
 
     def _delete_runs(self, tx: Transaction, user_id: str, limit: int) -> int:
-        ids = personal_data.ended_runs(tx, user_id, limit)
-        return personal_data.delete_runs(tx, ids)
+        ids = personal_erasure.ended_runs(tx, user_id, limit)
+        return personal_erasure.delete_runs(tx, ids)
 
     def _delete_sessions(self, tx: Transaction, user_id: str, limit: int) -> int:
-        ids = personal_data.sessions_of(tx, user_id, limit)
+        ids = personal_erasure.sessions_of(tx, user_id, limit)
         return session_expiry.clear(tx, ids, limit) if ids else 0
 
     def _answers_about(self, user_id: str) -> int:
@@ -193,10 +193,10 @@ class Erasures:
         after: tuple[str, str] | None = ("", "")
         total = 0
         while after is not None:
-            read = partial(personal_data.answers_about, user_id=user_id, after=after, limit=ANSWERS_READ)
+            read = partial(personal_erasure.answers_about, user_id=user_id, after=after, limit=ANSWERS_READ)
             found, after = self.db.query(read)
             for key in found:
-                total += self.db.transact(partial(personal_data.delete_answer, user_id=key[0], key=key[1]))
+                total += self.db.transact(partial(personal_erasure.delete_answer, user_id=key[0], key=key[1]))
         self._count(user_id, "idempotency_keys", total)
         return total
 

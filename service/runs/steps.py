@@ -122,10 +122,7 @@ class RunSteps:
         return reply
 
     def tools(self, name: str, reply: ModelReply) -> Events[list[ToolResult]]:
-        """Make the tool calls of one reply, store their results. Raises `WaitsForApproval` if one needs approval.
-
-        Raises `CallsClient` after them where others are the client's.
-        """
+        """Make the tool calls of one reply, store their results. Raises `WaitsForApproval`, or `CallsClient` after them."""
         calls = calls_of(reply, self._run.request)
         whole, reply = reply, without(reply, calls)
         stored = self._journal.replay("tools", name)
@@ -187,9 +184,6 @@ class RunSteps:
             self._journal.add_step("model", name, encode_reply(ModelReply("", [], TOO_LONG, Usage())))
             raise
 
-    def _well_formed(self, reply: ModelReply) -> ModelReply:
-        return well_formed(reply, self._call_ids)
-
     def _noted(self, reply: ModelReply, requested: str) -> ModelReply:
         """Record the parts of a reply that later steps need; `requested` is the model's name in the request."""
         self._signatures |= signatures(reply, requested)
@@ -227,7 +221,7 @@ class RunSteps:
         reply = yield from self._receive(granted, billing)
         yield from self._attempt.text.end()
         reply, cost = billing.settle(granted, reply)
-        reply = self._attempt.text.cleaned(self._well_formed(reply), self._journal.steps + 1)
+        reply = self._attempt.text.cleaned(well_formed(reply, self._call_ids), self._journal.steps + 1)
         stored = {**encode_reply(reply), "asked": request.model}
         if granted.max_tokens < request.max_tokens:
             stored["clamped"] = self._note_clamped(granted.max_tokens)
@@ -260,7 +254,7 @@ class RunSteps:
             batch_steps.give_up(row, self._journal)
             return None
         reply, cost = batch_steps.take(row, self._journal)
-        reply = self._attempt.text.cleaned(self._well_formed(reply), step)
+        reply = self._attempt.text.cleaned(well_formed(reply, self._call_ids), step)
         yield from self._journal.publish(*self._started(name, request))
         yield from self._attempt.text.write(reply.text)
         yield from self._attempt.text.end()

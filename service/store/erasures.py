@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.store import personal_data, users
+from service.store import personal_erasure, users
 from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import erasures
 from service.store.schema import users as users_table
@@ -27,8 +27,8 @@ def begin(tx: Transaction, user_id: str, now: int, log_ins_until: int, within: s
     if workspace_id is None or within not in (None, workspace_id):
         return False
     users.forget(tx, user_id)
-    personal_data.clear_account(tx, user_id)
-    personal_data.end_log_ins(tx, user_id, log_ins_until)
+    personal_erasure.clear_account(tx, user_id)
+    personal_erasure.end_log_ins(tx, user_id, log_ins_until)
     row = {"user_id": user_id, "workspace_id": workspace_id, "asked_at": now, "next_at": now + FIRST_PASS_MS}
     tx.execute(_INSERT, {**row, "counts": {}})
     return True

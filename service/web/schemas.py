@@ -12,7 +12,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from werkzeug.datastructures import Headers
 
 from service.auth.rates import is_rate
-from service.errors import fault
 from service.store.cap_scopes import DEFAULT_NAME
 from service.text import exact_json
 from service.text.moments import parse_end
@@ -137,12 +136,6 @@ EndUser = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_end
 # End of an override, in ms; to a client it is a time.
 Until = Annotated[int, BeforeValidator(parse_end), WithJsonSchema({"type": "string", "format": "date-time"})]
 RateText = Annotated[str, Field(max_length=64), AfterValidator(_rate)]  # such as `60/minute`
-
-
-def check_override(limit_runs: str | None, until: int | None) -> None:
-    """Validate an override of a limit. Raises `Invalid` for an end without one."""
-    if until is not None and limit_runs is None:
-        raise fault("/limit_runs_until", "needs a `limit_runs`")
 
 
 # JSON text, see `service.web.body.AS_TEXT`; to a client it is an object.

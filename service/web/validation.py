@@ -88,3 +88,9 @@ def _pointer(location: Sequence[int | str], value: Any, missing: bool) -> str:
             continue
         parts.append(part)
     return pointer(parts)
+
+
+def check_override(limit_runs: str | None, until: int | None) -> None:
+    """Validate an override of a limit. Raises `Invalid` for an end without one."""
+    if until is not None and limit_runs is None:
+        raise fault("/limit_runs_until", "needs a `limit_runs`")

@@ -29,10 +29,9 @@ from service.web.schemas import (
     RateText,
     Shape,
     Until,
-    check_override,
     json_response,
 )
-from service.web.validation import parse
+from service.web.validation import check_override, parse
 
 blueprint = Blueprint("admin", __name__)
 Password = Annotated[str, Field(min_length=MIN_PASSWORD, max_length=MAX_PASSWORD)]

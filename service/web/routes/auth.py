@@ -34,11 +34,10 @@ from service.web.schemas import (
     Shape,
     Until,
     budget_list,
-    check_override,
     json_response,
 )
 from service.web.sign_in import Login, sign_in
-from service.web.validation import parse
+from service.web.validation import check_override, parse
 
 blueprint = Blueprint("auth", __name__)
 DAY_SECONDS = 86_400
