@@ -122,7 +122,7 @@ class RunSteps:
         return reply
 
     def tools(self, name: str, reply: ModelReply) -> Events[list[ToolResult]]:
-        """Make the tool calls of one reply, store their results. Raises `WaitsForApproval`, or `CallsClient` after them."""
+        """Make the tool calls of a reply, store their results. Raises `WaitsForApproval`; after them, `CallsClient`."""
         calls = calls_of(reply, self._run.request)
         whole, reply = reply, without(reply, calls)
         stored = self._journal.replay("tools", name)
