@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import orjson
+
 from service.agents.definitions import AgentDefinition
 from service.agents.pattern import Prompt, assistant_turn, tool_turn
 from service.errors import fault
@@ -26,6 +28,7 @@ from service.types import Answer, Block, Caller, Message, RunRequest
 Tool = Mapping[str, Any]  # as the Messages API takes it
 PATTERNS = ("single", "react")  # whose conversation is that of their steps
 MAX_CONTINUED = 64  # earlier runs of one conversation whose steps are read: the newest
+MAX_RESTORED = 4 * 1024 * 1024  # bytes of these steps: more than any model reads
 _ID = re.compile(r"(?:call|toolu)_([0-9a-z]{26})_(.+)", re.DOTALL)
 
 
@@ -110,9 +113,18 @@ class Continuations:
         visible = visible_to(caller, own=True)
 
         def read(tx: Transaction) -> dict[str, list[Message]]:
-            found = (run for run_id in wanted if (run := runs.get(tx, run_id, visible)) is not None)
-            ended = [run for run in found if run.agent == agent and (run.result or {}).get("client_calls")]
-            return {run.id: list(_conversation(run.request, steps.of_run(tx, run.id))) for run in ended}
+            known: dict[str, list[Message]] = {}
+            left = MAX_RESTORED
+            for run_id in reversed(wanted):
+                run = runs.get(tx, run_id, visible)
+                if run is None or run.agent != agent or not (run.result or {}).get("client_calls"):
+                    continue
+                turns = list(_conversation(run.request, steps.of_run(tx, run.id)))
+                left -= len(orjson.dumps(turns))
+                if left < 0:
+                    break
+                known[run.id] = turns
+            return known
 
         return tuple(_merged(messages, self.db.query(read)))
 
