@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import orjson
+
 from service.agents.definitions import AgentDefinition
 from service.agents.pattern import Prompt, assistant_turn, tool_turn
 from service.errors import fault
@@ -26,6 +28,7 @@ from service.types import Answer, Block, Caller, Message, RunRequest
 Tool = Mapping[str, Any]  # as the Messages API takes it
 PATTERNS = ("single", "react")  # whose conversation is that of their steps
 MAX_CONTINUED = 64  # earlier runs of one conversation whose steps are read: the newest
+MAX_RESTORED = 4 * 1024 * 1024  # bytes of these steps: more than any model reads
 _ID = re.compile(r"(?:call|toolu)_([0-9a-z]{26})_(.+)", re.DOTALL)
 
 
@@ -97,10 +100,11 @@ class Continuations:
 
     db: Database
 
-    def restored(self, caller: Caller, messages: Sequence[Message]) -> tuple[Message, ...]:
+    def restored(self, caller: Caller, agent: str, messages: Sequence[Message]) -> tuple[Message, ...]:
         """Put the steps of earlier runs in place of what their client was shown of them.
 
-        A turn whose run is not the caller's, or no longer stored, stays as it was sent.
+        A turn whose run is not the caller's, of another agent, did not end with calls of the client, or is no longer
+        stored, stays as it was sent.
         """
         called = dict.fromkeys(run for message in messages if (run := _run_of(message)) is not None)
         wanted = list(called)[-MAX_CONTINUED:]
@@ -109,8 +113,18 @@ class Continuations:
         visible = visible_to(caller, own=True)
 
         def read(tx: Transaction) -> dict[str, list[Message]]:
-            found = [run for run_id in wanted if (run := runs.get(tx, run_id, visible)) is not None]
-            return {run.id: list(_conversation(run.request, steps.of_run(tx, run.id))) for run in found}
+            known: dict[str, list[Message]] = {}
+            left = MAX_RESTORED
+            for run_id in reversed(wanted):
+                run = runs.get(tx, run_id, visible)
+                if run is None or run.agent != agent or not (run.result or {}).get("client_calls"):
+                    continue
+                turns = list(_conversation(run.request, steps.of_run(tx, run.id)))
+                left -= len(orjson.dumps(turns))
+                if left < 0:
+                    break
+                known[run.id] = turns
+            return known
 
         return tuple(_merged(messages, self.db.query(read)))
 
@@ -133,8 +147,10 @@ def _merged(messages: Sequence[Message], known: dict[str, list[Message]]) -> Ite
     """Yield messages with the turns of known runs, and the client's results beside those of the agent's own tools."""
     run, own = None, None
     for message in messages:
-        if (called := _run_of(message)) is not None and _fits(message, known.get(called, [])):
-            run, turns = called, known[called]
+        called = _run_of(message)
+        # A run has ended once: what stands in two turns would multiply its steps.
+        if called is not None and _fits(message, turns := known.pop(called, [])):
+            run = called
             own = turns[-1] if turns[-1]["role"] == "user" else None
             yield from turns if own is None else turns[:-1]
         elif run is not None:  # the turn after the calls holds their results

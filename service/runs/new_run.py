@@ -58,11 +58,15 @@ class NewRuns:
         if request.max_steps is not None and request.max_steps > agent.limits.steps:
             detail = f"`max_steps` of the agent {agent.id} is at most {agent.limits.steps}."
             raise Invalid(detail, errors=[{"pointer": "/max_steps", "detail": detail}])
+        if request.max_tokens is not None and request.max_tokens > agent.max_tokens:
+            request = replace(request, max_tokens=agent.max_tokens)
         if request.on_cap is None and agent.on_cap == "pause":
             request = replace(request, on_cap="pause")
         if request.client_tools:
             check_client_tools(agent, request)
-            request = replace(request, messages=self.continuations.restored(caller, request.messages))
+            request = replace(
+                request, messages=self.continuations.restored(caller, agent.id, request.messages)
+            )
         if tool_scopes := of_kind(caller.scopes, TOOLS):
             request = replace(request, tool_scopes=tool_scopes)
         return Run(

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 from werkzeug.exceptions import HTTPException
 
-from service.errors import BadRequest, InvalidJson, TooLarge, UnsupportedMediaType, fault
+from service.errors import BadRequest, Invalid, InvalidJson, TooLarge, UnsupportedMediaType, fault
 from service.text import exact_json
 from service.text.exact_json import Number
 from service.web.current import Request, current
@@ -57,6 +58,31 @@ def _body(request: Request, most: int) -> Any:
     if _has_too_many_values(data):
         raise fault("", f"must not have more than {MAX_VALUES} values")
     return _parse(data)
+
+
+def json_in(texts: Mapping[str, str]) -> dict[str, Any]:
+    """Parse JSON objects that fields hold as text, by the fields' pointers; within the bounds of one body together.
+
+    Raises `Invalid`.
+    """
+    values: dict[str, Any] = {}
+    if _has_too_many_values("\n".join(texts.values()).encode()):
+        raise fault(
+            next(iter(texts)), f"must not have more than {MAX_VALUES} values, with others of its kind"
+        )
+    for where, text in texts.items():
+        try:
+            value = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            value = None
+        if not isinstance(value, dict):
+            raise fault(where, "must be a JSON object as text")
+        try:
+            _refuse_unkeepable(value, [])
+        except Invalid as wrong:
+            raise fault(where, wrong.errors[0]["detail"]) from None
+        values[where] = value
+    return values
 
 
 def escape(part: str) -> str:

@@ -37,7 +37,7 @@ class TextBlock(Body):
 class ToolUseBlock(Body):
     type: Literal["tool_use"]
     id: CallId
-    name: Annotated[str, Field(min_length=1, max_length=64)]
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
     input: dict[str, Any]
     cache_control: Marks = None
     caller: Any = None
@@ -161,6 +161,7 @@ def _conversation(messages: Sequence[InputMessage]) -> tuple[Message, ...]:
     """Return the turns, without empty ones of the assistant. Raises `Invalid`."""
     turns: list[Message] = []
     asked: set[str] = set()  # calls of the turn before
+    known: set[str] = set()  # calls so far
     for number, message in enumerate(messages):
         where = f"/messages/{number}"
         blocks = _blocks(message)
@@ -170,7 +171,11 @@ def _conversation(messages: Sequence[InputMessage]) -> tuple[Message, ...]:
                 f"{where}/content",
                 "must have one tool_result for each tool_use of the message before, and no other",
             )
-        asked = {block["id"] for block in blocks if block["type"] == "tool_use"}
+        calls = [block["id"] for block in blocks if block["type"] == "tool_use"]
+        asked = set(calls)
+        if len(asked) < len(calls) or asked & known:
+            raise fault(f"{where}/content", "two calls have the same id")
+        known |= asked
         _check_turn(message, blocks, where, first=not turns)
         if blocks:
             turns.append({"role": message.role, "content": blocks})
@@ -188,9 +193,6 @@ def _check_turn(message: InputMessage, blocks: Sequence[Block], where: str, *, f
         raise fault(f"{where}/content", "must contain more than white space")
     if ("tool_use" if message.role == "user" else "tool_result") in kinds:
         raise fault(f"{where}/content", "tool_use is the assistant's, tool_result the user's")
-    calls = [block["id"] for block in blocks if block["type"] == "tool_use"]
-    if len(set(calls)) < len(calls):
-        raise fault(f"{where}/content", "two calls have the same id")
 
 
 def _blocks(message: InputMessage) -> list[Block]:

@@ -115,6 +115,6 @@ def headers_of(kind: type[SlipwayError], retry_after: float | None) -> dict[str,
 def _body(
     status: int, detail: str, code: str, request_id: str, faults: Sequence[FieldFault] = ()
 ) -> dict[str, Any]:
-    told = "; ".join(f"{one['pointer']}: {one['detail']}" for one in faults)
+    told = "; ".join(f"{one['pointer'] or 'body'}: {one['detail']}" for one in faults)
     error = {"type": _TYPES.get(status, "api_error"), "message": told or detail, "code": code}
     return {"type": "error", "error": error, "request_id": request_id}

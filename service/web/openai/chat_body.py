@@ -5,15 +5,15 @@ A field that Slipway cannot honour is refused by name, or listed in `NO_EFFECT`,
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Annotated, Any, Literal
 
-import orjson
 from pydantic import Field
 
 from service.errors import fault
 from service.text.json_schema import JsonSchema, SchemaFault
 from service.types import Block, Effort, Message, RunRequest
-from service.web.body import pointer
+from service.web.body import json_in, pointer
 from service.web.schemas import Body, EndUser, Metadata, no_nul
 
 NO_EFFECT = (
@@ -34,7 +34,7 @@ class TextPart(Body):
 
 
 class FunctionCall(Body):
-    name: Annotated[str, Field(min_length=1, max_length=64)]
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
     arguments: Text
 
 
@@ -43,14 +43,8 @@ class ToolCall(Body):
     type: Literal["function"]
     function: FunctionCall
 
-    def block(self, where: str) -> Block:
-        """Convert to a block of the Messages API. Raises `Invalid` for arguments that are no JSON object."""
-        try:
-            arguments = orjson.loads(self.function.arguments or "{}")
-        except orjson.JSONDecodeError:
-            arguments = None
-        if not isinstance(arguments, dict):
-            raise fault(f"{where}/function/arguments", "must be a JSON object as text")
+    def block(self, arguments: dict[str, Any]) -> Block:
+        """Convert to a block of the Messages API."""
         return {"type": "tool_use", "id": self.id, "name": self.function.name, "input": arguments}
 
 
@@ -187,7 +181,9 @@ def _instructions(messages: list[ChatMessage]) -> str | None:
 def _conversation(messages: list[ChatMessage]) -> tuple[Message, ...]:
     """Return the turns of the user and the agent, without empty ones of the agent. Raises `Invalid`."""
     turns: list[Message] = []
+    arguments = json_in(dict(_arguments(messages)))
     asked: set[str] = set()  # calls whose results have not come yet
+    known: set[str] = set()  # calls so far
     for number, message in enumerate(messages):
         where = f"/messages/{number}"
         if message.role in ("system", "developer"):
@@ -206,9 +202,10 @@ def _conversation(messages: list[ChatMessage]) -> tuple[Message, ...]:
             raise fault(f"{where}/role", "the first message of a conversation must be the user's")
         if message.role == "user" and not message.text.strip():
             raise fault(f"{where}/content", "must contain more than white space")
-        if blocks := _blocks(message, where):
+        if blocks := _blocks(message, where, arguments):
             turns.append({"role": message.role, "content": blocks})
-        asked = {call.id for call in message.tool_calls or ()}
+        asked = _new_calls(message, where, known)
+        known |= asked
     if asked or not turns or turns[-1]["role"] != "user":
         raise fault(
             f"/messages/{len(messages) - 1}/role",
@@ -217,15 +214,33 @@ def _conversation(messages: list[ChatMessage]) -> tuple[Message, ...]:
     return tuple(turns)
 
 
-def _blocks(message: ChatMessage, where: str) -> str | list[Block]:
+def _new_calls(message: ChatMessage, where: str, known: Set[str]) -> set[str]:
+    """Return the ids of a message's calls. Raises `Invalid` for one that is known."""
+    calls = [call.id for call in message.tool_calls or ()]
+    found = set(calls)
+    if len(found) < len(calls) or found & known:
+        raise fault(f"{where}/tool_calls", "two calls have the same id")
+    return found
+
+
+def _arguments(messages: Sequence[ChatMessage]) -> Iterator[tuple[str, str]]:
+    """Yield the arguments of all calls as they were written, by their pointers."""
+    for number, message in enumerate(messages):
+        for place, call in enumerate(message.tool_calls or ()):
+            where = f"/messages/{number}/tool_calls/{place}/function/arguments"
+            yield where, call.function.arguments or "{}"
+
+
+def _blocks(message: ChatMessage, where: str, arguments: Mapping[str, Any]) -> str | list[Block]:
     """Return the content of a turn, empty for an assistant's turn without any. Raises `Invalid`."""
     if not message.tool_calls:
         return message.text if message.text.strip() else ""
     if message.role != "assistant":
         raise fault(f"{where}/tool_calls", "only the assistant calls tools")
-    calls = [call.block(f"{where}/tool_calls/{number}") for number, call in enumerate(message.tool_calls)]
-    if len({call["id"] for call in calls}) < len(calls):
-        raise fault(f"{where}/tool_calls", "two calls have the same id")
+    calls = [
+        call.block(arguments[f"{where}/tool_calls/{number}/function/arguments"])
+        for number, call in enumerate(message.tool_calls)
+    ]
     return [*([{"type": "text", "text": message.text}] if message.text.strip() else []), *calls]
 
 

@@ -137,7 +137,16 @@ def test_end_user_is_kept_with_the_run(sdk: anthropic.Anthropic, client: httpx2.
     assert "customer-7" in json.dumps(usage)
 
 
+def called(name: str = "get_weather") -> list[dict[str, Any]]:
+    """A turn of the assistant that calls, and the result."""
+    call = {"type": "tool_use", "id": "call_1", "name": name, "input": {}}
+    result = {"type": "tool_result", "tool_use_id": "call_1", "content": "Sun."}
+    return [{"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}]
+
+
 BAD: list[tuple[dict[str, Any], str]] = [
+    ({"messages": [*HELLO, *called("a b")]}, "/messages/1/content/0/name"),
+    ({"messages": [*HELLO, *called(), *called()]}, "/messages/3/content"),
     ({"max_tokens": 0}, "/max_tokens"),
     ({"messages": []}, "/messages"),
     ({"messages": [{"role": "assistant", "content": "Hi"}, *HELLO]}, "/messages/0/role"),

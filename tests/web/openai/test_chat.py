@@ -140,6 +140,17 @@ def test_structured_answer(sdk: openai.OpenAI) -> None:
     assert isinstance(json.loads(answer.choices[0].message.content or ""), dict)
 
 
+ARGUMENTS = "messages[1].tool_calls[0].function.arguments"
+
+
+def called(arguments: str = "{}", **changes: str) -> list[dict[str, Any]]:
+    """A turn of the assistant that calls, and the result."""
+    function = {"name": changes.get("name", "get_weather"), "arguments": arguments}
+    call = {"id": "call_1", "type": "function", "function": function}
+    result = {"role": "tool", "tool_call_id": "call_1", "content": "Sun."}
+    return [{"role": "assistant", "content": None, "tool_calls": [call]}, result]
+
+
 BAD: list[tuple[dict[str, Any], str | None]] = [
     ({"n": 2}, "n"),
     ({"logprobs": True}, "logprobs"),
@@ -164,6 +175,15 @@ BAD: list[tuple[dict[str, Any], str | None]] = [
         {"messages": [*HELLO, {"role": "tool", "tool_call_id": "x", "content": "y"}]},
         "messages[1].tool_call_id",
     ),
+    ({"messages": [*HELLO, *called('{"a":' * 300 + "1" + "}" * 300)]}, ARGUMENTS),  # orjson writes 254
+    ({"messages": [*HELLO, *called('{"a": "\\u0000"}')]}, ARGUMENTS),
+    ({"messages": [*HELLO, *called('{"a": [' + "1," * 20_000 + "1]}")]}, ARGUMENTS),
+    ({"messages": [*HELLO, *called("[]")]}, ARGUMENTS),
+    (
+        {"messages": [*HELLO, *called(name="a b")]},
+        "messages[1].tool_calls[0].function.name",
+    ),
+    ({"messages": [*HELLO, *called(), *called()]}, "messages[3].tool_calls"),
     ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
     (
         {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": 1}}}},
