@@ -53,7 +53,7 @@ class Description:
         if media == PROBLEM and body is not None:
             self._problem(where, status, headers, json.loads(body))
         operation = self.operation(method, path)
-        if path.startswith(OTHER_DIALECT) and status >= 400:
+        if f"{path}/".startswith(tuple(f"{prefix}/" for prefix in OTHER_DIALECT)) and status >= 400:
             self._refusal(where, operation, status, media, headers, body)
             return
         if operation is None:

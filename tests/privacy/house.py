@@ -182,7 +182,7 @@ def house_in(folder: Path, url: str, model: Model, scratch: Path, **more: str) -
         (agent / "prompt.md").write_text("You write lines.")
         (agent / "tools.py").write_text(TOOLS)
     service = WireServer(whole({"status": "failed"}))
-    (folder / "agents" / "afar").mkdir()
+    (folder / "agents" / "afar").mkdir(exist_ok=True)
     (folder / "agents" / "afar" / "agent.yaml").write_text(AFAR.format(url=service.url))
     (folder / "agents" / "afar" / "prompt.md").write_text("You answer.")
     more = {"REMOTE_HOSTS": service.url.removeprefix("http://"), **more}
