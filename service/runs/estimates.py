@@ -51,10 +51,11 @@ class Estimates:
 
     def _left(self, caller: Caller, run: Run) -> dict[str, str]:
         """Return what is left under each cap on the run that the caller may see, in dollars."""
+        visible = visible_to(caller)
         hidden = [] if caller.workspace_id == DEFAULT_WORKSPACE else ["service", "agent"]
-        if visible_to(
-            caller
-        ).scopes:  # of a key for some agents: others would reveal spending on other agents
+        if visible.user_id is not None:  # others would reveal what other users spend …
+            hidden = ["service", "agent", "workspace"]
+        if visible.scopes:  # … and for a key for some agents, what is spent on other agents
             hidden = ["service", "agent", "workspace", "user"]
         scopes = [scope for scope in scopes_of_run(run) if scope.partition(":")[0] not in hidden]
         states = [state for state in self.budgets.of(scopes) if state.cap.amount < NO_LIMIT]

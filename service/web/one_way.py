@@ -27,6 +27,7 @@ class OneWayLens(ABC):
         )
         self._approvals: list[str] = []
         self._status: RunStatus | None = None  # in which the run waits, as far as it was told
+        self._elsewhere = False  # another worker has the run, so that `run` does not tell how it is
         self._ended = False
 
     @abstractmethod
@@ -67,7 +68,8 @@ class OneWayLens(ABC):
             ended, self.said = self.part(), ""
             return ended
         if name is Event.RUN_RESUMED:
-            self._status, self._void = None, self._void or bool(self.said)
+            self._status, self._elsewhere = None, True
+            self._void = self._void or bool(self.said)
         elif name is Event.GAP:
             self._void = True
         elif name is Event.APPROVAL_REQUIRED:
@@ -100,6 +102,8 @@ class OneWayLens(ABC):
     def _left(self) -> bytes:
         """End the stream of a run that goes on elsewhere, or waits."""
         status = RunStatus.WAITING_APPROVAL if self._approvals else self._status
+        if status is None and self.run.status is RunStatus.PAUSED and not self._elsewhere:
+            status = RunStatus.PAUSED  # of which no event tells
         if status is None:
             return self.broken("The connection ends here; the run goes on.", "stream_ended")
         ended, self.said = self.part(), ""

@@ -187,13 +187,15 @@ def test_limits_of_the_request_lower_the_ceiling(wired: Services) -> None:
 def test_what_is_left_is_told_to_those_who_may_see_it(wired: Services) -> None:
     for scope in ("service", "agent:single", "user:usr_ada"):
         wired.usage.budgets.put(scope, "day", NANO)
-    assert estimate(wired)["left"] == {
+    asked = inside.request("Do it.", agent="single")
+    operator = Caller("usr_ada", "ada", "operator")
+    assert wired.runs.estimates.of(operator, asked)["left"] == {
         "service/day": "1.000000",
         "user:usr_ada/day": "1.000000",
         "agent:single/day": "1.000000",
     }
-    elsewhere = Caller("usr_ada", "ada", "user", workspace_id=f"wsp_{'1' * 26}")
-    asked = inside.request("Do it.", agent="single")
+    assert estimate(wired)["left"] == {"user:usr_ada/day": "1.000000"}  # not what others spend
+    elsewhere = Caller("usr_ada", "ada", "operator", workspace_id=f"wsp_{'1' * 26}")
     assert set(wired.runs.estimates.of(elsewhere, asked)["left"]) == {"user:usr_ada/day"}
     of_key = Caller("usr_ada", "ada", "user", ("agents:single",), f"key_{'1' * 26}")
     assert wired.runs.estimates.of(of_key, asked)["left"] == {}
