@@ -21,6 +21,7 @@ from service.runs.compaction import MAX_TRANSCRIPT as MAX_NOTED
 from service.runs.compaction import max_notes
 from service.runs.context_window import DEFAULT_TOKENS, LEAST_PER_BYTE
 from service.runs.output_form import MAX_REPAIRED, OutputForm
+from service.runs.replies import MAX_PARTS
 from service.runs.turn import with_context
 from service.types import RunRequest, usd
 from service.usage.bounds import OUTPUT_SLACK, prompt_bound
@@ -65,14 +66,13 @@ class Ceilings:
     def _priced(self, call: PlannedCall) -> dict[str, Any]:
         """Price planned calls: each model of the tier may be tried in turn, each so often as it is retried."""
         prices = [self.prices.price(model, today()) for model in call.models]
-        worst = [_worst(price, call) for price in prices]
-        nano = call.times * (1 + self.retries) * sum(worst)
+        worst = sum(_worst_in_parts(price, call) for price in prices)
         return {
             "name": call.name,
             "model": call.models[0],
             "calls": call.times,
-            "call": worst[0],
-            "nano": nano,
+            "call": _worst(prices[0], call),
+            "nano": call.times * (1 + self.retries) * worst,
         }
 
     def _calls(
@@ -144,7 +144,7 @@ def _prompt(agent: AgentDefinition, request: RunRequest, extent: Extent) -> int:
 
 def _later(agent: AgentDefinition, extent: Extent, first: int, later: int) -> int:
     """Bound the tokens of the last prompt: earlier answers are sent again, tool results as far as the window takes."""
-    answers = first + later * extent.tokens * BYTES_PER_TOKEN + _of_text(2 * MAX_REPAIRED)
+    answers = first + later * MAX_PARTS * extent.tokens * BYTES_PER_TOKEN + _of_text(2 * MAX_REPAIRED)
     if extent.added is not None:
         return min(LARGEST_WINDOW, answers)
     return min(LARGEST_WINDOW, max(answers, round(_window(agent) / LEAST_PER_BYTE)))
@@ -160,3 +160,13 @@ def _of_text(characters: int) -> int:
 
 def _worst(price: Price, call: PlannedCall) -> int:
     return price.worst(call.input_tokens, call.max_tokens + OUTPUT_SLACK)
+
+
+def _worst_in_parts(price: Price, call: PlannedCall) -> int:
+    """Return the most that one answer costs if the model pauses it as often as it may: each part is a call.
+
+    Each part sends the ones before it again.
+    """
+    again = call.max_tokens * BYTES_PER_TOKEN
+    prompts = (min(LARGEST_WINDOW, call.input_tokens + part * again) for part in range(MAX_PARTS))
+    return sum(_worst(price, call._replace(input_tokens=prompt)) for prompt in prompts)

@@ -16,6 +16,7 @@ from service.types import Block, Message, less_sure
 
 _CALL_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _NOT_IN_A_NAME = re.compile(r"[^a-zA-Z0-9_.-]")
+MAX_PARTS = 8  # calls over which one paused turn may be continued
 MARGIN = 54  # nesting levels around arguments in a request or a row; orjson writes 254, so arguments have 200
 MAX_NAME = 64  # characters of a tool's name, the limit of the Messages API
 

@@ -26,7 +26,7 @@ from service.runs.direct_call import direct_call
 from service.runs.event_log import NewEvent
 from service.runs.journal_codec import decode_reply, decode_result, encode_reply, encode_result
 from service.runs.remote_step import RemoteDependencies, RemoteStep
-from service.runs.replies import call_ids, going_on, joined, well_formed
+from service.runs.replies import MAX_PARTS, call_ids, going_on, joined, well_formed
 from service.runs.tier_choice import choose_route
 from service.runs.tool_execution import ToolExecution
 from service.runs.untrusted import add_results, hosts_of
@@ -35,8 +35,6 @@ from service.tools import ToolResult
 from service.types import Answer, Event, Message, ToolUse, Usage, less_sure
 from service.usage.prices import Price, PriceTable, today
 from service.usage.reservation import Spending
-
-MAX_PARTS = 8  # calls over which one paused turn may be continued
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.errors import Invalid, NotFound, PriceUnknown
+from service.runs.replies import MAX_PARTS
 from service.store import schema
 from service.types import NANO, Caller, RunRequest
 from service.usage.caps import nano_of
@@ -61,7 +62,7 @@ def wired(tmp_path: Path, redis_server: RedisServer, model: WireServer, url: str
 
 
 class Anything:
-    """Handler that answers, calls tools, fails or breaks off, and says that it used up to the most it can."""
+    """Handler that answers, calls tools, pauses, fails or breaks off, and says that it used up to the most it can."""
 
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
@@ -78,8 +79,11 @@ class Anything:
         content = [{"type": "text", "text": self._text(body)}]
         tools = [tool["name"] for tool in body.get("tools", ())]
         calls = [self._call(n) for n in range(self.chance.randint(1, 3))] if tools and chance < 0.8 else []
-        answer = {"content": content + calls, "stop_reason": "tool_use" if calls else "end_turn"}
+        answer = {"content": content + calls, "stop_reason": "tool_use" if calls else self._end()}
         return whole({**MESSAGE, **answer, "usage": self._usage(body)})
+
+    def _end(self) -> str:
+        return self.chance.choice(["end_turn", "end_turn", "pause_turn"])
 
     def _call(self, number: int) -> dict[str, Any]:
         if self.chance.random() < 0.3:
@@ -107,7 +111,7 @@ class Anything:
     def _stream(self, body: dict[str, Any]) -> Handler:
         usage = {**self._usage(body), "output_tokens": 1}
         events = [start(usage), *text_events(*[self._text(body)] * self.chance.randint(1, 3))]
-        delta = {"stop_reason": "end_turn", "stop_sequence": None}
+        delta = {"stop_reason": self._end(), "stop_sequence": None}
         last = {"type": "message_delta", "delta": delta, "usage": {"output_tokens": body["max_tokens"]}}
         if self.chance.random() < 0.1:
             return streamed(events, close)
@@ -156,6 +160,25 @@ def test_no_run_costs_more_than_its_ceiling(wired: Services) -> None:
 
 def inside_run(wired: Services, asked: RunRequest) -> Any:
     return wired.runs.start.invoke(inside.ADA, asked, None, "req").run
+
+
+@pytest.mark.parametrize("agent", ["single", "react"])
+def test_answers_that_the_model_pauses_stay_under_the_ceiling(
+    wired: Services, model: WireServer, agent: str
+) -> None:
+    def pause(exchange: Exchange) -> None:
+        body = exchange.json
+        sent = len(json.dumps([body.get("system"), body["messages"], body.get("tools")], ensure_ascii=False))
+        usage = {"input_tokens": sent, "output_tokens": body["max_tokens"]}
+        text = {"type": "text", "text": "word word " * (body["max_tokens"] // 2)}
+        whole({**MESSAGE, "content": [text], "stop_reason": "pause_turn", "usage": usage})(exchange)
+
+    model.otherwise = pause
+    asked = inside.request("Do it.", agent=agent, tier="complex", max_tokens=8_000, max_steps=1)
+    told = nano_of(wired.runs.estimates.of(inside.ADA, asked)["ceiling_usd"])
+    run = inside_run(wired, asked)
+    assert len(model.requests) == MAX_PARTS
+    assert told / 20 < run.cost_nano <= told
 
 
 def test_estimate_stores_and_holds_nothing(wired: Services, model: WireServer) -> None:
