@@ -69,7 +69,8 @@ def test_a_new_agent_has_no_faults_and_passes_its_evals(flask: Flask_, folder: P
 def test_a_new_remote_agent_passes_its_evals_before_its_service(flask: Flask_, folder: Path) -> None:
     flask("agents", "new", "desk", "--pattern", "remote")
     desk, port = folder / "desk", free_port()
-    assert flask("agents", "check", "desk").stdout == "desk can be run.\n"
+    checked = flask("agents", "check", "desk", REMOTE_HOSTS="127.0.0.1:9100")
+    assert checked.stdout == "desk can be run.\n"
     spec = (desk / "agent.yaml").read_text()
     (desk / "agent.yaml").write_text(spec.replace("9100", str(port)))
     command = [PYTHON, str(desk / "service.py")]

@@ -130,7 +130,9 @@ def gateway(
             thread = threading.Thread(target=server.serve_forever, daemon=True)
             thread.start()
             try:
-                yield Gateway(wired, api, f"http://127.0.0.1:{server.server_port}")
+                made = Gateway(wired, api, f"http://127.0.0.1:{server.server_port}")
+                assert made.description  # read before a test takes every thread
+                yield made
             finally:
                 server.shutdown()
                 server.server_close()

@@ -8,7 +8,8 @@ import pytest
 import sqlalchemy as sa
 
 from service.audit.record import Action, record
-from service.store import approvals, batches, erasures, holds, runs, sweep, webhooks, workers
+from service.ids import new_id
+from service.store import approvals, batches, erasures, holds, runs, schedules, sweep, webhooks, workers
 from service.store.database import Database, Transaction
 from service.store.holds import Hold
 from service.store.schema import metadata, users
@@ -65,6 +66,13 @@ def asked(tx: Transaction, expires_at: int | None) -> None:
     approvals.ask(tx, [{"id": f"apr_{run.id[4:]}", **of_run, **call}])
 
 
+def scheduled(tx: Transaction, next_at: int | None) -> None:
+    plan = {"agent": "assistant", "input": "Hello", "cron": "* * * * *", "timezone": "UTC", "missed": "once"}
+    times = {"next_at": next_at, "created_at": 0, "updated_at": 0}
+    row = {"id": new_id("sch"), "user_id": "usr_ada", "enabled": next_at is not None, **plan, **times}
+    schedules.insert(tx, row)
+
+
 LONG_AGO = now_ms() - HOUR
 FOUND: list[tuple[Work, Callable[[Transaction], object]]] = [
     (Work.ABANDONED_RUNS, lambda tx: running(tx, "wrk_gone")),
@@ -76,6 +84,8 @@ FOUND: list[tuple[Work, Callable[[Transaction], object]]] = [
     (Work.ORPHANED_HOLDS, lambda tx: held(tx, a_run(), LONG_AGO)),
     (Work.ERASURES, lambda tx: erasures.begin(tx, "usr_ada", LONG_AGO, 0, None)),
     (Work.EXPIRED_APPROVALS, lambda tx: asked(tx, LONG_AGO)),
+    (Work.BUDGET_WAITS, lambda tx: runs.insert(tx, a_run(status=RunStatus.WAITING_BUDGET), worker_id=None)),
+    (Work.SCHEDULES, lambda tx: scheduled(tx, LONG_AGO)),
     (Work.UNLINKED_AUDIT, lambda tx: record(tx, Action.SETTINGS, "service")),
 ]
 LATER: list[Callable[[Transaction], object]] = [
@@ -89,6 +99,8 @@ LATER: list[Callable[[Transaction], object]] = [
     lambda tx: erasures.begin(tx, "usr_ada", now_ms() + HOUR, 0, None),
     lambda tx: asked(tx, now_ms() + HOUR),
     lambda tx: asked(tx, None),
+    lambda tx: scheduled(tx, now_ms() + HOUR),
+    lambda tx: scheduled(tx, None),
 ]
 
 
