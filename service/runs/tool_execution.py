@@ -118,6 +118,7 @@ class ToolExecution:
         return {call_id: row["step"] for call_id, row in self.claims(run).items()}
 
     def claims(self, run: Run) -> Mapping[str, Row]:
+        """Return every call that an attempt at the run has claimed, by call id."""
         return self._db.query(lambda tx: tool_calls.of_run(tx, run.id))
 
     def _calls(
