@@ -28,6 +28,7 @@ class Attempt:
     form: OutputForm | None = None  # of the answer
     summary: tuple[int, str] | None = None  # (number, text): summary of the session up to that message
     tools_used: list[ToolUse] = field(default_factory=list)
+    lost_calls: list[ToolUse] = field(default_factory=list)  # of earlier attempts, whose end nobody was told
     model_seconds: float = 0.0  # spent waiting for the model
     tree: Hold | None = None  # of a sub-agent: the hold from which those of its calls are taken
     clamped: int | None = None  # token limit of the most shortened answer, set by a spending cap

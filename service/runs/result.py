@@ -121,6 +121,16 @@ def tools_used(events: Sequence[RunEvent]) -> list[ToolUse]:
     ]
 
 
+def lost_calls(claims: Mapping[str, Row], events: Sequence[RunEvent]) -> list[ToolUse]:
+    """List claimed tool calls, by call id, of whose end no event tells: the worker died in the middle of them."""
+    told = {event.data["call_id"] for event in events if event.name is Event.TOOL_FINISHED}
+    return [
+        ToolUse(row["name"], row["status"] == "done", 0, row["status"] in ("claimed", "unknown"))
+        for call_id, row in claims.items()
+        if call_id not in told
+    ]
+
+
 def _shown_use(use: ToolUse) -> dict[str, Any]:
     shown = {"name": use.name, "ok": use.ok, "ms": use.ms}
     return shown | {"unknown": True} if use.unknown else shown

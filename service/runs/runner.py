@@ -30,7 +30,7 @@ from service.runs.client_tools import CallsClient
 from service.runs.gateway_steps import book_untold
 from service.runs.idempotency import AlreadyStarted
 from service.runs.output_form import OutputForm
-from service.runs.result import Progress, problem_of, result_of, started_of
+from service.runs.result import Progress, lost_calls, problem_of, result_of, started_of
 from service.runs.slots import HandedOver, LeaseLost
 from service.runs.steps import RunSteps, StepDependencies
 from service.runs.structured import structured
@@ -264,6 +264,9 @@ class Runner:
         # An attempt that fails early has not found again what earlier ones held.
         run.untrusted = None if run.resumed and answer is None else attempt.taint.sources
         if answer is None:
+            if run.attempt > 1:
+                claims = self.steps.tool_execution.claims(run)
+                attempt.lost_calls = lost_calls(claims, journal.events.for_result)
             journal.make_storable()  # the failure may be due to text that cannot be stored
         else:
             if not journal.opened:  # an answer without a step
@@ -279,5 +282,6 @@ def _result(attempt: Attempt, answer: Answer | None) -> dict[str, Any]:
     if answer is not None:
         return result_of(run, answer, Progress(journal.all_steps, attempt.tools_used, clamped=clamped))
     progress = Progress.of_events(journal.events.for_result, journal.known_steps, clamped)
+    progress = progress._replace(tools=[*progress.tools, *attempt.lost_calls])
     stored: dict[str, Any] = storable_json(result_of(run, None, progress))
     return stored

@@ -115,8 +115,11 @@ class ToolExecution:
 
     def claimed(self, run: Run) -> Mapping[str, int]:
         """Return the step of every call that an attempt at the run has claimed, by call id."""
-        claims = self._db.query(lambda tx: tool_calls.of_run(tx, run.id))
-        return {call_id: row["step"] for call_id, row in claims.items()}
+        return {call_id: row["step"] for call_id, row in self.claims(run).items()}
+
+    def claims(self, run: Run) -> Mapping[str, Row]:
+        """Return every call that an attempt at the run has claimed, by call id."""
+        return self._db.query(lambda tx: tool_calls.of_run(tx, run.id))
 
     def _calls(
         self, agent: AgentDefinition, run: Run, reply: ModelReply, taint: Taint
