@@ -32,7 +32,8 @@ def text(settings: Settings, port: int, started: list[str], not_ready: str) -> s
     if known:
         lines.append(f"  sign in as {settings.bootstrap_username} / {password}")
     user = settings.bootstrap_username or "you"
-    return "\n".join([*lines, "", *_try(address, user, password if known else "your-password"), ""])
+    tries = _try(f"{address}/v1", user, password if known else "your-password", _agent(settings))
+    return "\n".join([*lines, "", *tries, ""])
 
 
 def _agents(summary: Path) -> list[str]:
@@ -50,12 +51,18 @@ def _agents(summary: Path) -> list[str]:
     return [f"  agents: {served} served, {len(left_out)} left out ({'; '.join(faults)})"]
 
 
-def _try(address: str, username: str, password: str) -> list[str]:
+def _agent(settings: Settings) -> str:
+    """Name the agent to try: `support`, or the first folder where `AGENTS_DIR` has none."""
+    folders = sorted(found.parent.name for found in settings.agents_dir.glob("*/agent.yaml"))
+    return "support" if "support" in folders or not folders else folders[0]
+
+
+def _try(api: str, username: str, password: str, agent: str) -> list[str]:
     credentials = shlex.quote(json.dumps({"username": username, "password": password}))
     question = shlex.quote(json.dumps({"input": QUESTION}))
     kind = "-H 'Content-Type: application/json'"
     return [
         "  Try:",
-        f"  TOKEN=$(curl -s {address}/v1/auth/login {kind} -d {credentials} | {_TOKEN})",
-        f'  curl -s {address}/v1/agents/support/invoke -H "Authorization: Bearer $TOKEN" {kind} -d {question}',
+        f"  TOKEN=$(curl -s {api}/auth/login {kind} -d {credentials} | {_TOKEN})",
+        f'  curl -s {api}/agents/{agent}/invoke -H "Authorization: Bearer $TOKEN" {kind} -d {question}',
     ]

@@ -61,15 +61,15 @@ class Me(Model):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule(Model):
-    """Runs of an agent by cron, in a time zone."""
+    """Runs of an agent by cron, in a time zone; lists leave out `input`."""
 
     id: str
     agent: str
-    input: str
     cron: str
     timezone: str
     missed: Literal["skip", "once", "all"]
     enabled: bool
+    input: str | None = None
     next_at: datetime | None = None
     session_id: str | None = None
     cap_usd: Decimal | None = None

@@ -54,7 +54,12 @@ def missed(schedule_id: str, limit: int, as_json: bool) -> None:
     services().schedules.get(schedule_id)
     found = services().infra.db.query(lambda tx: rows.last_without_run(tx, schedule_id, limit))
     columns = "slot_at until_at outcome code"
-    print_rows([missed_item(row) for row in found], columns, "Every slot made a run.", as_json=as_json)
+    print_rows(
+        [missed_item(row) for row in found],
+        columns,
+        "No slot was missed, skipped or refused.",
+        as_json=as_json,
+    )
 
 
 @schedules.command()

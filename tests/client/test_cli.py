@@ -179,6 +179,16 @@ def test_schedules_follow_the_contract(slipway: Type, monkeypatch: pytest.Monkey
         assert code == 1 and "no schedules" in error
 
 
+def test_schedules_of_a_running_service(signed_in: Type) -> None:
+    added = signed_in("schedules", "add", "support", "0 9 * * MON", "What is new?")[1]
+    schedule_id = added.partition(":")[0]
+    assert signed_in("schedules", "list")[1].startswith(f"{schedule_id}\tsupport\t0 9 * * MON\tUTC\t")
+    assert signed_in("schedules", "pause", schedule_id)[1] == f"{schedule_id}: paused\n"
+    assert signed_in("schedules", "list")[1].endswith("\tno\n")
+    code, _, error = signed_in("schedules", "add", "support", "0 9 * *", "What is new?")
+    assert code == 1 and "/cron: must have five fields" in error
+
+
 def test_text_of_others_cannot_steer_the_terminal(slipway: Type, monkeypatch: pytest.MonkeyPatch) -> None:
     call = event(2, "tool.called", call_id="c", name=ESCAPES, arguments={"a": ESCAPES})
     done = event(3, "tool.finished", call_id="c", ok=True, ms=1, preview=ESCAPES)

@@ -42,3 +42,11 @@ def test_banner_without_a_summary_omits_agents(tmp_path: Path, text: str | None)
     if text is not None:
         (tmp_path / "agents.json").write_text(text)
     assert agents_line(tmp_path) == ""
+
+
+@pytest.mark.parametrize(("folders", "tried"), [(["zoo", "desk"], "desk"), (["desk", "support"], "support")])
+def test_banner_tries_an_agent_that_is_there(tmp_path: Path, folders: list[str], tried: str) -> None:
+    for name in folders:
+        write(tmp_path / "agents", name, agent_yaml=GOOD, prompt_md="x")
+    settings = Development(slipway_home=tmp_path, agents_dir=tmp_path / "agents")
+    assert f"/v1/agents/{tried}/invoke" in banner.text(settings, 8000, ["web"], "")

@@ -8,7 +8,7 @@ import json
 from slipway_client.cli.console import answered, as_json, card, clean, fail, line, note, person, table
 from slipway_client.client import Slipway
 from slipway_client.errors import APIError, SlipwayError
-from slipway_client.models import Approval
+from slipway_client.models import Approval, Untrusted
 
 WHY = {
     "policy": "the agent or the tool asks each time",
@@ -92,6 +92,12 @@ def find(client: Slipway, approval_id: str) -> Approval:
     raise SlipwayError(f"There is no approval {approval_id}.")
 
 
+def _origin(untrusted: Untrusted) -> str:
+    """Tell where untrusted text is from, and which arguments have it."""
+    sources = "from " + ", ".join(untrusted.sources)
+    return f"{sources}, in {', '.join(untrusted.pointers)}" if untrusted.pointers else sources
+
+
 def show(approval: Approval) -> None:
     """Print the card: the call, why it waits, and what it follows from."""
     tool = approval.tool
@@ -103,7 +109,7 @@ def show(approval: Approval) -> None:
         ("model says", approval.explanation),
         ("tool", None if tool is None else f"{tool.description} (risk: {tool.risk})"),
         ("because", WHY.get(approval.reason, approval.reason)),
-        ("untrusted", None if untrusted is None else f"from {untrusted.sources}, in {untrusted.pointers}"),
+        ("untrusted", None if untrusted is None else _origin(untrusted)),
         ("until", approval.expires_at),
     ]
     card(f"{approval.name}  {approval.id}", [row for row in rows if row[1] not in (None, "")])

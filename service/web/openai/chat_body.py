@@ -1,6 +1,6 @@
 """Body of Chat Completions, and the run that it asks for.
 
-A field that Slipway cannot honour is refused by name, or listed in `NO_EFFECT`, which `docs/doors.md` shows.
+A field that Slipway cannot honour is refused by name, or listed in `NO_EFFECT`, which `docs/clients.md` shows.
 """
 
 from __future__ import annotations
@@ -36,12 +36,14 @@ class TextPart(Body):
 class FunctionCall(Body):
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
     arguments: Text
+    parsed_arguments: Any = None  # of an SDK's own reading of a stream, as are `index` and `parsed`
 
 
 class ToolCall(Body):
     id: CallId
     type: Literal["function"]
     function: FunctionCall
+    index: int | None = None
 
     def block(self, arguments: dict[str, Any]) -> Block:
         """Convert to a block of the Messages API."""
@@ -74,7 +76,7 @@ class FunctionTool(Body):
 
 
 class ChatMessage(Body):
-    """Message of a conversation; `name` has no effect."""
+    """Message of a conversation; `name` has no effect. An SDK sends an answer back with the fields it was given."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Text | Annotated[list[TextPart], Field(fail_fast=True, min_length=1, max_length=100)] | None = (
@@ -82,6 +84,10 @@ class ChatMessage(Body):
     )
     name: Annotated[str, Field(max_length=256)] | None = None
     refusal: Text | None = None
+    annotations: Annotated[list[dict[str, Any]], Field(max_length=100)] | None = None
+    audio: None = None
+    function_call: None = None
+    parsed: Any = None
     tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOLS)] | None = None
     tool_call_id: CallId | None = None
 

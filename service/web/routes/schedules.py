@@ -25,7 +25,6 @@ blueprint = Blueprint("schedules", __name__)
 CronText = Annotated[
     str,
     Field(
-        min_length=9,
         max_length=MAX_CRON,
         description="Five fields: minute, hour, day of the month, month, day of the week",
     ),
