@@ -182,6 +182,9 @@ class RunSteps:
             self._journal.add_step("model", name, encode_reply(ModelReply("", [], TOO_LONG, Usage())))
             raise
 
+    def _well_formed(self, reply: ModelReply) -> ModelReply:
+        return well_formed(reply, self._call_ids)
+
     def _noted(self, reply: ModelReply, requested: str) -> ModelReply:
         """Record the parts of a reply that later steps need; `requested` is the model's name in the request."""
         self._signatures |= signatures(reply, requested)
@@ -219,7 +222,7 @@ class RunSteps:
         reply = yield from self._receive(granted, billing)
         yield from self._attempt.text.end()
         reply, cost = billing.settle(granted, reply)
-        reply = self._attempt.text.cleaned(well_formed(reply, self._call_ids), self._journal.steps + 1)
+        reply = self._attempt.text.cleaned(self._well_formed(reply), self._journal.steps + 1)
         stored = {**encode_reply(reply), "asked": request.model}
         if granted.max_tokens < request.max_tokens:
             stored["clamped"] = self._note_clamped(granted.max_tokens)
@@ -252,7 +255,7 @@ class RunSteps:
             batch_steps.give_up(row, self._journal)
             return None
         reply, cost = batch_steps.take(row, self._journal)
-        reply = self._attempt.text.cleaned(well_formed(reply, self._call_ids), step)
+        reply = self._attempt.text.cleaned(self._well_formed(reply), step)
         yield from self._journal.publish(*self._started(name, request))
         yield from self._attempt.text.write(reply.text)
         yield from self._attempt.text.end()

@@ -37,7 +37,7 @@ def lost_run(attempt: int = 2, **changed: Any) -> Run:
 
 def kept(kind: str, attempt: int, *seqs: int) -> Mapping[str, Any]:
     events = [[seq, Event.TEXT_DELTA, {"text": f"{seq} "}] for seq in seqs]
-    return {"kind": kind, "attempt": attempt, "events": events, "last_seq": seqs[-1]}
+    return {"kind": kind, "attempt": attempt, "events": events, "last_seq": seqs[-1], "reply": {}}
 
 
 WHOLE = EventStream([entry(1, 1, 2, server="a"), entry(1, 3), entry(1, 4, 5)], "a")
