@@ -206,7 +206,12 @@ def waiting(tx: Transaction, limit: int) -> list[Row]:
 
 def waiting_of_refused(tx: Transaction, limit: int) -> list[str]:
     """List ids of runs that no worker executes, of users who are refused, oldest first."""
-    waits = sa.or_(_IN_QUEUE, runs.c.status.in_((RunStatus.WAITING_APPROVAL, RunStatus.WAITING_BUDGET)))
+    # Each status by itself: SQLite looks none of them up where some stand in a list.
+    waits = sa.or_(
+        _IN_QUEUE,
+        runs.c.status == RunStatus.WAITING_APPROVAL,
+        runs.c.status == RunStatus.WAITING_BUDGET,
+    )
     found = sa.select(runs.c.id).where(runs.c.finished_at.is_(None), waits, is_refused(runs.c.user_id))
     return [row["id"] for row in tx.rows(found.order_by(runs.c.id).limit(limit))]
 
