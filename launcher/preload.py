@@ -24,7 +24,6 @@ MODULES = (
     "mcp_servers.mail",
     "uvicorn.lifespan.on",
     "uvicorn.protocols.http.httptools_impl",
-    "anyio._backends._asyncio",
     "valkey",
     "encodings.utf_8_sig",
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from service.errors import ModelKeyRefused, ModelRejected, PriceUnknown, SessionBusy, SlipwayError
 
 _RETRYABLE = (408, 429, 502, 503, 504)
@@ -12,6 +14,16 @@ def is_retryable(error: type[SlipwayError]) -> bool:
     if issubclass(error, ModelRejected | ModelKeyRefused | PriceUnknown):
         return False
     return error.status in _RETRYABLE or error is SessionBusy
+
+
+@cache
+def _by_code() -> dict[str, type[SlipwayError]]:
+    return {error.code: error for error in all_errors()}
+
+
+def error_class(code: str) -> type[SlipwayError]:
+    """Find the class of a kept problem by its code; the root for one that this release does not know."""
+    return _by_code().get(code, SlipwayError)
 
 
 def all_errors() -> list[type[SlipwayError]]:

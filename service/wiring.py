@@ -107,11 +107,8 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
         accounts.revocations,
         accounts.run_tokens,
     )
-    shared = [
-        Chore(catalog.refresh_in_background),
-        Chore(servers.refresh),
-        *_chores(infra, trail, money, sender),
-    ]
+    shared = [Chore(catalog.refresh_in_background), Chore(servers.refresh)]
+    shared += _chores(infra, trail, money, sender)
     chores = [*(_of_web(accounts) if role.kind == "web" else []), *shared]
     built = runs.build(settings, infra, domains, role, chores)
     accounts.users.refused = accounts.workspaces.refused = built.cancellation.of_refused

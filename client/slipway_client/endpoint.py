@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Driver(Protocol):
-    """What performs flows and lists: a client, of either kind."""
+    """Performer of flows and lists: a client of either kind."""
 
     exchange: Exchange
 

@@ -124,7 +124,7 @@ BY_STATUS: dict[int, type[APIError]] = {
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What an error is made of, apart from any HTTP library."""
+    """Parts of an error answer, apart from any HTTP library."""
 
     status: int
     body: Any  # parsed JSON, or None

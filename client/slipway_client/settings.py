@@ -26,7 +26,7 @@ LIMITS = httpx2.Limits(max_connections=200, max_keepalive_connections=20)
 
 
 class Settings:
-    """Where to, as whom, and how patiently; of both clients."""
+    """Base of both clients: address, credentials, time-out and retries."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What an effect gave: a value, or an error."""
+    """Outcome of an effect: a value, or an error."""
 
     value: Any = None
     error: SlipwayError | None = None

@@ -13,7 +13,7 @@ from slipway_client.models import RunResult
 
 
 class _Told:
-    """What a stream has told so far."""
+    """Progress of a stream: its last id, and the text that stands."""
 
     def __init__(self, place: Place) -> None:
         self._place = place

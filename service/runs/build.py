@@ -101,9 +101,7 @@ def build(
     batch_steps = BatchSteps(infra.db, domains.usage.spending, domains.usage.prices)
     blocking = connect(settings.redis_url, max_connections=settings.threads + 4)
     event_streams = EventStreamReader(infra.redis_store, blocking)
-    at_once = settings.limit_concurrent_runs or UNBOUNDED
-    running = partial(_running, infra.db)
-    concurrent = ConcurrentRuns(infra.redis_store, at_once, settings.run_timeout, running)
+    concurrent = _concurrent(settings, infra)
     waits = BudgetWaits(infra.db, domains.usage.budgets, domains.webhooks, settings.cap_wait_seconds)
     runner = _runner(settings, infra, domains, batch_steps, waits)
     execution = _execution(settings, infra, runner, event_streams, concurrent)
@@ -114,10 +112,9 @@ def build(
     total = settings.request_places
     bulkhead = Bulkhead(total, max(total // 2, settings.limit_concurrent_runs or total))
     conflicts = Conflicts(sessions, queries, cancellation, bulkhead, settings.session_conflict, seconds)
+    continuations = Continuations(infra.db)
     start = RunStarter(
-        new_runs=NewRuns(
-            infra.db, domains.agents, sessions, conflicts, Continuations(infra.db), execution.worker_id
-        ),
+        new_runs=NewRuns(infra.db, domains.agents, sessions, conflicts, continuations, execution.worker_id),
         lookups=build_cache(settings, infra, blocking),
         execution=execution,
         queries=queries,
@@ -127,14 +124,11 @@ def build(
         redis_store=infra.redis_store,
         stops=stops,
     )
-    size, wait = settings.batch_max_size, settings.batch_max_wait_seconds
-    batches = BatchSubmitter(infra.db, domains.model.batches, batch_steps, max_size=size, max_wait=wait)
+    batches = _batches(settings, infra, domains, batch_steps)
     chores = [*chores, Chore(batches.tick_in_background, Work.BATCHES), Chore(waits.look, Work.BUDGET_WAITS)]
     times = Times(settings.lease_seconds, settings.sweep_seconds, settings.graceful_timeout)
     supervisor = Supervisor(infra.db, execution, role, times, chores)
     waits.woken, domains.usage.budgets.changed = supervisor.hurry, waits.caps_changed
-    model, wakeup = domains.model, role.wakeup
-    gateway = _gateway(settings, infra, domains, bulkhead)
     return RunServices(
         start,
         execution,
@@ -145,11 +139,21 @@ def build(
         batches,
         waits,
         _estimates(settings, infra, domains, start.new_runs),
-        gateway,
-        model,
-        wakeup,
+        _gateway(settings, infra, domains, bulkhead),
+        domains.model,
+        role.wakeup,
         supervisor,
     )
+
+
+def _concurrent(settings: Settings, infra: Infra) -> ConcurrentRuns:
+    at_once, running = settings.limit_concurrent_runs or UNBOUNDED, partial(_running, infra.db)
+    return ConcurrentRuns(infra.redis_store, at_once, settings.run_timeout, running)
+
+
+def _batches(settings: Settings, infra: Infra, domains: Domains, batch_steps: BatchSteps) -> BatchSubmitter:
+    size, wait = settings.batch_max_size, settings.batch_max_wait_seconds
+    return BatchSubmitter(infra.db, domains.model.batches, batch_steps, max_size=size, max_wait=wait)
 
 
 def _estimates(settings: Settings, infra: Infra, domains: Domains, new_runs: NewRuns) -> Estimates:

@@ -41,13 +41,13 @@ def test_file_of_servers_has_each_tool_with_its_risk() -> None:
     config = load(ROOT / "mcp.yaml")
     assert config.faults == ()
     rules = {
-        f"{server}.{name}": (rule.risk, rule.idempotent)
+        f"{server}.{name}": (rule.risk, rule.repeatable)
         for server, spec in config.servers.items()
         for name, rule in spec.tools.items()
     }
     assert rules.keys() == DIGESTS.keys()
     assert {name for name, (risk, _) in rules.items() if risk == "danger"} == {"mail.send", "calendar.book"}
-    assert all(idempotent == (risk == "read") for risk, idempotent in rules.values())
+    assert all(repeatable == (risk == "read") for risk, repeatable in rules.values())
 
 
 @pytest.mark.parametrize(("server", "port"), [("mail", 9201), ("calendar", 9202)])

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx2
 from prometheus_client import generate_latest
 
 from service.observe import metric_files
 from service.observe.metrics import Metrics, of_folder
 from service.observe.observer import ModelAttempt, Settled
 from service.types import Usage
+from tests.conftest import Slipway
 from tests.runs.house import SUPPORT, answered, asked, run_of
 from tests.small_disk import fill, small_disk
 
@@ -197,3 +199,20 @@ def test_any_word_for_a_method_is_one_label() -> None:
     told = metrics.render()[0].decode()
     assert 'slipway_http_requests_total{method="(other)",route="/x",status="405"} 3.0' in told
     assert "BREW" not in told
+
+
+def test_metrics_of_all_workers(slipway: Slipway, client: httpx2.Client) -> None:
+    def counted() -> float:
+        lines = client.get("/metrics").text.splitlines()
+        (line,) = [
+            line
+            for line in lines
+            if line.startswith("slipway_http_requests_total") and "/openapi.json" in line
+        ]
+        return float(line.rpartition(" ")[2])
+
+    client.get("/openapi.json")
+    before = counted()
+    for _ in range(8):  # whichever worker takes them
+        client.get("/openapi.json")
+    assert {counted() for _ in range(4)} == {before + 8}

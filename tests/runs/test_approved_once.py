@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -98,11 +98,11 @@ class Mortal(ToolRunner):
         super().__init__()
         self._moments = moments
 
-    def call_each(self, uses: Sequence[Invocation]) -> list[ToolResult]:
+    def call_each(self, uses: Sequence[Invocation], *given_up_at: Callable[[], float]) -> list[ToolResult]:
         moment = next(self._moments, "never") if uses else "never"
         if moment == "before":
             raise Died
-        results = super().call_each(uses)
+        results = super().call_each(uses, *given_up_at)
         if moment == "after":
             raise Died
         return results

@@ -20,13 +20,11 @@ from service.store.approvals import Decision
 from service.types import Event, Run, RunStatus
 from service.usage.ledger import check
 from service.usage.reservation import Spending
-from service.web.openai.chat_lens import ChatLens
 from service.wiring import Services
 from tests.conftest import RedisServer
 from tests.llm.wire_server import MESSAGE, Exchange, Handler, WireServer, whole
 from tests.runs import inside, scripted, turns
 from tests.runs.scripted import call, calls, holds, message, says, stream_of
-from tests.runs.test_client_tools import streamed_calls
 from tests.runs.test_kept_output import says_and_calls
 from tests.runs.test_tool_execution import LOOK, PAY, PAY_TOO, Desk
 
@@ -298,17 +296,3 @@ def test_no_hold_is_committed_after_the_stop(wired: Services) -> None:
     assert count(wired, schema.ledger, *of_agent) == held > 0
     assert 12 <= len(ended) < 120 and set(ended) == {"succeeded"}
     is_sound(wired)
-
-
-def test_stream_of_a_dialect_that_knows_no_pause_ends_with_a_note(
-    wired: Services, upstream: WireServer
-) -> None:
-    upstream.script = [meanwhile(lambda: stop(wired), streamed_calls(call("echo", {"text": "a"})))]
-    asked = inside.request("Do it.", cache="bypass", door="chat/stream")
-    started, told = wired.runs.start.stream(inside.ADA, asked, None, "req")
-    lens = ChatLens(started.run, counts_usage=False)
-    sent = b"".join([lens.encode(events) for events in told]).decode()
-    if started.place is not None:
-        started.place.give()
-    assert only_run(wired).status == "paused"
-    assert "[Paused: this agent is stopped]" in sent and '"error"' not in sent

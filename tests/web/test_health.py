@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import httpx2
 import pytest
 from flask import Flask
 
 from service import __version__
 from service.observe import probes
 from service.web import lifecycle
-from tests.conftest import Model, RedisServer, Slipway, redis_in, wait_until
+from tests.conftest import Model, RedisServer, redis_in, wait_until
 from tests.made import app_in, close
 from tests.usage.conftest import postgres_url
 
@@ -249,23 +248,6 @@ def test_a_probe_that_hangs_for_good_is_made_anew_a_few_times(monkeypatch: pytes
     assert len(asked) == probes.MAX_THREADS
     over.set()
     wait_until(lambda: probe.state(probe.begin())["status"] == "ok", "the check")
-
-
-def test_metrics_of_all_workers(slipway: Slipway, client: httpx2.Client) -> None:
-    def counted() -> float:
-        lines = client.get("/metrics").text.splitlines()
-        (line,) = [
-            line
-            for line in lines
-            if line.startswith("slipway_http_requests_total") and "/openapi.json" in line
-        ]
-        return float(line.rpartition(" ")[2])
-
-    client.get("/openapi.json")
-    before = counted()
-    for _ in range(8):  # whichever worker takes them
-        client.get("/openapi.json")
-    assert {counted() for _ in range(4)} == {before + 8}
 
 
 def test_admin_sees_what_runs_and_what_a_degraded_part_means(

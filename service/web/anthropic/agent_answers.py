@@ -6,11 +6,12 @@ from functools import partial
 
 from flask import Response
 
+from service.error_table import error_class
 from service.types import RunRequest
 from service.web.admission import Admitted, admit
 from service.web.anthropic.agent_body import AgentBody
 from service.web.anthropic.agent_lens import MessagesLens, message
-from service.web.anthropic.errors import class_of, error_of_run, headers_of, status_of
+from service.web.anthropic.errors import error_of_run, headers_of, status_of
 from service.web.current import current, services
 from service.web.run_responses import folded, with_cache
 from service.web.streaming import stream_response
@@ -35,8 +36,9 @@ def _whole(admitted: Admitted) -> Response:
     if run.error is None:
         return folded(started, message(run, run.result or {}))
     response = folded(started, error_of_run(run.error), error_type="application/json")
-    response.status_code = status_of(class_of(run.error))
-    response.headers.update(headers_of(class_of(run.error), run.error.get("retry_after")))
+    kind = error_class(run.error["code"])
+    response.status_code = status_of(kind)
+    response.headers.update(headers_of(kind, run.error.get("retry_after")))
     return response
 
 

@@ -11,16 +11,21 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from service.errors import fault
-from service.text.json_schema import JsonSchema, SchemaFault
 from service.types import Block, Effort, Message, RunRequest
-from service.web.body import pointer
-from service.web.schemas import Body, EndUser, no_nul
+from service.web.client_conversation import (
+    MAX_TOOLS,
+    CallId,
+    StopText,
+    Text,
+    ToolName,
+    checked_schema,
+    client_tools,
+    instructions,
+)
+from service.web.schemas import Body, EndUser
 
-MAX_TOOLS = 128  # tools of a request
 MAX_BLOCKS = 1_000  # blocks of a message
-Text = Annotated[str, Field(max_length=400_000)]
-CallId = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[a-zA-Z0-9_-]+$")]
-StopText = Annotated[str, Field(min_length=1, max_length=1_000, pattern=r"\S")]
+SCHEMA = ("output_config", "format", "schema")
 Marks = dict[str, Any] | None  # `cache_control`, without effect
 
 
@@ -37,7 +42,7 @@ class TextBlock(Body):
 class ToolUseBlock(Body):
     type: Literal["tool_use"]
     id: CallId
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    name: ToolName
     input: dict[str, Any]
     cache_control: Marks = None
     caller: Any = None
@@ -84,7 +89,7 @@ class ClientTool(Body):
     """Tool of the client; those that the provider runs are not offered."""
 
     type: Literal["custom"] | None = None
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    name: ToolName
     description: Annotated[str, Field(max_length=20_000)] = ""
     input_schema: dict[str, Any]
     cache_control: Marks = None
@@ -137,24 +142,21 @@ class AgentBody(Body):
         if self.tool_choice is not None and not self.tools:
             raise fault("/tool_choice", "needs `tools`")
         offered = self.tools and (self.tool_choice is None or self.tool_choice.type == "auto")
+        said = [self.system] if isinstance(self.system, str) else [block.text for block in self.system or ()]
+        tools = _client_tools(self)
         return RunRequest(
             agent=self.model,
             messages=_conversation(self.messages),
-            instructions=_instructions(self.system),
+            instructions=instructions(said),
             max_tokens=min(self.max_tokens, 128_000),
             effort=config.effort,
-            output_schema=None if config.format is None else _schema(config.format),
+            output_schema=None if config.format is None else checked_schema(config.format.schema_, SCHEMA),
             stop_sequences=tuple(self.stop_sequences or ()) or None,
-            client_tools=_client_tools(self),
-            client_choice=None if offered else "none",
+            client_tools=tools,
+            client_choice="none" if tools and not offered else None,
             end_user=self.metadata.user_id if self.metadata is not None else None,
             door="messages/stream" if self.stream else "messages/invoke",
         )
-
-
-def _instructions(system: str | Sequence[TextBlock] | None) -> str | None:
-    texts = [system] if isinstance(system, str) else [block.text for block in system or ()]
-    return no_nul("\n\n".join(text for text in texts if text.strip())) or None
 
 
 def _conversation(messages: Sequence[InputMessage]) -> tuple[Message, ...]:
@@ -214,23 +216,7 @@ def _client_tools(body: AgentBody) -> tuple[dict[str, Any], ...] | None:
         if tool.name in [one["name"] for one in tools]:
             raise fault(f"/tools/{number}/name", "two tools have the same name")
         tools.append({"name": tool.name, "description": tool.description, "input_schema": tool.input_schema})
-    if not tools:
-        named = {
-            one.name
-            for message in body.messages
-            if not isinstance(message.content, str)
-            for one in message.content
-            if isinstance(one, ToolUseBlock)
-        }
-        empty = {"description": "", "input_schema": {"type": "object", "properties": {}}}
-        tools = [{"name": name, **empty} for name in sorted(named)]
-    return tuple(tools) or None
-
-
-def _schema(format_: OutputFormat) -> dict[str, Any]:
-    """Return the schema that an answer must be valid for. Raises `Invalid`."""
-    try:
-        JsonSchema(format_.schema_)
-    except SchemaFault as wrong:
-        raise fault(pointer(["output_config", "format", "schema", *wrong.path]), wrong.detail) from None
-    return format_.schema_
+    blocks = (
+        one for message in body.messages if not isinstance(message.content, str) for one in message.content
+    )
+    return client_tools(tools, (one.name for one in blocks if isinstance(one, ToolUseBlock)))

@@ -8,12 +8,11 @@ from typing import Any, Literal
 from flask import Response
 
 from service import errors
-from service.error_table import all_errors, is_retryable
+from service.error_table import error_class, is_retryable
 from service.errors import FieldFault, SlipwayError
 from service.web.current import current
 from service.web.schemas import Shape, json_response
 
-_CLASSES = {error.code: error for error in all_errors()}
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -81,7 +80,7 @@ def error_body(error: SlipwayError) -> dict[str, Any]:
 
 def error_of_run(problem: Mapping[str, Any]) -> dict[str, Any]:
     """Build the body for the problem of a failed run, in any thread."""
-    status = status_of(class_of(problem))
+    status = status_of(error_class(problem["code"]))
     faults = problem.get("errors", ())
     return _body(status, problem["detail"], problem["code"], problem["request_id"], faults)
 
@@ -89,10 +88,6 @@ def error_of_run(problem: Mapping[str, Any]) -> dict[str, Any]:
 def broken(message: str, code: str, request_id: str) -> dict[str, Any]:
     """Build the body of an error that ends a stream for a reason of the stream's own."""
     return _body(500, message, code, request_id)
-
-
-def class_of(problem: Mapping[str, Any]) -> type[SlipwayError]:
-    return _CLASSES.get(problem["code"], SlipwayError)
 
 
 def status_of(kind: type[SlipwayError]) -> int:

@@ -11,10 +11,9 @@ from pydantic import AfterValidator, Field, model_validator
 from service import errors
 from service.errors import fault
 from service.runs.result import shown
-from service.text.json_schema import JsonSchema, SchemaFault
 from service.types import Effort, OnCap, OnConflict, Priority, RunRequest
 from service.web.admission import admit, allowed_agent, guard
-from service.web.body import pointer
+from service.web.client_conversation import checked_schema
 from service.web.current import current, services
 from service.web.openapi import api
 from service.web.run_responses import ADMISSION_ERRORS, RUN_ERRORS, folded, with_cache, with_replayed
@@ -46,21 +45,12 @@ class Turn(Body):
     content: ModelText | Annotated[list[TextBlock], Field(fail_fast=True, min_length=1, max_length=100)]
 
 
-def _schema(schema: dict[str, Any]) -> dict[str, Any]:
-    """Check a schema. Raises `Invalid` with a pointer to the part at fault."""
-    try:
-        JsonSchema(schema)
-    except SchemaFault as wrong:
-        raise fault(pointer(["output_schema", *wrong.path]), wrong.detail) from None
-    return schema
-
-
 OutputSchema = Annotated[
     dict[str, Any],
     Field(
         description="JSON Schema of the answer, which is then JSON: `structured` in the result is its value"
     ),
-    AfterValidator(_schema),
+    AfterValidator(partial(checked_schema, where=["output_schema"])),
 ]
 
 

@@ -1,6 +1,6 @@
 """Body of Chat Completions, and the run that it asks for.
 
-A field that Slipway cannot honour is refused by name, or listed in `NO_EFFECT`, which `docs/clients.md` shows.
+A field that Slipway cannot honour is refused by name, or is one of those without effect that `docs/clients.md` lists.
 """
 
 from __future__ import annotations
@@ -11,21 +11,23 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from service.errors import fault
-from service.text.json_schema import JsonSchema, SchemaFault
 from service.types import Block, Effort, Message, RunRequest
-from service.web.body import json_in, pointer
-from service.web.schemas import Body, EndUser, Metadata, no_nul
-
-NO_EFFECT = (
-    *("temperature", "top_p", "presence_penalty", "frequency_penalty", "seed", "store", "verbosity"),
-    *("parallel_tool_calls", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"),
+from service.web.body import json_in
+from service.web.client_conversation import (
+    EMPTY,
+    MAX_TOOLS,
+    CallId,
+    StopText,
+    Text,
+    ToolName,
+    checked_schema,
+    client_tools,
+    instructions,
 )
+from service.web.schemas import Body, EndUser, Metadata
+
 _EFFORTS: dict[str, Effort] = {"none": "low", "minimal": "low"}  # others have the same names
 _ANY_OBJECT = {"type": "object"}
-MAX_TOOLS = 128  # functions of a request, and calls of a message
-Text = Annotated[str, Field(max_length=400_000)]
-StopText = Annotated[str, Field(min_length=1, max_length=1_000, pattern=r"\S")]
-CallId = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[a-zA-Z0-9_-]+$")]
 
 
 class TextPart(Body):
@@ -34,7 +36,7 @@ class TextPart(Body):
 
 
 class FunctionCall(Body):
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    name: ToolName
     arguments: Text
     parsed_arguments: Any = None  # of an SDK's own reading of a stream, as are `index` and `parsed`
 
@@ -53,7 +55,7 @@ class ToolCall(Body):
 class Function(Body):
     """Function of the client; `strict` has no effect: arguments are what the model writes."""
 
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    name: ToolName
     description: Annotated[str, Field(max_length=20_000)] | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
@@ -65,7 +67,7 @@ class FunctionTool(Body):
 
     def definition(self, where: str) -> dict[str, Any]:
         """Convert to a tool of the Messages API. Raises `Invalid`."""
-        schema = self.function.parameters or {"type": "object", "properties": {}}
+        schema = self.function.parameters or EMPTY
         if schema.get("type") != "object":
             raise fault(f"{where}/function/parameters/type", "must be object")
         return {
@@ -158,13 +160,16 @@ class ChatBody(Body):
         effort, turns = self.reasoning_effort, _conversation(self.messages)
         if self.tool_choice is not None and not self.tools:
             raise fault("/tool_choice", "needs `tools`")
+        tools = _client_tools(self)
         return RunRequest(
             agent=self.model,
             messages=turns,
-            client_tools=_client_tools(self),
+            client_tools=tools,
+            client_choice="none" if tools and (self.tool_choice == "none" or not self.tools) else None,
             stop_sequences=_stops(self.stop),
-            client_choice="none" if self.tool_choice == "none" or not self.tools else None,
-            instructions=_instructions(self.messages),
+            instructions=instructions(
+                one.text for one in self.messages if one.role in ("system", "developer")
+            ),
             max_tokens=self.max_completion_tokens or self.max_tokens,
             effort=None if effort is None else _EFFORTS.get(effort, effort),  # type: ignore[arg-type]
             output_schema=_schema(self.response_format),
@@ -176,12 +181,6 @@ class ChatBody(Body):
 
 def _stops(stop: str | list[str] | None) -> tuple[str, ...] | None:
     return ((stop,) if isinstance(stop, str) else tuple(stop or ())) or None
-
-
-def _instructions(messages: list[ChatMessage]) -> str | None:
-    """Join what the application, and not its user, has said."""
-    said = [message.text for message in messages if message.role in ("system", "developer")]
-    return no_nul("\n\n".join(text for text in said if text.strip())) or None
 
 
 def _conversation(messages: list[ChatMessage]) -> tuple[Message, ...]:
@@ -266,11 +265,8 @@ def _client_tools(body: ChatBody) -> tuple[dict[str, Any], ...] | None:
     for number, name in enumerate(names):
         if name in names[:number]:
             raise fault(f"/tools/{number}/function/name", "two functions have the same name")
-    called = {call.function.name for message in body.messages for call in message.tool_calls or ()}
-    if not offered and called:
-        stub = {"description": "", "input_schema": {"type": "object", "properties": {}}}
-        offered = [{"name": name, **stub} for name in sorted(called)]
-    return tuple(offered) or None
+    called = (call.function.name for message in body.messages for call in message.tool_calls or ())
+    return client_tools(offered, called)
 
 
 def _schema(format_: ResponseFormat | None) -> dict[str, Any] | None:
@@ -282,9 +278,5 @@ def _schema(format_: ResponseFormat | None) -> dict[str, Any] | None:
     if format_.json_schema is None:
         raise fault("/response_format/json_schema", "Field required")
     schema = format_.json_schema.schema_
-    try:
-        JsonSchema(schema if schema is not None else _ANY_OBJECT)
-    except SchemaFault as wrong:
-        where = pointer(["response_format", "json_schema", "schema", *wrong.path])
-        raise fault(where, wrong.detail) from None
-    return schema if schema is not None else _ANY_OBJECT
+    where = ["response_format", "json_schema", "schema"]
+    return checked_schema(_ANY_OBJECT if schema is None else schema, where)

@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 from flask import Response
 
 from service import errors
-from service.error_table import all_errors, is_retryable
+from service.error_table import error_class, is_retryable
 from service.errors import FieldFault, SlipwayError
 from service.web.current import current
 from service.web.schemas import Shape, json_response
 
-_CLASSES = {error.code: error for error in all_errors()}
 _PART = re.compile(r"0|[1-9][0-9]*")  # of a pointer: a place in a list
 
 
@@ -53,7 +52,7 @@ def error_response(error: SlipwayError) -> Response:
 
 def problem_of_run(problem: Mapping[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
     """Return body, status and headers for the problem of a failed run, of any thread."""
-    kind = _CLASSES.get(problem["code"], SlipwayError)
+    kind = error_class(problem["code"])
     shape = _shape_of(kind)
     body = _body(shape, problem["detail"], problem["code"], problem["request_id"], problem.get("errors", ()))
     return body, shape.status, _headers(kind, shape, problem.get("retry_after"))
