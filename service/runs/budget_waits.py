@@ -29,6 +29,13 @@ LOOK_SECONDS = 1.0  # for further pages, while runs are found that go on
 MOST_QUEUED = 1_000  # runs that one process has queued, and that no worker has taken up yet
 
 
+class Given(NamedTuple):
+    """Room in nano-dollars that a queued run was given, and the ids of the caps that have it."""
+
+    needed: int
+    caps: Sequence[str]
+
+
 class Wait(NamedTuple):
     """Wait of a run before its next step, as its note keeps it: for `needed` nano-dollars, until a time (ms)."""
 
@@ -47,12 +54,9 @@ class BudgetWaits:
         self._webhooks = webhooks
         self._seconds = seconds
         self._after = ""  # the run after which the next look begins
-        self._given: dict[
-            str, tuple[int, list[str]]
-        ] = {}  # by queued run: its room, and the caps that give it
-        self.woken: Callable[[], None] = lambda: (
-            None
-        )  # called when runs were queued, or may be by the next look
+        self._given: dict[str, Given] = {}  # by queued run
+        # Called when runs were queued, or may be by the next look.
+        self.woken: Callable[[], None] = lambda: None
 
     def wait_of(self, attempt: Attempt, error: SlipwayError) -> Wait | None:
         """Return the wait of a run whose call does not fit a cap. None: it does not wait, or has waited long enough."""
@@ -114,7 +118,7 @@ class BudgetWaits:
             fits = all(left[cap] >= needed for cap in ids)
             if fits:
                 left |= {cap: left[cap] - needed for cap in ids}
-                self._given[row["id"]] = needed, ids
+                self._given[row["id"]] = Given(needed, ids)
             if fits or row["wake_at"] <= now:
                 fitting.append(row["id"])
         return fitting

@@ -148,7 +148,7 @@ class AgentBody(Body):
             agent=self.model,
             messages=_conversation(self.messages),
             instructions=instructions(said),
-            max_tokens=min(self.max_tokens, 128_000),
+            max_tokens=self.max_tokens,
             effort=config.effort,
             output_schema=None if config.format is None else checked_schema(config.format.schema_, SCHEMA),
             stop_sequences=tuple(self.stop_sequences or ()) or None,
