@@ -71,7 +71,7 @@ RAISED_IN = {
     Action.SCHEDULE_CREATED: "tests/web/test_schedules.py",
     Action.SCHEDULE_CHANGED: "tests/web/test_schedules.py",
     Action.SCHEDULE_DELETED: "tests/web/test_schedules.py",
-    Action.SCHEDULE_STOPPED: "tests/schedules/test_dispatch.py",
+    Action.SCHEDULE_STOPPED: "tests/schedules/test_rights.py",
     Action.USER_EXPORTED: "tests/privacy/test_export.py",
     Action.TOOL_CALLED: "tests/runs/test_tool_execution.py",
     Action.TOOL_FINISHED: "tests/runs/test_tool_execution.py",

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, String
 
 from service.store.schema.base import metadata, rows_where
-from service.store.schema.sealed import SealedText
+from service.store.schema.sealed import SealedPacked
 
 UNTOLD = "NOT told"
 
@@ -42,7 +42,7 @@ gateway_calls = sa.Table(
     Column("digest", String(64), nullable=False),  # of the request's body
     Column("state", String(8), nullable=False),  # open | done | failed
     Column("model", String(128), nullable=False),
-    Column("answer", SealedText("gateway_calls.answer")),  # the body as it was sent, compressed, base64
+    Column("answer", SealedPacked("gateway_calls.answer")),  # the body as it was sent
     Column("usage", sa.JSON(none_as_null=True)),  # figures of `Usage`, in their order
     Column("source", String(16)),  # of the usage: reported | estimated | worst
     Column("cost_nano", BigInteger, nullable=False, default=0),

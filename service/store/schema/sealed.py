@@ -7,6 +7,8 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
+from service.text.packed import packed
+
 ERASED = "[erased]"  # shown in place of a text whose key is destroyed
 
 
@@ -47,6 +49,13 @@ class SealedText(sa.types.TypeDecorator[Any]):
 
     def decode(self, content: bytes) -> Any:
         return content.decode()
+
+
+class SealedPacked(SealedText):
+    """Column of text that `service.text.packed` compressed."""
+
+    cache_ok = True
+    stand_in = packed(ERASED.encode())
 
 
 class SealedJson(SealedText):
