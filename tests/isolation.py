@@ -49,6 +49,9 @@ def reset_logging() -> None:
         if logger is not root:
             logger.setLevel(logging.NOTSET)
             logger.propagate = True
+    logging.getLogger("sqlalchemy").setLevel(
+        logging.WARNING
+    )  # as on import: else each statement may be logged
 
 
 def signal_handlers() -> dict[int, Any]:

@@ -8,8 +8,8 @@ from flask import Flask
 
 from config import Settings, load
 from service.app import create_app
-from service.store.schema import metadata
 from service.wiring import Services
+from tests.tables import create_tables
 
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nobody listens
 
@@ -24,7 +24,7 @@ def settings_in(folder: Path, **environ: str) -> Settings:
 def app_in(folder: Path, **environ: str) -> Flask:
     app = create_app(settings_in(folder, **environ))
     services: Services = app.extensions["slipway"]
-    metadata.create_all(services.infra.db.engine)
+    create_tables(services.infra.db.engine)
     services.auth.users.bootstrap("demo", "demo-password")
     return app
 

@@ -12,8 +12,8 @@ from service.sessions import Sessions
 from service.store import runs as run_rows
 from service.store import users
 from service.store.database import Database
-from service.store.schema import metadata
 from service.types import Caller, Run, RunRequest, RunStatus, now_ms
+from tests.tables import create_tables
 from tests.usage.conftest import postgres_url, url
 
 __all__ = ["postgres_url", "url"]
@@ -25,7 +25,7 @@ OPERATOR = Caller("usr_eve", "eve", "operator")
 @pytest.fixture
 def db(url: str) -> Iterator[Database]:
     database = Database(url)
-    metadata.create_all(database.engine)
+    create_tables(database.engine)
     for caller in (ADA, BOB, OPERATOR):
         row = {"id": caller.user_id, "username": caller.username, "password_hash": "", "role": caller.role}
         database.transact(lambda tx, row=row: users.insert(tx, {**row, "disabled": False, "created_at": 0}))  # type: ignore[misc]

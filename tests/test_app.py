@@ -15,9 +15,9 @@ from flask.testing import FlaskClient
 from config import Settings
 from service import wiring
 from service.app import create_app
-from service.store.schema import metadata
 from tests.conftest import ROOT
 from tests.made import app_in, close, settings_in
+from tests.tables import create_tables
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_create_app_opens_no_connection(tmp_path: Path) -> None:
 def test_services_may_be_brought_along(tmp_path: Path) -> None:
     settings: Settings = settings_in(tmp_path)
     services = wiring.build(settings)
-    metadata.create_all(services.infra.db.engine)
+    create_tables(services.infra.db.engine)
     made = create_app(settings, services)
     assert made.extensions["slipway"] is services
     close(made)

@@ -13,8 +13,8 @@ from service.store import approvals as rows
 from service.store import runs, users
 from service.store.approvals import Decision
 from service.store.database import Database
-from service.store.schema import metadata
 from service.types import Caller, Run, RunRequest, RunStatus, now_ms
+from tests.tables import create_tables
 
 ADA = Caller("usr_ada", "ada", "user")
 BOB = Caller("usr_bob", "bob", "user")
@@ -27,7 +27,7 @@ NO = Decision("deny", None, None, "dec_2")
 def db(tmp_path: Path) -> Iterator[Database]:
     """A run of Ada's that waits for two decisions: `apr_1` and `apr_2`."""
     database = Database(f"sqlite:///{tmp_path}/test.db")
-    metadata.create_all(database.engine)
+    create_tables(database.engine)
     request = RunRequest("clerk", ({"role": "user", "content": "Do it."},))
     run = Run("run_1", ADA.user_id, "clerk", "1", "stream", request, attempt=1)
     user = {"id": ADA.user_id, "username": "ada", "password_hash": "", "role": "user", "disabled": False}

@@ -9,12 +9,13 @@ import pytest
 
 from service.store.database import Database
 from service.store.schema import metadata
+from tests.tables import create_tables
 
 
 @pytest.fixture
 def db(tmp_path: Path) -> Iterator[Database]:
     database = Database(f"sqlite:///{tmp_path}/webhooks.db")
-    metadata.create_all(database.engine)
+    create_tables(database.engine)
     user = {
         "id": "usr_1",
         "username": "ada",

@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 
 from service.store.database import Database
-from service.store.schema import metadata
+from tests.tables import create_tables
 from tests.usage.conftest import postgres_url, url
 
 __all__ = ["postgres_url", "url"]
@@ -15,5 +15,5 @@ __all__ = ["postgres_url", "url"]
 @pytest.fixture
 def db(url: str) -> Iterator[Database]:
     with closing(Database(url)) as database:
-        metadata.create_all(database.engine)
+        create_tables(database.engine)
         yield database

@@ -21,7 +21,6 @@ from service.infra.redis_trip import Trip
 from service.observe.metrics import Metrics
 from service.observe.observer import Observer
 from service.store.database import Database
-from service.store.schema import metadata
 from service.types import NANO
 from service.usage.budgets import Budgets
 from service.web import authentication, hooks, limits, problems
@@ -30,6 +29,7 @@ from service.web.authentication import checked_claims
 from service.web.current import Application
 from service.web.routes import auth
 from service.web.schemas import json_response
+from tests.tables import create_tables
 
 SECRET = "a-secret-of-the-tests-with-64-characters-so-that-HS512-does-not-complain"
 PASSWORD = "correct horse battery"
@@ -50,7 +50,7 @@ class Replica:
     ) -> None:
         self.redis_store = RedisStore(redis_url, max_connections=8)
         self.db = Database(f"sqlite:///{folder}/slipway.db", pool_size=8, patience=2.0)
-        metadata.create_all(self.db.engine)
+        create_tables(self.db.engine)
         self.revocations = Revocations(self.redis_store, self.db, access_seconds=900)
         self.refusals = Refusals(self.db)
         self.users = UserService(self.db, self.redis_store, self.revocations, secret, self.refusals)

@@ -12,10 +12,10 @@ from config import load
 from service import wiring
 from service.app import create_app
 from service.runs.recovery.supervisor import ProcessRole
-from service.store.schema import metadata
 from service.types import Caller, Run, RunRequest
 from service.wiring import Services
 from tests.conftest import Model, RedisServer
+from tests.tables import create_tables
 
 Flask_ = Callable[..., Result]
 
@@ -38,7 +38,7 @@ def whole(env: dict[str, str]) -> Iterator[Flask]:
     settings = load(env)
     services = wiring.build(settings, ProcessRole("cli"))  # `web` would take up the runs that a test abandons
     app = create_app(settings, services)
-    metadata.create_all(services.infra.db.engine)
+    create_tables(services.infra.db.engine)
     services.auth.users.create("root", "root-password", "admin")
     services.auth.users.create("ada", "ada-password")
     services.runs.supervisor.start()  # a lease, without which no run is executed

@@ -16,9 +16,9 @@ from service.runs.recovery.supervisor import UNDRIVEN, ProcessRole
 from service.runs.slots import Handle
 from service.store import runs as rows
 from service.store import workers
-from service.store.schema import metadata
 from service.types import Caller, RunRequest
 from tests.conftest import Model, RedisServer, wait_until
+from tests.tables import create_tables
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def services(tmp_path: Path, redis_server: RedisServer, model: Model) -> Iterato
         "ANTHROPIC_BASE_URL": model.url,
     }
     services = wiring.build(load(environ), ProcessRole("cli"))
-    metadata.create_all(services.infra.db.engine)
+    create_tables(services.infra.db.engine)
     services.auth.users.create("ada", "ada-password")
     yield services
     services.close()

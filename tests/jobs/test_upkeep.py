@@ -21,6 +21,7 @@ from service.store.schema import metadata
 from service.store.task_line import FORGOTTEN_AFTER
 from service.types import now_ms
 from tests.jobs.house import House, TaskWorker, until
+from tests.tables import create_tables
 
 TABLES = (
     *("runs", "notices", "idempotency", "sessions", "schedule_slots"),
@@ -31,7 +32,7 @@ TABLES = (
 @pytest.fixture
 def db(tmp_path: Path) -> Iterator[Database]:
     database = Database(f"sqlite:///{tmp_path}/upkeep.db")
-    metadata.create_all(database.engine)
+    create_tables(database.engine)
     yield database
     database.close()
 

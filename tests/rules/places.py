@@ -14,7 +14,6 @@ from flask import Flask
 from service.app import create_app
 from service.jobs.upkeep import delete_expired
 from service.store import closed_windows, workspaces
-from service.store.schema import metadata
 from service.types import now_ms
 from service.usage.caps import closed_before
 from service.usage.rollup import roll_up
@@ -22,6 +21,7 @@ from service.wiring import Services
 from tests.made import settings_in
 from tests.store.filled import ACME, Known, fill
 from tests.store.spied import Spy, watch
+from tests.tables import create_tables
 
 MORE = 3  # times: the most that anything may cost more
 # Pages, or hundreds of SQLite's steps, that are no growth: a level more of each index.
@@ -93,7 +93,7 @@ class Opened:
         self._app = create_app(settings_in(folder, **parts, **no_limit))
         services: Services = self._app.extensions["slipway"]
         spy = watch(services.infra.db.engine)
-        metadata.create_all(services.infra.db.engine)
+        create_tables(services.infra.db.engine)
         users = {
             name: services.auth.users.create(name, f"{name}-password", role)
             for name, role in (("root", "admin"), ("ada", "user"))

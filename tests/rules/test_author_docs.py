@@ -14,9 +14,9 @@ from flask import Flask
 
 from config import load
 from service.app import create_app
-from service.store.schema import metadata
 from tests.agents.house import load as load_agents
 from tests.conftest import ROOT, Model, RedisServer
+from tests.tables import create_tables
 
 PAGE = (ROOT / "docs" / "agent-author.md").read_text()
 OWN_CODE = (ROOT / "docs" / "own-code.md").read_text()
@@ -48,7 +48,7 @@ def app_of(agents: Path, redis_server: RedisServer, model: Model) -> Iterator[Fl
     made = create_app(
         load({"APP_ENV": "testing", "SLIPWAY_HOME": str(agents.parent), "LOG_LEVEL": "ERROR", **parts})
     )
-    metadata.create_all(made.extensions["slipway"].infra.db.engine)
+    create_tables(made.extensions["slipway"].infra.db.engine)
     made.extensions["slipway"].auth.users.create("root", "root-password", "admin")
     yield made
     made.extensions["slipway"].close()

@@ -11,9 +11,9 @@ from config.testing import Testing
 from service.llm.claude import ClaudeClient
 from service.llm.retry import RetryingClient
 from service.store import users
-from service.store.schema import metadata
 from service.types import Caller, Run, RunRequest, now_ms
 from service.wiring import Services, build
+from tests.tables import create_tables
 
 ADA = Caller("usr_ada", "ada", "user")
 SINGLE = "description: A test agent.\npattern: single\n"
@@ -39,7 +39,7 @@ def services(
     claude = ClaudeClient("", model_url, made.model_timeout, made.model_connect_timeout, 64)
     model = RetryingClient(claude, made.model_retries, made.breaker_failures, 0.5, lambda attempt: None)
     wired = build(made, model=model)
-    metadata.create_all(wired.infra.db.engine)
+    create_tables(wired.infra.db.engine)
     ada = {"id": ADA.user_id, "username": "ada", "password_hash": "", "role": "user", "created_at": now_ms()}
     wired.infra.db.transact(lambda tx: users.insert(tx, ada))
     try:

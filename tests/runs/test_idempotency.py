@@ -13,9 +13,9 @@ from service.errors import IdempotencyMismatch
 from service.runs.idempotency import AlreadyStarted, Key
 from service.store import runs, tool_calls, users
 from service.store.database import Database
-from service.store.schema import metadata
 from service.types import Run, RunStatus, now_ms
 from tests.runs.house import ADA, ASSISTANT, asked, run_of
+from tests.tables import create_tables
 
 KEY = Key(ADA.user_id, "order-1", "as first asked")
 AWAY: dict[str, Any] = {"code": "model_unavailable", "retry_after": 10}
@@ -24,7 +24,7 @@ AWAY: dict[str, Any] = {"code": "model_unavailable", "retry_after": 10}
 @pytest.fixture
 def db(tmp_path: Path) -> Iterator[Database]:
     database = Database(f"sqlite:///{tmp_path}/test.db")
-    metadata.create_all(database.engine)
+    create_tables(database.engine)
     row = {"id": ADA.user_id, "username": "ada", "password_hash": "", "role": "user", "disabled": False}
     database.transact(lambda tx: users.insert(tx, {**row, "created_at": 0}))
     yield database

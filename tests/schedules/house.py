@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +27,6 @@ class House:
     def __init__(self, folder: Path, url: str, monkeypatch: pytest.MonkeyPatch, **settings: str) -> None:
         self.now = NOON
         monkeypatch.setattr(rows, "clock", lambda tx: self.now)
-        # `tests.isolation` has reset it, and each statement would be logged.
-        logging.getLogger("sqlalchemy").setLevel(logging.WARNING)
         self.app: Flask = app_in(folder, DATABASE_URL=url, **settings)
         self.services: Services = self.app.extensions["slipway"]
         self.ada: User = self.services.auth.users.create("ada", PASSWORD)

@@ -10,13 +10,13 @@ import sqlalchemy as sa
 from service.errors import DatabaseUnavailable
 from service.store import users
 from service.store.database import Database, Transaction
-from service.store.schema import metadata
 from service.store.schema import users as table
+from tests.tables import create_tables
 
 
 def test_full_disk_is_an_error_without_partial_writes(tmp_path: Path) -> None:
     db = Database(f"sqlite:///{tmp_path}/test.db", patience=0.1)
-    metadata.create_all(db.engine)
+    create_tables(db.engine)
 
     def fill(tx: Transaction, first: int, count: int) -> None:
         for number in range(first, first + count):

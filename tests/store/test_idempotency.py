@@ -12,8 +12,9 @@ import sqlalchemy as sa
 
 from service.store import idempotency as rows
 from service.store.database import Database
-from service.store.schema import idempotency, metadata
+from service.store.schema import idempotency
 from service.types import now_ms
+from tests.tables import create_tables
 
 AT_ONCE, ROUNDS = 8, 40
 
@@ -21,7 +22,7 @@ AT_ONCE, ROUNDS = 8, 40
 @pytest.fixture
 def db(url: str) -> Iterator[Database]:
     with closing(Database(url.replace("postgresql://", "postgresql+psycopg://"))) as database:
-        metadata.create_all(database.engine)
+        create_tables(database.engine)
         yield database
 
 

@@ -14,15 +14,16 @@ from service.errors import TooMany
 from service.ids import new_id
 from service.store import keys, session_expiry, sessions, users
 from service.store.database import Database
-from service.store.schema import api_keys, metadata
+from service.store.schema import api_keys
 from service.types import now_ms
+from tests.tables import create_tables
 
 
 @pytest.fixture
 def db(url: str) -> Iterator[Database]:
     """With the users `usr_ada` and `usr_bob`."""
     with closing(Database(url.replace("postgresql://", "postgresql+psycopg://"))) as database:
-        metadata.create_all(database.engine)
+        create_tables(database.engine)
         for name in ("ada", "bob"):
             row = {"id": f"usr_{name}", "username": name, "password_hash": "", "role": "user"}
             row |= {"disabled": False, "created_at": 1}

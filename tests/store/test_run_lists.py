@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from service.store import run_lists, users
 from service.store.database import Database
 from service.store.run_lists import RunFilter
-from service.store.schema import metadata
 from service.store.visibility import Visibility
 from tests.store.filled import fill
 from tests.store.spied import Spy, watch
+from tests.tables import create_tables
 
 HEAVY = "usr_heavy"  # whose 2,500 runs failed but for those of the agent `rare`
 LONG = "ses_long"  # with the 1,700 runs of `heavy` and the agent `assistant`
@@ -26,7 +26,7 @@ MAX_COST = 60  # pages, or hundreds of SQLite's steps, for a page of three runs
 def watched(url: str) -> Iterator[tuple[Database, Spy]]:
     with closing(Database(url)) as db:
         spy = watch(db.engine)
-        metadata.create_all(db.engine)
+        create_tables(db.engine)
         heavy = {"id": HEAVY, "username": "heavy", "password_hash": "", "role": "user", "disabled": False}
         db.transact(lambda tx: users.insert(tx, {**heavy, "created_at": 1}))
         fill(db.engine, 5_000, heavy=HEAVY)

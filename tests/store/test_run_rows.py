@@ -11,8 +11,8 @@ import pytest
 
 from service.store import runs, users
 from service.store.database import Database
-from service.store.schema import metadata
 from service.types import Run, RunRequest, RunStatus
+from tests.tables import create_tables
 
 ENDED = 1_700_000_000_000
 
@@ -20,7 +20,7 @@ ENDED = 1_700_000_000_000
 @pytest.fixture
 def db(tmp_path: Path) -> Iterator[Database]:
     with closing(Database(f"sqlite:///{tmp_path}/test.db")) as database:
-        metadata.create_all(database.engine)
+        create_tables(database.engine)
         row = {"id": "usr_1", "username": "ada", "password_hash": "", "role": "user", "disabled": False}
         database.transact(lambda tx: users.insert(tx, {**row, "created_at": 1}))
         yield database

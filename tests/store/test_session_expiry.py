@@ -13,9 +13,10 @@ from service.jobs.upkeep import delete_expired
 from service.sessions import DELETE_BATCH, Sessions
 from service.store import session_expiry
 from service.store.database import Database, Transaction
-from service.store.schema import messages, metadata, runs, sessions, users
+from service.store.schema import messages, runs, sessions, users
 from service.types import Caller, now_ms
 from tests.store.spied import watch
+from tests.tables import create_tables
 
 FEW, MANY = 300, 3_000
 ADA = Caller("usr_ada", "ada", "user")
@@ -31,7 +32,7 @@ def db(url: str) -> Iterator[Database]:
 
 @pytest.fixture
 def service(db: Database) -> Sessions:
-    metadata.create_all(db.engine)
+    create_tables(db.engine)
     ada = {"id": ADA.user_id, "username": "ada", "password_hash": "", "role": "user", "created_at": 0}
     db.transact(lambda tx: tx.execute(users.insert(), ada))
     return Sessions(db, ttl_days=30, history_tokens=1_000)

@@ -8,9 +8,10 @@ import pytest
 import sqlalchemy as sa
 
 from service.store.database import Database, InsertOnce
-from service.store.schema import metadata, runs, users
+from service.store.schema import runs, users
 from service.store.statement import Statement, binds, listed
 from service.types import RunStatus
+from tests.tables import create_tables
 
 ADA = {"id": "usr_1", "username": "ada", "password_hash": "x", "role": "user", "created_at": 1}
 RUN: dict[str, Any] = {
@@ -30,7 +31,7 @@ RUN: dict[str, Any] = {
 @pytest.fixture
 def db(url: str) -> Database:
     found = Database(url.replace("postgresql://", "postgresql+psycopg://"), pool_size=4)
-    metadata.create_all(found.engine)
+    create_tables(found.engine)
     return found
 
 

@@ -12,9 +12,10 @@ from service.ids import new_id
 from service.store import approvals, batches, erasures, holds, runs, schedules, sweep, webhooks, workers
 from service.store.database import Database, Transaction
 from service.store.holds import Hold
-from service.store.schema import metadata, users
+from service.store.schema import users
 from service.store.sweep import Work
 from service.types import Run, RunStatus, now_ms
+from tests.tables import create_tables
 from tests.usage.house import a_run
 
 HOUR = 3_600_000
@@ -24,7 +25,7 @@ ME = "wrk_me"
 @pytest.fixture
 def db(url: str) -> Iterator[Database]:
     database = Database(url)
-    metadata.create_all(database.engine)
+    create_tables(database.engine)
     ada = {"id": "usr_ada", "username": "ada", "password_hash": "", "role": "user", "created_at": 0}
     with database.begin() as tx:
         tx.execute(sa.insert(users).values(**ada))

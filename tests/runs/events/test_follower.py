@@ -15,10 +15,10 @@ from service.runs.events.follower import Follower
 from service.store import runs, users
 from service.store import steps as step_rows
 from service.store.database import Database
-from service.store.schema import metadata
 from service.types import Event, RunEvent, RunStatus, now_ms
 from tests.conftest import RedisServer
 from tests.runs.house import ADA, ASSISTANT, asked, run_of
+from tests.tables import create_tables
 
 
 class Followed:
@@ -26,7 +26,7 @@ class Followed:
 
     def __init__(self, folder: Path, redis_url: str) -> None:
         self.db = Database(f"sqlite:///{folder}/test.db")
-        metadata.create_all(self.db.engine)
+        create_tables(self.db.engine)
         self.redis_store = RedisStore(redis_url, max_connections=4)
         self.blocking = connect(redis_url, max_connections=2)
         self.live = EventStreamReader(self.redis_store, self.blocking)
