@@ -203,6 +203,8 @@ class Settings(Saving):
         description="Concurrent runs of one user, over all replicas. Requests that wait or follow are not "
         "runs: one user may have half of a worker's places for them; `none`: no limit",
     )
+    limit_queued_runs: int | None = Field(20_000, ge=1, description="Waiting runs per user; `none`: no limit")
+    max_queued_runs: int = Field(200_000, ge=1, description="Waiting runs of all users; more are 503")
     limit_session: str = Field(
         "60/minute", description="Turns of one session, within LIMIT_RUNS; `none`: no limit"
     )

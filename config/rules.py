@@ -87,7 +87,7 @@ class Rules(BaseModel):
     def _other_services(cls, url: str) -> str:
         return checks.http_url(url)
 
-    @field_validator("limit_concurrent_runs", mode="before", check_fields=False)
+    @field_validator("limit_concurrent_runs", "limit_queued_runs", mode="before", check_fields=False)
     @classmethod
     def _number_or_none(cls, value: Any) -> Any:
         return None if value in ("", "none") else value

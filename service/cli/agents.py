@@ -26,7 +26,7 @@ from service.cli.common import (
     without_log_lines,
     worker_lease,
 )
-from service.errors import SlipwayError
+from service.errors import NotFound, SlipwayError
 from service.ids import new_id
 from service.store import steps as step_rows
 from service.text.suggest import unknown
@@ -62,7 +62,13 @@ def list_agents(as_json: bool) -> None:
 def stop(name: str, reason: str) -> None:
     """Stop an agent: no call of it begins any more, its runs wait, and new ones are refused."""
     stops = services().runs.stops
-    state = services().infra.db.transact(lambda tx: stops.stop(tx, name, reason))
+    try:
+        state = services().infra.db.transact(lambda tx: stops.stop(tx, name, reason))
+    except NotFound:
+        folder = services().settings.agents_dir
+        raise click.ClickException(
+            f"There is no agent {name} in {folder}, and no run of one. AGENTS_DIR must be that of the service."
+        ) from None
     stopped = (
         f"Stopped {name}" if state["reason"] == reason else f"{name} is stopped already: {state['reason']}"
     )

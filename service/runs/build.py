@@ -34,6 +34,7 @@ from service.runs.gateway_calls import GatewayCalls
 from service.runs.gateway_watch import GatewayWatch
 from service.runs.new_run import NewRuns
 from service.runs.queries import RunQueries
+from service.runs.queue_bounds import QueueBounds
 from service.runs.recovery.supervisor import Chore, ProcessRole, Supervisor, Times, Wakeup
 from service.runs.remote_questions import RemoteQuestions
 from service.runs.remote_step import RemoteDependencies
@@ -113,8 +114,11 @@ def build(
     bulkhead = Bulkhead(total, max(total // 2, settings.limit_concurrent_runs or total))
     conflicts = Conflicts(sessions, queries, cancellation, bulkhead, settings.session_conflict, seconds)
     continuations = Continuations(infra.db)
+    queue = QueueBounds(infra.db, settings.limit_queued_runs, settings.max_queued_runs)
     start = RunStarter(
-        new_runs=NewRuns(infra.db, domains.agents, sessions, conflicts, continuations, execution.worker_id),
+        new_runs=NewRuns(
+            infra.db, domains.agents, sessions, conflicts, continuations, queue, execution.worker_id
+        ),
         lookups=build_cache(settings, infra, blocking),
         execution=execution,
         queries=queries,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from service.runs.journal import NOTE
 from service.runs.result import Progress, result_of, started_of
 from service.store import runs as rows
 from service.store import steps as step_rows
 from service.store.database import Transaction
+from service.store.steps import NOTE
 from service.types import Event, Run, RunEvent, RunStatus, now_ms
 
 

@@ -16,12 +16,12 @@ from service.runs.branch_rows import BranchRows, branch_of
 from service.runs.event_log import EventLog, NewEvent
 from service.runs.replay import Replay
 from service.runs.slots import LeaseLost
-from service.runs.step_row import NOTE as NOTE
 from service.runs.step_row import call_ids, step_row, waited_of, with_events
 from service.store import ownership
 from service.store import runs as rows
 from service.store import steps as step_rows
 from service.store.database import Database, Row, Transaction
+from service.store.steps import NOTE
 from service.store.transaction import WriteInTransaction
 from service.text.sanitise import storable_json
 from service.types import NO_USAGE, Event, Run, RunEvent, RunStatus, Usage, UsageSource, less_sure, now_ms

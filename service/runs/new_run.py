@@ -14,6 +14,7 @@ from service.runs.client_tools import check as check_client_tools
 from service.runs.conflicts import Conflicts
 from service.runs.idempotency import Key
 from service.runs.journal import Opening
+from service.runs.queue_bounds import QueueBounds
 from service.sessions import Sessions
 from service.store import runs as rows
 from service.store import task_line
@@ -34,6 +35,7 @@ class NewRuns:
     sessions: Sessions
     conflicts: Conflicts
     continuations: Continuations
+    queue: QueueBounds
     worker_id: str
 
     def agent(self, name: str) -> AgentDefinition:
@@ -114,13 +116,13 @@ class NewRuns:
 
         self.db.transact(write)
 
-    def started_with(self, key: Key | None) -> str | None:
-        """Look for the run that a key belongs to, for `KEY_SECONDS` at most.
+    def started_with(self, key: Key | None, seconds: float = KEY_SECONDS) -> str | None:
+        """Look for the run that a key belongs to, for so many seconds at most.
 
         Of concurrent requests with one key, as many as the user's limit on concurrent runs are counted before the first
         has written its run.
         """
-        end = time.monotonic() + KEY_SECONDS
+        end = time.monotonic() + seconds
         while key is not None:
             if (run_id := self.db.query(key.started)) is not None:
                 return run_id

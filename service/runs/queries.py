@@ -22,7 +22,7 @@ from service.store import steps as step_rows
 from service.store.database import Database, Row, Transaction
 from service.store.run_lists import RunFilter
 from service.store.visibility import UNRESTRICTED, visible_to
-from service.types import Caller, Event, Priority, Run, RunEvent
+from service.types import Caller, Event, Priority, Run, RunEvent, RunStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +104,8 @@ class RunQueries:
                     return
         except DatabaseUnavailable:
             yield [_reconnect(after)]
-        if follower.waits:
-            yield [_reconnect(after)]
+        if follower.waits is not None:
+            yield [_reconnect(after, status=follower.waits)]
 
     def has_begun(self, run_id: str, seconds: float) -> bool:
         """Return whether a run has its first event within `seconds`, so that it can be followed live."""
@@ -161,6 +161,6 @@ class RunQueries:
             yield from self.follow(run.id, outbox.seen)
 
 
-def _reconnect(after: int) -> RunEvent:
+def _reconnect(after: int, **why: RunStatus) -> RunEvent:
     """Build the event that makes a client ask again, with this number as `Last-Event-ID`."""
-    return RunEvent(Event.RECONNECT, {"last_seq": after}, after)
+    return RunEvent(Event.RECONNECT, {"last_seq": after, **why}, after)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from service.cache.lookup import Lookup, Lookups
-from service.errors import RateLimited, SlipwayError
+from service.errors import Overloaded, RateLimited, SlipwayError
 from service.infra.redis import RedisStore
 from service.infra.redis_trip import Trip
 from service.runs import cached
@@ -147,9 +147,15 @@ class RunStarter:
     def queue(
         self, caller: Caller, request: RunRequest, key: Key | None, request_id: str, trip: Trip | None = None
     ) -> Started:
-        """Queue a run."""
+        """Queue a run. Raises `RateLimited` and `Overloaded` where too many are waiting."""
         if trip is not None:
             trip.send()
+        try:
+            self.new_runs.queue.take(caller.user_id)
+        except (RateLimited, Overloaded):
+            if (run_id := self.new_runs.started_with(key, seconds=0)) is None:
+                raise
+            return Started(self.queries.get(run_id), replayed=True)
         interrupted = self.conflicts.interrupted_by(request)
         run = self.new_runs.make(caller, request, "queue", request_id)
         run.status, run.attempt, run.started_at = RunStatus.QUEUED, 0, None

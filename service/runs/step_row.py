@@ -6,9 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from service.store.database import Row
+from service.store.steps import NOTE
 from service.types import Run, RunEvent, RunStatus, now_ms
-
-NOTE = "note"  # kind of a step row that only stores events
 
 
 def step_row(

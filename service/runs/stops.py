@@ -34,13 +34,13 @@ class AgentStops:
     has_agent: Callable[[str], bool]
 
     def stop(self, tx: Transaction, agent: str, reason: str) -> dict[str, Any]:
-        """Stop an agent, for all workspaces; return its state. A second stop changes nothing.
+        """Stop an agent, for all workspaces, also one that is gone and has runs; return its state.
 
-        Raises `NotFound`, and `Invalid` for a reason that cannot be kept.
+        A second stop changes nothing. Raises `NotFound`, and `Invalid` for a reason that cannot be kept.
         """
         if REASON.fullmatch(reason) is None:
             raise fault("/reason", f"Use 1 to {MAX_REASON} characters of text.")
-        if not self.has_agent(agent):
+        if not self.has_agent(agent) and not rows.has_run(tx, agent):
             raise NotFound(f"There is no agent named {agent}.")
         row = {"agent": agent, "reason": reason, "stopped_by": tx.actor.user_id, "stopped_at": now_ms()}
         if rows.stop(tx, row):

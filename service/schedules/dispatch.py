@@ -17,7 +17,14 @@ from typing import Any, NamedTuple
 from service.agents.catalog import AgentCatalog
 from service.audit.record import Action
 from service.auth.on_behalf import present_caller
-from service.errors import AgentStopped, DatabaseUnavailable, InvalidToken, SlipwayError, Unavailable
+from service.errors import (
+    AgentStopped,
+    DatabaseUnavailable,
+    InvalidToken,
+    Overloaded,
+    SlipwayError,
+    Unavailable,
+)
 from service.observe.metrics import Metrics
 from service.runs.new_run import NewRuns
 from service.runs.recovery.supervisor import Wakeup
@@ -98,11 +105,12 @@ class Dispatcher:
         """Decide the next slot of a schedule. False: none is due, or another process decides."""
         try:
             run = self._run_of(row)
+            self.new_runs.queue.take(run.user_id)
             write = self.new_runs.opening(run, None)
             with acting_as(Actor.of(run)):
                 decision = self.db.transact(lambda tx: _decide(tx, row, run.id, write))
         except SlipwayError as error:
-            if isinstance(error, Unavailable) and not isinstance(error, AgentStopped):
+            if isinstance(error, Unavailable) and not isinstance(error, AgentStopped | Overloaded):
                 raise  # due until the database is back
             return self._refuse(row, error)
         if decision is not None and decision.outcome == "run":

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from service.store import scope_locks
 from service.store.database import InsertOnce, Row, Transaction
-from service.store.schema import agent_stops
+from service.store.schema import agent_stops, runs
 from service.store.statement import Statement
 
 _INSERT = InsertOnce(agent_stops)
@@ -26,6 +26,9 @@ def stopped(agent: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
 
 
 _STOPPED = Statement(sa.select(agent_stops).where(agent_stops.c.agent == sa.bindparam("agent")))
+
+
+_RUN_OF = Statement(sa.select(runs.c.id).where(runs.c.agent == sa.bindparam("agent")).limit(1))
 
 
 def insert_unless_stopped(table: sa.Table, names: Collection[str]) -> Statement:
@@ -54,6 +57,10 @@ def release(tx: Transaction, agent: str) -> bool:
 
 def get(tx: Transaction, agent: str) -> Row | None:
     return tx.row(_STOPPED, {"agent": agent})
+
+
+def has_run(tx: Transaction, agent: str) -> bool:
+    return tx.row(_RUN_OF, {"agent": agent}) is not None
 
 
 def every(tx: Transaction) -> list[Row]:

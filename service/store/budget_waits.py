@@ -32,8 +32,9 @@ def still_queued(tx: Transaction, run_ids: Sequence[str]) -> list[str]:
 
 
 def wake(tx: Transaction, run_ids: Sequence[str]) -> int:
-    """Queue waiting runs; return how many. One that is being cancelled is left alone."""
+    """Queue waiting runs, tasks in their line; return how many. One that is being cancelled is left alone."""
     waiting = sa.select(runs.c.id).where(runs.c.id.in_(run_ids), _WAITS)
     free = waiting.order_by(runs.c.id).with_for_update(skip_locked=True)
     queued = {"status": RunStatus.QUEUED, "wake_at": now_ms(), "losses": 0}
+    queued["in_line"] = runs.c.priority.is_not(None)
     return tx.execute(sa.update(runs).where(runs.c.id.in_(free)).values(**queued))

@@ -11,6 +11,7 @@ from service.store.lists import fitting
 from service.store.schema import steps
 from service.store.statement import Statement
 
+NOTE = "note"  # kind of a row that only stores events
 _INSERT = Statement(InsertOnce(steps))
 _OF_RUN = Statement(sa.select(steps).where(steps.c.run_id == sa.bindparam("run_id")).order_by(steps.c.n))
 _EVENTS = Statement(

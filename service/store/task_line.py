@@ -14,8 +14,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
 from service.store.database import Row, Transaction
-from service.store.schema import IN_LINE, agent_stops, runs, task_turns
+from service.store.schema import IN_LINE, UNFINISHED, agent_stops, runs, steps, task_turns
 from service.store.statement import Statement
+from service.store.steps import NOTE
 from service.types import PRIORITIES, Priority, Run, RunStatus, now_ms
 
 BATCH = PRIORITIES.index("batch")
@@ -138,12 +139,22 @@ def step_aside(tx: Transaction, run_id: str) -> None:
     tx.send(_STEP_ASIDE, {"run": run_id, "later": now_ms() + ASIDE_MS})
 
 
-# A task that has begun goes on at once, and one beside the line may have been missed by whoever wakes it.
+_later = steps.alias()
+_HAS_WAITED = sa.exists(  # for money, and has not begun since: the note of that is its last
+    sa.select(steps.c.n).where(
+        steps.c.run_id == runs.c.id,
+        steps.c.n == sa.select(sa.func.max(_later.c.n)).where(_later.c.run_id == runs.c.id).scalar_subquery(),
+        steps.c.kind == NOTE,
+        steps.c.name == RunStatus.WAITING_BUDGET,
+    )
+)
+# A task that was handed over or decided about goes on at once, and one beside the line may have been missed by whoever
+# wakes it.
 _IS_DUE = sa.or_(
     runs.c.status == RunStatus.PAUSED,
     sa.and_(
         runs.c.status == RunStatus.QUEUED,
-        sa.or_(~runs.c.in_line, sa.and_(runs.c.attempt > 0, runs.c.priority != BATCH)),
+        sa.or_(~runs.c.in_line, sa.and_(runs.c.attempt > 0, runs.c.priority != BATCH, ~_HAS_WAITED)),
     ),
 )
 _DUE = Statement(sa.select(runs.c.id).where(runs.c.id == sa.bindparam("run"), _IS_DUE))
@@ -161,6 +172,19 @@ def depth(tx: Transaction) -> dict[Priority, Row]:
     )
     rows = tx.rows(counts.where(_LINE).group_by(runs.c.priority))
     return {PRIORITIES[row["priority"]]: row for row in rows}
+
+
+_WAITING = sa.or_(runs.c.status == RunStatus.QUEUED, runs.c.status == RunStatus.WAITING_BUDGET)
+_BY_USER = Statement(
+    sa.select(runs.c.user_id, sa.func.count().label("count"))
+    .where(sa.text(f"runs.{UNFINISHED}"), _WAITING)
+    .group_by(runs.c.user_id)
+)
+
+
+def waiting_by_user(tx: Transaction) -> dict[str, int]:
+    """Count the runs that wait for a worker or for money, in line or beside it, by user."""
+    return {row["user_id"]: row["count"] for row in tx.rows(_BY_USER)}
 
 
 def expire(tx: Transaction, limit: int) -> int:

@@ -27,7 +27,6 @@ class OneWayLens(ABC):
         )
         self._approvals: list[str] = []
         self._status: RunStatus | None = None  # in which the run waits, as far as it was told
-        self._elsewhere = False  # another worker has the run, so that `run` does not tell how it is
         self._ended = False
 
     @abstractmethod
@@ -68,7 +67,7 @@ class OneWayLens(ABC):
             ended, self.said = self.part(), ""
             return ended
         if name is Event.RUN_RESUMED:
-            self._status, self._elsewhere = None, True
+            self._status = None
             self._void = self._void or bool(self.said)
         elif name is Event.GAP:
             self._void = True
@@ -80,7 +79,7 @@ class OneWayLens(ABC):
             self._approvals.remove(data["approval_id"])
         elif name is Event.RECONNECT or name.is_last:
             self._ended = True
-            return self._left() if name is Event.RECONNECT else self._last(name, data)
+            return self._left(data.get("status")) if name is Event.RECONNECT else self._last(name, data)
         return b""
 
     def _tell(self, piece: str) -> bytes:
@@ -99,11 +98,9 @@ class OneWayLens(ABC):
             missing = self._tell(rest) if rest else b""
         return missing + self.end(result)
 
-    def _left(self) -> bytes:
-        """End the stream of a run that goes on elsewhere, or waits."""
-        status = RunStatus.WAITING_APPROVAL if self._approvals else self._status
-        if status is None and self.run.status is RunStatus.PAUSED and not self._elsewhere:
-            status = RunStatus.PAUSED  # of which no event tells
+    def _left(self, told: RunStatus | None) -> bytes:
+        """End the stream of a run that goes on elsewhere, or waits in the status that is told."""
+        status = told or (RunStatus.WAITING_APPROVAL if self._approvals else self._status)
         if status is None:
             return self.broken("The connection ends here; the run goes on.", "stream_ended")
         ended, self.said = self.part(), ""
@@ -112,6 +109,8 @@ class OneWayLens(ABC):
 
 def waiting_text(status: str, approvals: Sequence[str] = ()) -> str:
     """Return what clients are told of a run that waits, in a dialect that knows no such thing."""
+    if status == RunStatus.WAITING_APPROVAL and not approvals:
+        return "[Waiting for a person to approve]"
     if approvals:
         return f"[Waiting for a person to approve: {', '.join(approvals)}]"
     if status == RunStatus.WAITING_BUDGET:

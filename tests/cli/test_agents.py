@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,13 @@ from flask import Flask
 from config import load
 from service.app import create_app
 from service.ids import new_id
-from service.store import users
+from service.store import runs, users
 from service.store.database import Transaction
 from service.types import now_ms
 from service.wiring import Services
 from tests.cli.house import Flask_, env, flask, services, table, whole
 from tests.mcp_servers.house import Desk
+from tests.runs.queueing import a_task
 
 __all__ = ["env", "flask", "services", "whole"]
 
@@ -136,6 +138,17 @@ def test_eval_finds_the_first_admin_behind_many_users(flask: Flask_, services: S
 def test_reason_that_cannot_be_kept_is_refused(flask: Flask_, reason: str) -> None:
     assert "/reason: " in flask("agents", "stop", "support", "--reason", reason, code=1).stderr
     assert table(flask("agents", "list"))[0][-1] == "DESCRIPTION"
+
+
+def test_agent_of_another_folder_is_stopped_by_its_runs(flask: Flask_, services: Services) -> None:
+    unknown = flask("agents", "stop", "elsewhere", "--reason", "Refunds", code=1).stderr
+    assert f"There is no agent elsewhere in {services.settings.agents_dir}" in unknown
+    assert "AGENTS_DIR" in unknown
+    user = services.auth.users.by_name("demo") or services.auth.users.create("demo", "demo-password")
+    run = replace(a_task("demo", agent="elsewhere"), user_id=user.id)
+    services.infra.db.transact(lambda tx: runs.insert(tx, run, worker_id=None))
+    assert flask("agents", "stop", "elsewhere", "--reason", "Refunds").stdout.startswith("Stopped elsewhere")
+    assert flask("agents", "release", "elsewhere").stdout == "Released elsewhere.\n"
 
 
 def test_agent_is_stopped_and_released(flask: Flask_) -> None:

@@ -9,7 +9,7 @@ import pytest
 from config import ENVIRONMENTS, Settings, load
 from tests.config.serving import faults, serving
 
-NONE = {"limit_concurrent_runs": None}  # the others are texts
+NONE = {"limit_concurrent_runs": None, "limit_queued_runs": None}  # the others are texts
 CAPS = [name for name in Settings.model_fields if name.startswith(("limit_", "budget_"))]
 CAPS.remove("budget_webhook_url")
 

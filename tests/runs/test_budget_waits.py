@@ -17,6 +17,8 @@ from service.usage.ledger import check
 from service.wiring import Services
 from tests.llm.wire_server import Exchange, WireServer
 from tests.runs import inside, scripted, turns
+from tests.runs.queueing import add_users
+from tests.runs.queueing import queue as queue_of
 from tests.runs.scripted import call, calls, holds, message, says, stream_of
 from tests.runs.test_kept_output import says_and_calls
 from tests.runs.test_stops import count, meanwhile, only_run, taken_up
@@ -113,6 +115,24 @@ def test_run_whose_first_call_does_not_fit_is_opened_and_waits(wired: Services, 
     cap(wired, None)
     look(wired)
     assert taken_up(wired, run).status is RunStatus.SUCCEEDED and len(upstream.requests) == 1
+    is_sound(wired)
+
+
+def test_task_that_goes_on_stands_in_the_line(wired: Services) -> None:
+    cap(wired, 1)
+    run = queue(wired)
+    wired.runs.execution.take_turn(run.id)
+    assert status(wired, run) is RunStatus.WAITING_BUDGET
+    cap(wired, NANO)
+    add_users(wired.infra.db, ["bob"])
+    [other] = queue_of(wired.infra.db, "bob")
+    look(wired)
+    assert status(wired, run) is RunStatus.QUEUED
+    assert not wired.runs.execution.waiting.needs_no_turn(run.id)
+    assert wired.runs.execution.take_turn(run.id), "Ada has had a turn: it is Bob's"
+    assert (status(wired, run), wired.runs.queries.get(other).status.ended) == (RunStatus.QUEUED, True)
+    assert wired.runs.execution.take_turn(other)
+    assert status(wired, run) is RunStatus.SUCCEEDED
     is_sound(wired)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from service.audit.record import Action
 from service.store import keys
 from service.store.schema import audit
 from service.types import Caller
+from tests.made import close
 from tests.schedules.house import MINUTE, NOON, House
 
 
@@ -50,6 +53,21 @@ def test_ended_right_stops_the_schedule(house: House, end: str) -> None:
     assert house.slots(schedule_id) == [(1, 1, "refused", "invalid_token")]
     assert house.runs(schedule_id) == []
     assert house.schedule(schedule_id)["stopped"] == "invalid_token"
+
+
+@pytest.mark.parametrize(
+    ("setting", "code"), [("LIMIT_QUEUED_RUNS", "rate_limited"), ("MAX_QUEUED_RUNS", "overloaded")]
+)
+def test_slot_is_refused_where_too_many_runs_wait(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, setting: str, code: str
+) -> None:
+    house = House(tmp_path, url, monkeypatch, **{setting: "1"})
+    schedule_id = house.add()
+    house.dispatch(NOON + MINUTE)
+    house.dispatch(NOON + 2 * MINUTE)
+    assert house.slots(schedule_id) == [(1, 1, "run", None), (2, 2, "refused", code)]
+    assert house.schedule(schedule_id)["enabled"]
+    close(house.app)
 
 
 def scoped(house: House, *scopes: str) -> Caller:

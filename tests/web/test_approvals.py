@@ -69,7 +69,7 @@ def test_follower_gets_every_event_across_an_approval(office: Office, text: str)
         events = events_of("".join(stream.iter_text()))
     run_id = events[0][2]["run_id"]
     asked = next(data for _, name, data in events if name == "approval.required")
-    assert events.pop() == ("", "reconnect", {"last_seq": len(events)})
+    assert events.pop() == ("", "reconnect", {"last_seq": len(events), "status": "waiting_approval"})
     assert office.events(run_id) == events
     with office.follow(run_id, events[-1][0]) as stream:  # nothing to wait for here either
         assert names(events_of("".join(stream.iter_text()))) == ["reconnect"]

@@ -17,7 +17,7 @@ from service.runs.events.recovered import last_finished_seq
 from service.store import runs as rows
 from service.store import steps as step_rows
 from service.store.database import Database, Transaction
-from service.types import LAST_EVENT, Event, Run, RunEvent
+from service.types import LAST_EVENT, Event, Run, RunEvent, RunStatus
 
 RECHECK = 5.0  # seconds between checks in the database for a run that ended unnoticed
 POLL = (0.05, 0.1, 0.2, 0.4)  # seconds between database polls without a live stream
@@ -36,7 +36,7 @@ class Follower:
         self._position = b"0"
         self._attempt = 1  # the latest attempt seen in the stream
         self.done = False
-        self.waits = False  # the run waits for a person: no events until they act
+        self.waits: RunStatus | None = None  # the run waits in this: no events until somebody acts
 
     def events(self, heartbeat: float) -> Iterator[list[RunEvent]]:
         """Yield batches of events until the run ends or waits; an empty batch at least every `heartbeat` seconds.
@@ -49,7 +49,7 @@ class Follower:
             if run is None or self.done:
                 return
             if run.status.waits:
-                self.waits = True
+                self.waits = run.status
                 return
             if run.mode == "wait" or not self._streams.available():
                 time.sleep(POLL[min(polls, len(POLL) - 1)])

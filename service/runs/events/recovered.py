@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 from service.runs.branch_rows import is_gateway_call
 from service.runs.events.event_stream import EventStream, event_of
-from service.runs.journal import NOTE
 from service.runs.replay import Replay
 from service.store.database import Row
+from service.store.steps import NOTE
 from service.types import Event, Run, RunEvent
 
 

@@ -86,6 +86,13 @@ def test_a_run_that_waits_for_a_person_says_so() -> None:
     assert events[-1]["type"] == "message_stop"
 
 
+def test_a_run_that_is_paused_elsewhere_says_so() -> None:
+    reconnect = RunEvent(Event.RECONNECT, {"last_seq": 3, "status": "paused"})
+    events = told(text("I look."), resumed(), reconnect)
+    assert blocks(events) == ["I look.", "[Paused: this agent is stopped]"]
+    assert events[-1]["type"] == "message_stop"
+
+
 def test_a_connection_that_ends_before_its_run_is_an_error() -> None:
     assert (
         told(text("I wr"), RunEvent(Event.RECONNECT, {"last_seq": 3}))[-1]["error"]["code"] == "stream_ended"

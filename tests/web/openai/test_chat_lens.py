@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from service.types import Event, Run, RunEvent, RunRequest
 from service.web.openai.chat_lens import ChatLens
 
@@ -92,6 +94,19 @@ def test_a_run_that_waits_for_money_says_so_unless_it_goes_on() -> None:
     assert told(waits, reconnect)[0] == "[Waiting for room under a spending cap]"
     _, _, error = told(waits, resumed(), reconnect)
     assert error is not None and error["code"] == "stream_ended"
+
+
+@pytest.mark.parametrize(
+    ("status", "note"),
+    [
+        ("waiting_approval", "[Waiting for a person to approve]"),
+        ("waiting_budget", "[Waiting for room under a spending cap]"),
+        ("paused", "[Paused: this agent is stopped]"),
+    ],
+)
+def test_a_run_that_waits_elsewhere_says_so(status: str, note: str) -> None:
+    reconnect = RunEvent(Event.RECONNECT, {"last_seq": 3, "status": status})
+    assert told(text("I look."), resumed(), reconnect) == (f"I look.\n\n{note}", "stop", None)
 
 
 def test_a_connection_that_ends_before_its_run_is_an_error() -> None:
