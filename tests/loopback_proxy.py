@@ -29,7 +29,7 @@ class LoopbackProxy:
         finally:
             with suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
-            thread.join(5)
+            thread.join(60)
             self._listener.close()
             for one in list(self._open):
                 self._end(one)

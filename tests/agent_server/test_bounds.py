@@ -74,7 +74,7 @@ def test_run_beyond_the_bound_is_refused_and_health_still_answers(piece: Piece, 
     upstream.otherwise = silent
     with ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(piece.events, **asks(upstream.url)) for _ in range(4)]
-        wait_until(lambda: len(upstream.requests) == 4, "every place to be taken", 20)
+        wait_until(lambda: len(upstream.requests) == 4, "every place to be taken")
         refused = piece.ask(**asks(upstream.url))
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert httpx2.get(f"{piece.url}/health", trust_env=False).status_code == 200
@@ -94,7 +94,7 @@ def test_client_that_leaves_stops_the_model_call(piece: Piece, upstream: WireSer
     with httpx2.stream(
         "POST", f"{piece.url}/probe", json=asks(upstream.url), headers=accept, trust_env=False, timeout=30
     ):
-        wait_until(lambda: upstream.requests, "the model call", 20)
+        wait_until(lambda: upstream.requests, "the model call")
     assert upstream.hung_up.wait(40)
 
 
@@ -108,9 +108,9 @@ def test_stop_waits_for_the_answer_under_way(own: Piece, upstream: WireServer) -
     upstream.otherwise = waits
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(own.ask, **asks(upstream.url))
-        wait_until(lambda: upstream.requests, "the model call", 20)
+        wait_until(lambda: upstream.requests, "the model call")
         own.child.send_signal(signal.SIGTERM)
-        wait_until(lambda: b"Handling signal: term" in own.log.read_bytes(), "the stop", 20)
+        wait_until(lambda: b"Handling signal: term" in own.log.read_bytes(), "the stop")
         go_on.set()
         assert answer.result(20).json()["output"] == "In the end."
     assert own.child.wait(20) == 0
@@ -121,13 +121,13 @@ def test_killed_process_is_replaced(own: Piece, upstream: WireServer) -> None:
     with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
         stack.callback(upstream.stop)
         answer = pool.submit(own.events, **asks(upstream.url))
-        wait_until(lambda: upstream.requests, "the model call", 20)
+        wait_until(lambda: upstream.requests, "the model call")
         (worker,) = children_of(own.child.pid)
         os.kill(worker, signal.SIGKILL)
         with pytest.raises(httpx2.HTTPError):
             answer.result(20)
         upstream.otherwise = message(says("Good day."))
-        again = wait_until(lambda: own.ask(**asks(upstream.url)), "the next worker", 30)
+        again = wait_until(lambda: own.ask(**asks(upstream.url)), "the next worker")
         assert again.json()["output"] == "Good day."
 
 

@@ -137,16 +137,16 @@ def test_piece_that_is_killed_in_mid_answer_pays_once_for_what_is_kept(
     run = door.run(agent="research")
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(pieces.events, "research", **body(door, run))
-        wait_until(lambda: len(script.asked) == 2, "the second call", 20)
+        wait_until(lambda: len(script.asked) == 2, "the second call")
         (worker,) = children_of(pieces.child.pid)
         os.kill(worker, signal.SIGKILL)
         with pytest.raises(httpx2.HTTPError):
             answer.result(20)
     script.waits = False
     script.go_on.set()
-    wait_until(lambda: door.held == 0, "the settlement of the call that was under way", 30)
+    wait_until(lambda: door.held == 0, "the settlement of the call that was under way")
     again = door.again(run)
-    events = wait_until(lambda: pieces.events("research", **body(door, again)), "the next process", 30)
+    events = wait_until(lambda: pieces.events("research", **body(door, again)), "the next process")
     assert events[-1][0] == "run.completed"
     assert len(script.asked) == 3  # the plan was kept, and the second call made again
     assert_books_balance(door)

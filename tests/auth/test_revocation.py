@@ -100,5 +100,5 @@ def test_many_threads_reload_a_wiped_redis(here: Replica, there: Replica, ada: U
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert answers == [(True, False)] * 16

@@ -175,7 +175,7 @@ def test_closed_process_stops_retrying(here: Replica, ada: User, own_redis: Redi
     late = here.revocations._retrier
     assert late is not None and late.is_alive()
     here.revocations.close()
-    late.join(10)
+    late.join(60)
     assert not late.is_alive()
 
 

@@ -173,7 +173,7 @@ def test_a_leader_that_does_not_know_of_its_flight_lands_it(
     answered(first.run, "From the first.")
     finish(first)
     assert not process.redis_store.client.exists(process.question(text).flight)
-    assert all(future.result(10).run.cache == "coalesced" for future in joined)
+    assert all(future.result(60).run.cache == "coalesced" for future in joined)
 
 
 def test_a_wiped_redis_elects_anew(

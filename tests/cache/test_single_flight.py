@@ -25,7 +25,7 @@ def test_all_waiters_get_the_owners_answer(
     joined = crowd(pool, pair, text)
     answered(first.run, "Told once.")
     finish(first)
-    for turn in (future.result(10) for future in joined):
+    for turn in (future.result(60) for future in joined):
         assert turn.answer is not None and turn.answer["output"] == "Told once."
         assert turn.run.cache == "coalesced"
     assert pair[1].turn(text).run.cache == "hit"
@@ -43,7 +43,7 @@ def test_thread_that_could_not_start_starts_later(
     joined = pool.submit(join, pair[1].turn(text))
     answered(first.run, "Told once.")
     finish(first)
-    assert joined.result(10).answer is not None
+    assert joined.result(60).answer is not None
 
 
 def test_waiting_takes_one_connection_however_many_wait(
@@ -64,7 +64,7 @@ def test_waiting_takes_one_connection_however_many_wait(
         for lead in leads:
             answered(lead.run)
             finish(lead)
-        assert all(future.result(10).answer for future in joined)
+        assert all(future.result(60).answer for future in joined)
 
 
 def commands(process: Process) -> int:
@@ -80,7 +80,7 @@ def test_a_flight_outlasts_its_first_lease(
     assert not any(future.done() for future in joined)
     answered(first.run)
     finish(first)
-    assert all(future.result(10).run.cache == "coalesced" for future in joined)
+    assert all(future.result(60).run.cache == "coalesced" for future in joined)
 
 
 def test_ones_deadline_does_not_end_the_others(
@@ -96,7 +96,7 @@ def test_ones_deadline_does_not_end_the_others(
     assert sum(map(waiting, pair)) == 4
     answered(first.run)
     finish(first)
-    assert all(future.result(10).answer for future in joined)
+    assert all(future.result(60).answer for future in joined)
 
 
 def test_refresh_and_bypass_neither_own_nor_wait(pair: tuple[Process, Process], text: str) -> None:

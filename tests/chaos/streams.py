@@ -51,7 +51,7 @@ def listening(server: Slipway, count: int, words: int = 3) -> Iterator[list[List
     listeners = [Listener(server, client, number) for number, client in enumerate(clients)]
     for listener in listeners:
         listener.start()
-    wait_until(lambda: all(one.words >= words for one in listeners), "words for everybody", 30)
+    wait_until(lambda: all(one.words >= words for one in listeners), "words for everybody")
     yield listeners
     for listener in listeners:
         listener.join(120)

@@ -19,7 +19,7 @@ BOUND = 2.0  # seconds: the promise of the contract, as a time-out of waiting an
 
 def started(client: httpx2.Client, model_calls: Any) -> str:
     """Return the id of the only running run, once its call has reached the model."""
-    wait_until(model_calls, "the model call", 10)
+    wait_until(model_calls, "the model call")
     runs = client.get("/v1/runs", params={"status": "running"}).json()["data"]
     assert len(runs) == 1
     run_id: str = runs[0]["run_id"]
@@ -44,7 +44,7 @@ def test_cancel_closes_the_upstream_connection(house: House, door: str, fault: s
         assert client.post(f"/v1/runs/{run_id}/cancel").status_code == 202
         wait_until(lambda: house.model.stats()["closed_early"] == 1, "the closed connection", BOUND)
         wait_until(lambda: client.get(f"/v1/runs/{run_id}").json()["status"] == "cancelled", "the end", BOUND)
-        asked.join(10)
+        asked.join(60)
         events = client.get(f"/v1/runs/{run_id}/events", headers={"Accept": "application/json"}).json()[
             "data"
         ]
@@ -61,9 +61,9 @@ def test_run_of_a_dead_worker_is_cancelled(house: House) -> None:
         run_id = started(client, lambda: house.model.stats()["in_flight"] == 1)
         for pid in house.server.workers():
             os.kill(pid, signal.SIGKILL)
-        asked.join(10)
+        asked.join(60)
         house.model.control()
-        wait_until(lambda: client.get("/health").status_code == 200, "new workers", 20)
+        wait_until(lambda: client.get("/health").status_code == 200, "new workers")
         answer = client.post(f"/v1/runs/{run_id}/cancel")
         assert answer.status_code == 202
         wait_until(

@@ -55,7 +55,7 @@ class Trio:
         if target == "agent":
             assert self.agent is not None
             self.agent.kill()
-            self.agent.wait(10)
+            self.agent.wait(60)
             self.serve_agent()
             return
         for pid in (self.gateway if target == "gateway" else self.worker).workers():

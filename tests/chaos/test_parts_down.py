@@ -31,7 +31,7 @@ def ask_while(house: House, happens: Callable[[], None]) -> list[httpx2.Response
             )
 
         answers = [pool.submit(ask, number) for number in range(ASKED)]
-        wait_until(lambda: house.model.stats()["in_flight"] >= ASKED / 2, "half of them at the model", 20)
+        wait_until(lambda: house.model.stats()["in_flight"] >= ASKED / 2, "half of them at the model")
         happens()
         return [answer.result() for answer in answers]
 
@@ -58,13 +58,13 @@ def test_redis_killed_during_requests(house: House) -> None:
     finally:
         house.redis.start()
     with house.server.client() as client:
-        wait_until(lambda: client.get("/ready").json()["redis"]["status"] == "ok", "Redis again", 20)
+        wait_until(lambda: client.get("/ready").json()["redis"]["status"] == "ok", "Redis again")
         question = {"input": f"With Redis again {time.time_ns()}"}
 
         def hit() -> bool:
             return client.post("/v1/agents/assistant/invoke", json=question).headers["X-Cache"] == "hit"
 
-        wait_until(hit, "the cache", 20)
+        wait_until(hit, "the cache")
 
 
 def test_database_restarted_during_requests(house: House, request: pytest.FixtureRequest) -> None:
@@ -98,7 +98,7 @@ def test_database_stays_down(house: House, request: pytest.FixtureRequest) -> No
             assert client.get("/ready").status_code == 503
         finally:
             postgres.start()
-        wait_until(lambda: client.get("/ready").status_code == 200, "the database again", 30)
+        wait_until(lambda: client.get("/ready").status_code == 200, "the database again")
         assert client.post("/v1/agents/assistant/invoke", json={"input": "Something new"}).status_code == 200
 
 
@@ -128,6 +128,6 @@ def test_model_stays_down(house: House) -> None:
             fresh = {"input": f"Back {time.time_ns()}", "cache": "bypass"}
             return client.post("/v1/agents/assistant/invoke", json=fresh).status_code == 200
 
-        wait_until(back, "the model again", 30)
+        wait_until(back, "the model again")
         # The other worker's breakers, open for half a second, must let the next test through.
         time.sleep(1)

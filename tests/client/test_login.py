@@ -57,7 +57,7 @@ def test_threads_renew_a_log_in_once(server: parts.Slipway, ends: float | None) 
         gate = threading.Barrier(AT_ONCE)
 
         def ask() -> None:
-            gate.wait(10)
+            gate.wait(60)
             names.append(client.account.me().username)
 
         threads = [threading.Thread(target=ask) for _ in range(AT_ONCE)]
@@ -80,7 +80,7 @@ def test_clients_that_share_a_log_in_renew_it_once(server: parts.Slipway) -> Non
         names: list[str] = []
 
         def ask(client: Slipway) -> None:
-            gate.wait(10)
+            gate.wait(60)
             names.append(client.account.me().username)
 
         threads = [threading.Thread(target=ask, args=(client,)) for client in (first, second)]

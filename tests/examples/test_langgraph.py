@@ -65,7 +65,7 @@ def test_killed_process_goes_on_from_its_checkpoint(python_of: Callable[[str], P
     try:
         with house.served(folder, python, tmp_path) as helpdesk, ThreadPoolExecutor(1) as pool:
             broken = pool.submit(helpdesk.events, **question(api.url))
-            wait_until(reached.is_set, "the second model call", 30)
+            wait_until(reached.is_set, "the second model call")
             helpdesk.child.kill()
             with pytest.raises(httpx2.HTTPError):
                 broken.result(30)

@@ -65,12 +65,12 @@ def test_killed_graph_pays_for_no_kept_call_again(
         run = door.run()
         with house.served(folder, python, tmp_path) as helpdesk, ThreadPoolExecutor(1) as pool:
             broken = pool.submit(helpdesk.events, **asks(door, run))
-            wait_until(reached.is_set, "the second model call", 30)
+            wait_until(reached.is_set, "the second model call")
             helpdesk.child.kill()
             with pytest.raises(httpx2.HTTPError):
                 broken.result(30)
         go_on.set()
-        wait_until(lambda: door.held == 0, "the settlement of the call that was under way", 30)
+        wait_until(lambda: door.held == 0, "the settlement of the call that was under way")
         with house.served(folder, python, tmp_path) as helpdesk:
             events = helpdesk.events(**asks(door, door.again(run)))
         assert [name for name, _ in events] == ["tool.called", "run.waiting"]

@@ -131,5 +131,5 @@ def test_cancel_stops_the_graph(desk: Desk) -> None:
         run = desk.ended(run_id)
     assert run["status"] == "cancelled"
     asked = len(desk.api.requests)
-    wait_until(lambda: len(desk.paid(run_id)) == asked, "the settlement", 30)
+    wait_until(lambda: len(desk.paid(run_id)) == asked, "the settlement")
     desk.assert_books_balance()

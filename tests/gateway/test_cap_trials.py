@@ -102,7 +102,7 @@ def test_cap_is_never_passed_and_every_hold_released(ward: Ward) -> None:
             kinds = random.choices(KINDS, k=AT_ONCE)
             asked = [pool.submit(ask, gateway, token, user_id, kind, start) for kind in kinds]
             statuses.update(one.result(300) for one in asked)
-            wait_until(lambda user=user_id: money(gateway, user)[1] == 0, "the end of every hold", 30)  # type: ignore[misc]
+            wait_until(lambda user=user_id: money(gateway, user)[1] == 0, "the end of every hold")  # type: ignore[misc]
             spent, _ = money(gateway, user_id)
             assert 0 < spent <= CAP, (number, kinds)
             if number % 100 == 99:

@@ -107,10 +107,10 @@ def test_end_of_a_step_stops_calls_under_way_and_bills_them(
         steps = gateway.steps(run)
         token = steps.begin(60, 20)
         answer = pool.submit(gateway.post, token)
-        assert begun.wait(10)
+        assert begun.wait(60)
         try:
             events = [event.name for event in steps.end()]
-            assert answer.result(10).status_code == 401
+            assert answer.result(60).status_code == 401
         finally:
             ended.set()
         assert events == [Event.STEP_STARTED, Event.USAGE] and gateway.held == 0
@@ -134,13 +134,13 @@ def test_call_that_outlives_its_attempt_is_billed_once_and_not_kept(
     ):
         run = gateway.run()
         answer = pool.submit(gateway.post, gateway.token(run))
-        assert begun.wait(10)
+        assert begun.wait(60)
         again = gateway.again(run)
         attempt = gateway.attempt(again)
         for settlement in gateway.services.usage.spending.settle_lost(again):  # as its next worker does first
             gateway.services.infra.db.transact(settlement.work)
         go_on.set()
-        answer.result(10)
+        answer.result(60)
         wait_until(lambda: all(row["state"] != "open" for row in gateway.rows()), "the call's end")
         [row] = gateway.rows()
         assert (row["answer"], row["cost_nano"]) == (None, 0) and gateway.held == 0

@@ -155,7 +155,7 @@ def test_end_of_the_run_frees_the_thread_of_a_worker(
                 agent.answers.set()
             path = f"/v1/runs/{run_id}"
             run = wait_until(lambda: run if (run := client.get(path).json())["status"] == end else None, end)
-        wait_until(lambda: state_of(server, sock) != ESTABLISHED, "the end of the connection", 20)
+        wait_until(lambda: state_of(server, sock) != ESTABLISHED, "the end of the connection")
         assert selected(url, holds) == []
         assert run["usage"]["cost_usd"] != "0.000000"
     service.stop()

@@ -46,7 +46,7 @@ class Node:
         command = [need_redis(), *self.options, *port, "--bind", "127.0.0.1", "--dir", str(self.folder)]
         with (self.folder / "server.log").open("ab") as log:
             self.child = self._stack.enter_context(process(command, stdout=log, stderr=log))
-        wait_until(self.answers, f"the server at {self.port}", 15)
+        wait_until(self.answers, f"the server at {self.port}")
 
     @property
     def url(self) -> str:
@@ -80,7 +80,7 @@ class Node:
     def kill(self) -> None:
         self.send(signal.SIGKILL)
         assert self.child is not None
-        self.child.wait(5)
+        self.child.wait(60)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -214,7 +214,7 @@ def sentinels(folder: Path, tls: Certificates | None = None) -> Iterator[Sentine
             node.start()
             stack.callback(node.stop)
             watchers.append(node)
-        wait_until(lambda: all(_knows(one) for one in watchers), "the sentinels to know each other", 40)
+        wait_until(lambda: all(_knows(one) for one in watchers), "the sentinels to know each other")
         hosts = ",".join(f"127.0.0.1:{one.port}" for one in watchers)
         scheme = "rediss+sentinel" if tls else "redis+sentinel"
         query = f"sentinel_password={_quoted(SENTINEL_PASSWORD)}" + (f"&{tls.query}" if tls else "")
@@ -286,10 +286,10 @@ def form(cluster: Cluster) -> None:
     for node in cluster.nodes[1:]:
         node.ask("CLUSTER", "MEET", "127.0.0.1", first.port, bus)
     known = f"cluster_known_nodes:{len(cluster.nodes)}".encode()
-    wait_until(lambda: all(known in node.ask("CLUSTER", "INFO") for node in cluster.nodes), "the cluster", 30)
+    wait_until(lambda: all(known in node.ask("CLUSTER", "INFO") for node in cluster.nodes), "the cluster")
     for master, replica in zip(masters, cluster.nodes[3:], strict=False):
         replica.ask("CLUSTER", "REPLICATE", master.ask("CLUSTER", "MYID").decode())
-    wait_until(cluster.ok, "the cluster's state", 30)
+    wait_until(cluster.ok, "the cluster's state")
     for replica in cluster.nodes[3:]:
         wait_until(
             lambda one=replica: one.ask("INFO", "replication")["master_link_status"] == "up", "a replica", 30

@@ -80,7 +80,7 @@ class Rabbit:
     def kill(self) -> None:
         self.send(signal.SIGKILL)
         assert self.child is not None
-        self.child.wait(5)
+        self.child.wait(60)
 
     def stop(self) -> None:
         self._stack.close()

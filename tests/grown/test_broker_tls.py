@@ -31,7 +31,7 @@ class Listener:
         with suppress(OSError):  # it was closed already
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._thread.join(5)
+        self._thread.join(60)
 
     def _accept(self) -> None:
         while True:

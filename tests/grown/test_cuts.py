@@ -92,6 +92,6 @@ def test_a_transaction_that_goes_on_after_the_cut_is_not_done_twice(bank: Bank, 
         settling = threading.Thread(target=bank.settle, args=(reserved,))
         settling.start()
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        wait_until(lambda: bank.way.cuts == 1 and server.sql(waiting), "a transaction that waits", 20)
+        wait_until(lambda: bank.way.cuts == 1 and server.sql(waiting), "a transaction that waits")
     settling.join(30)
     assert bank.is_whole()

@@ -123,7 +123,7 @@ def test_longer_fault_is_503_and_loses_nothing(
             with fault(postgres):
                 time.sleep(seconds)
             with server.visitor() as visitor:
-                wait_until(lambda: visitor.get("/ready").status_code == 200, "the database", 15)
+                wait_until(lambda: visitor.get("/ready").status_code == 200, "the database")
             time.sleep(2)
         assert told(answers, lambda answer: whole(answer) or refused(answer)) == []
         assert all(map(whole, answers[-10:]))
@@ -144,7 +144,7 @@ def test_full_disk_is_503_and_loses_nothing(scratch: Path, redis_server: RedisSe
             with full(postgres):
                 time.sleep(12)
             with server.visitor() as visitor:
-                wait_until(lambda: visitor.get("/ready").status_code == 200, "the database", 15)
+                wait_until(lambda: visitor.get("/ready").status_code == 200, "the database")
             time.sleep(2)
         assert told(answers, lambda answer: whole(answer) or refused(answer)) == []
         assert all(map(whole, answers[-10:]))

@@ -75,7 +75,7 @@ def test_read_only_for_longer_is_503_and_loses_nothing(
                 time.sleep(8)
                 assert are(503)
                 postgres.set_read_only(False)
-                wait_until(lambda: are(200), "both ready", 15)
+                wait_until(lambda: are(200), "both ready")
             time.sleep(2)
         assert told(answers, lambda answer: whole(answer) or refused(answer)) == []
         assert any(map(refused, answers)) and all(map(whole, answers[-10:]))

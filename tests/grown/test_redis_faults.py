@@ -50,7 +50,7 @@ def house(request: pytest.FixtureRequest, scratch: Path, model: Model) -> Iterat
         server = stack.enter_context(slipway_server(folder / "slipway", url, model.url, **SETTINGS))
         if request.param != "cluster":  # which carries no queue: the web processes do the tasks
             stack.enter_context(task_worker(server))
-        wait_until(lambda: ready(server)["redis"]["status"] == "ok", "Redis", 40)
+        wait_until(lambda: ready(server)["redis"]["status"] == "ok", "Redis")
         yield House(server, master, way)
 
 
@@ -193,7 +193,7 @@ def _endure(house: House, fault: Callable[[], Any]) -> None:
         assert not load.failed, load.verdict()
         assert load.lost() == []
     # Of both workers: one that still leaves Redis alone would tell the other of a log-out seconds later.
-    wait_until(lambda: {ready(server)["redis"]["status"] for _ in range(12)} == {"ok"}, "Redis", 40)
+    wait_until(lambda: {ready(server)["redis"]["status"] for _ in range(12)} == {"ok"}, "Redis")
     assert "Traceback" not in server.log.read_text(errors="replace")
 
 

@@ -46,7 +46,7 @@ def test_web_and_task_worker_work_with_the_documented_rights_over_tls(scratch: P
             ) as server,
             task_worker(server, REDIS_URL=urls["slipway-task"]),
         ):
-            wait_until(lambda: ready(server)["status"] == "ok", "all parts", 40)
+            wait_until(lambda: ready(server)["status"] == "ok", "all parts")
             round_trip(server, celery=True)
             _take_back_and_restore(urls["slipway-task"])
             assert _denied(node) == []
@@ -59,7 +59,7 @@ def test_web_and_task_worker_work_with_the_documented_rights_over_tls(scratch: P
                 {**server.env, "REDIS_URL": urls["slipway-task"]}, folder / "slipway" / "refused.log"
             )
             with refused.running():
-                wait_until(lambda: _events(refused.log, "queue_refused"), "the reason", 40)
+                wait_until(lambda: _events(refused.log, "queue_refused"), "the reason")
             assert [line["reason"] for line in _events(refused.log, "queue_refused")] == [
                 "may not read: BRPOP"
             ]
@@ -94,7 +94,7 @@ def test_cluster_works_with_the_documented_rights(scratch: Path, model: Model) -
         hosts = ",".join(f"127.0.0.1:{node.port}" for node in parts.nodes)
         url = f"redis+cluster://slipway-speed:speed-55-pass@{hosts}"
         with slipway_server(folder / "slipway", url, model.url, WEB_CONCURRENCY="1", THREADS="16") as server:
-            wait_until(lambda: ready(server)["redis"]["status"] == "ok", "the cluster", 40)
+            wait_until(lambda: ready(server)["redis"]["status"] == "ok", "the cluster")
             round_trip(server, celery=False)
             assert [_denied(node) for node in parts.nodes] == [[]] * 3
             assert "live_publish_failed" not in server.log.read_text()

@@ -26,7 +26,7 @@ def house(request: pytest.FixtureRequest, scratch: Path, model: Model) -> Iterat
         slipway_server(folder / "slipway", parts.url, model.url, **settings) as server,
         task_worker(server),
     ):
-        wait_until(lambda: ready(server)["status"] == "ok", "all parts", 40)
+        wait_until(lambda: ready(server)["status"] == "ok", "all parts")
         yield server, parts
 
 
@@ -63,9 +63,9 @@ def test_slow_or_full_master_fails_nothing(house: tuple[Slipway, Sentinels]) -> 
         for _ in range(8):
             master.ask("CLIENT", "PAUSE", "300", "ALL")
         master.ask("CONFIG", "SET", "maxmemory", "1")
-        wait_until(lambda: ready(server)["redis"].get("reason") == "full", "the reason", 10)
+        wait_until(lambda: ready(server)["redis"].get("reason") == "full", "the reason")
         master.ask("CONFIG", "SET", "maxmemory", "0")
-        wait_until(lambda: ready(server)["redis"]["status"] == "ok", "room", 20)
+        wait_until(lambda: ready(server)["redis"]["status"] == "ok", "room")
     assert not load.failed, load.verdict()
     assert load.lost() == []
 
@@ -86,10 +86,10 @@ def test_lost_master_fails_nothing_and_the_new_one_is_used(
             assert client.get("/v1/auth/me").status_code == 401
         wait_until(lambda: parts.master() is not old, "a new master", 60)
         new = parts.master()
-        wait_until(lambda: _written(new), "the new master to take writes", 30)
+        wait_until(lambda: _written(new), "the new master to take writes")
         _forget_counts(new)
-        wait_until(lambda: _counted(new) > 0, "limits to be counted there", 30)
-        wait_until(lambda: ready(server)["redis"]["status"] == "ok", "Redis", 30)
+        wait_until(lambda: _counted(new) > 0, "limits to be counted there")
+        wait_until(lambda: ready(server)["redis"]["status"] == "ok", "Redis")
     try:
         assert not load.failed, load.verdict()
         assert load.lost() == []

@@ -47,7 +47,7 @@ def offline_process() -> Iterator[Offline]:
     assert process.stdout is not None
     yield Offline(process.stdout.readline().strip().rpartition(" ")[2])
     process.terminate()
-    process.wait(10)
+    process.wait(60)
     process.stdout.close()
 
 

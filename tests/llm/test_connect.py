@@ -77,7 +77,7 @@ def test_an_abort_ends_the_wait_for_a_name(silent_dns: threading.Event) -> None:
         assert silent_dns.wait(30)
         call.abort()
         with pytest.raises(errors.RunCancelled):
-            running.result(10)
+            running.result(60)
     assert not call.progress.billable
 
 
@@ -121,7 +121,7 @@ def test_an_abort_ends_the_wait_for_a_connection(full: int) -> None:
         time.sleep(0.1)
         call.abort()
         with pytest.raises(httpx2.TransportError):
-            running.result(10)
+            running.result(60)
 
 
 def test_a_proxy_opens_a_tunnel_for_https(
@@ -136,7 +136,7 @@ def test_a_proxy_opens_a_tunnel_for_https(
             pump = threading.Thread(target=_pump, args=(origin, exchange.conn))
             pump.start()
             _pump(exchange.conn, origin)
-            pump.join(10)
+            pump.join(60)
 
     proxy = WireServer(tunnel)
     connector = Connector(Proxy.of(proxy.url.replace("://", "://user:p%40ss@")))

@@ -35,7 +35,7 @@ class Listener:
         """The server's side: what comes first, and once it was heard what follows."""
         exchange.send(head(200, None, "content-type: text/event-stream\r\n"))
         exchange.send(together(start(), *text_events("one ")[:2]))
-        assert self.spoke.wait(10)
+        assert self.spoke.wait(60)
         for work in then:
             work(exchange)
 
@@ -98,7 +98,7 @@ def test_abort_ends_the_stream_and_closes_the_connection(claude: ClaudeClient, s
     server.script = [lambda exchange: listener(exchange, silent)]
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(listener.run)
-        assert listener.spoke.wait(10)
+        assert listener.spoke.wait(60)
         listener.call.abort()
         assert isinstance(running.exception(10), errors.RunCancelled)
     assert server.hung_up.wait(30)
@@ -121,7 +121,7 @@ def test_a_model_that_falls_silent_holds_no_other_up(make_claude: MakeClaude, se
     with ThreadPoolExecutor(2) as pool:
         server.script = [lambda exchange: silenced(exchange, silent)]
         running = pool.submit(silenced.run)
-        assert silenced.spoke.wait(10)
+        assert silenced.spoke.wait(60)
         time.sleep(0.3)  # it is looked at by now
         server.script = [lambda exchange: other(exchange, lambda x: x.send(MORE), lambda x: x.send(LAST))]
         _, reply = pool.submit(other.run).result(30)  # less than a model may be silent

@@ -43,7 +43,7 @@ def worker(script: str) -> Iterator[subprocess.Popen[bytes]]:
         yield child
     finally:
         child.kill()
-        child.wait(10)
+        child.wait(60)
 
 
 def pids(file: Path, count: int) -> list[int]:

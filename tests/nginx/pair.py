@@ -39,7 +39,7 @@ class Pair:
 def kill(replica: Slipway) -> None:
     """Kill the arbiter and all its workers at once, as in a power failure."""
     os.killpg(replica.child.pid, signal.SIGKILL)
-    replica.child.wait(10)
+    replica.child.wait(60)
 
 
 @contextmanager

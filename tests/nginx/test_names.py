@@ -72,14 +72,14 @@ def test_replica_with_a_new_address_is_found_without_reload(edge: Edge, fleet: F
     fleet.kill("127.0.0.2")
     fleet.forget("127.0.0.2")
     fleet.start("127.0.0.3")
-    wait_until(lambda: answered(edge), "the next address", 10)
+    wait_until(lambda: answered(edge), "the next address")
 
 
 def test_added_replica_gets_its_share(edge: Edge, fleet: Fleet) -> None:
     fleet.start("127.0.0.2")
     wait_until(lambda: answered(edge), "the first replica")
     further = [fleet.start(f"127.0.0.{number}") for number in (3, 4)]
-    wait_until(lambda: answered(edge) and all(replica.seen for replica in further), "requests at all", 10)
+    wait_until(lambda: answered(edge) and all(replica.seen for replica in further), "requests at all")
 
 
 @pytest.mark.parametrize("dead", [1, 2])
@@ -113,7 +113,7 @@ def test_replacing_all_replicas_fails_no_request(edge: Edge, fleet: Fleet) -> No
             fleet.kill(gone)
             fleet.forget(gone)
             fresh = fleet.start(f"127.0.0.{number + 4}")
-            wait_until(lambda fresh=fresh: fresh.seen, "requests at the new address", 20)  # type: ignore[misc]
+            wait_until(lambda fresh=fresh: fresh.seen, "requests at the new address")  # type: ignore[misc]
     assert len(statuses) > 20 and set(statuses) == {200}
 
 
@@ -148,5 +148,5 @@ def test_unresolvable_name_is_503(edge: Edge, fleet: Fleet, silent: bool) -> Non
     assert answer.headers["Retry-After"] == "1"
     fleet.names.silent = False
     fleet.start("127.0.0.2")
-    wait_until(lambda: answered(edge), "the replica", 20)
+    wait_until(lambda: answered(edge), "the replica")
     assert "sesame" not in (edge.folder / "error.log").read_text()

@@ -58,7 +58,7 @@ def _stop(process: subprocess.Popen[str], offline: Offline) -> None:
     offline.raw.close()
     offline.client.close()
     process.terminate()
-    process.wait(10)
+    process.wait(60)
     if process.stdout:
         process.stdout.close()
 

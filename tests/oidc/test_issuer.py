@@ -87,7 +87,7 @@ def test_cached_keys_go_on_while_the_issuer_is_away(
     assert me(app, issuer.token(sub="b")).status_code == 200  # tried in the background
     for thread in threading.enumerate():
         if thread.name == "oidc":
-            thread.join(10)
+            thread.join(60)
     assert issuer.asked[DISCOVERY] == 2
     assert me(app, issuer.token(sub="c")).status_code == 200
     answer = me(app, issuer.token("two"))  # a key that may be new
@@ -103,7 +103,7 @@ def test_stale_keys_are_fetched_in_the_background(
     known_to(app).known()
     for thread in threading.enumerate():
         if thread.name == "oidc":
-            thread.join(10)
+            thread.join(60)
     assert [key.key_id for key in known_to(app).known().keys] == ["two"]
 
 
@@ -198,7 +198,7 @@ def test_waiting_threads_are_bounded(issuer: StubIssuer, monkeypatch: pytest.Mon
     with pytest.raises(Forged) as refused:
         found.newer(known)
     assert isinstance(refused.value.answer, IdentityUnavailable) and first.is_alive()
-    first.join(10)
+    first.join(60)
 
 
 def refusal(issuer: Issuer, than: Any = None) -> Exception | None:

@@ -80,4 +80,4 @@ def serving(*, streaming: bool = True) -> Iterator[tuple[str, Executor]]:
         yield f"http://127.0.0.1:{port}/a2a", executor
     finally:
         server.should_exit = server.force_exit = True
-        thread.join(10)
+        thread.join(60)

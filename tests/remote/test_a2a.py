@@ -63,11 +63,11 @@ def test_cancel_reaches_the_task(talking: Talking) -> None:
     ended: list[Any] = []
     thread = threading.Thread(target=lambda: ended.append(far.ask("hangs")))
     thread.start()
-    assert executor.hanging.wait(10)
+    assert executor.hanging.wait(60)
     [handle] = far.services.runs.execution.slots.all()
     far.services.runs.cancellation.cancel(far.services.runs.queries.get(handle.run_id))
     thread.join(15)
-    assert ended[0].status == "cancelled" and executor.cancelled.wait(10)
+    assert ended[0].status == "cancelled" and executor.cancelled.wait(60)
 
 
 def rpc(result: Any) -> bytes:

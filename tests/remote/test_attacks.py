@@ -65,7 +65,7 @@ def test_answer_that_never_ends_is_ended_by_the_runs_deadline(
     ) as far:
         run = far.ask()
         assert (run.status, run.error["code"]) == ("failed", "run_timeout")  # type: ignore[index]
-        assert far.service.hung_up.wait(5) or far.door.held == 0
+        assert far.service.hung_up.wait(60) or far.door.held == 0
 
 
 def test_loop_of_model_calls_ends_at_the_agents_steps(tmp_path: Path, redis_server: RedisServer) -> None:

@@ -173,14 +173,14 @@ def test_cancel_closes_the_connection_and_tells_the_service(far: Far) -> None:
     ended: list[Any] = []
     thread = threading.Thread(target=lambda: ended.append(far.ask()))
     thread.start()
-    assert begun.wait(10)
+    assert begun.wait(60)
     [run_id] = [handle.run_id for handle in far.services.runs.execution.slots.all()]
     far.services.runs.cancellation.cancel(far.services.runs.queries.get(run_id))
-    thread.join(10)
+    thread.join(60)
     assert ended[0].status == "cancelled"
     told = [one for one in far.service.requests if one.head.startswith(b"POST /cancel")]
     assert len(told) == 1 and told[0].json == {"run_id": run_id}
-    assert far.service.hung_up.wait(10)
+    assert far.service.hung_up.wait(60)
 
 
 def test_events_after_the_last_are_not_told(far: Far) -> None:

@@ -91,7 +91,7 @@ def test_a_run_that_cannot_be_handed_over_ends_all_the_same(wired: Services, hea
     with closing(sqlite3.connect(database, isolation_level=None)) as locks:
         locks.execute("BEGIN EXCLUSIVE")
         stop(wired, heard.run_id)
-        wait_until(lambda: handle not in wired.runs.supervisor._slots.all(), "the thread to give it up", 30)
+        wait_until(lambda: handle not in wired.runs.supervisor._slots.all(), "the thread to give it up")
     assert heard.is_alive() and wired.runs.queries.get(heard.run_id).status is RunStatus.RUNNING
     wired.infra.db.transact(lambda tx: rows.abandon(tx, heard.run_id, 1))  # as its supervisor does
     assert wired.runs.execution.take_up(heard.run_id)

@@ -82,7 +82,7 @@ def test_outcome_of_a_tool_in_flight_is_kept(make: Callable[..., Services], upst
     session_id = begin(wired)
     upstream.script += [PAYS, message(says("I paid it."))]
     heard = Listener(wired, session_id, "Pay order 7.")
-    assert interrupts.begun.wait(10)
+    assert interrupts.begun.wait(60)
     interruption = Interruption(wired, session_id)
     wait_until(is_cancelled(wired, heard.run_id), "the cancellation")
     interrupts.may_end.set()
@@ -111,7 +111,7 @@ def test_outcome_that_does_not_come_is_unknown(
     session_id = begin(wired)
     upstream.script += [PAYS, message(says("I cannot tell."))]
     heard = Listener(wired, session_id, "Pay order 7.")
-    assert interrupts.begun.wait(10)
+    assert interrupts.begun.wait(60)
     assert Interruption(wired, session_id).ended().status is RunStatus.SUCCEEDED
     assert heard.last() is Event.RUN_CANCELLED
     [finished] = [event.data for event in heard.events if event.name is Event.TOOL_FINISHED]
@@ -139,7 +139,7 @@ def test_a_tool_that_only_reads_is_not_waited_for(
         message(says("As you wish.")),
     ]
     heard = Listener(wired, session_id, "Find order 7.")
-    assert interrupts.begun.wait(10)
+    assert interrupts.begun.wait(60)
     assert Interruption(wired, session_id).ended().status is RunStatus.SUCCEEDED
     assert heard.last() is Event.RUN_CANCELLED
     [finished] = [event.data for event in heard.events if event.name is Event.TOOL_FINISHED]
@@ -176,7 +176,7 @@ def test_a_task_under_way(make: Callable[..., Services], upstream: WireServer) -
     wait_until(lambda: len(upstream.requests) == 1, "its model call")
     wait_until(lambda: wired.runs.queries.so_far(task.id)[-1].name is Event.TEXT_DELTA, "its text")
     assert turn(wired, session_id, "Else.", on_conflict="interrupt").status is RunStatus.SUCCEEDED
-    worker.join(10)
+    worker.join(60)
     assert said(wired, session_id)[1] == ("assistant", "It begins", "cancelled")
     asked, told, _ = history_of(upstream.requests[-1])
     assert "<turn" in asked[1] and told == ("assistant", "It begins")

@@ -61,7 +61,7 @@ def test_cancelled_run_keeps_its_published_text(acting: Services, upstream: Wire
         lambda: text_of(acting.runs.queries.so_far(started.run.id)) == "Half an answer", "the text", 10
     )
     acting.runs.cancellation.cancel(started.run)
-    reader.join(10)
+    reader.join(60)
     assert (events[-1].name, events[-1].data["output"]) == (Event.RUN_CANCELLED, "Half an answer")
     found = acting.runs.queries.get(started.run.id)
     assert found.result is not None and found.result["output"] == "Half an answer"

@@ -178,9 +178,9 @@ def test_cancel_aborts_the_calls_of_all_branches(
     events = []
     reader = threading.Thread(target=lambda: [events.extend(batch) for batch in batches])
     reader.start()
-    wait_until(lambda: len(script.asked) == 2, "both branches", 10)
+    wait_until(lambda: len(script.asked) == 2, "both branches")
     room.runs.cancellation.cancel(started.run)
-    reader.join(10)
+    reader.join(60)
     assert events[-1].name is Event.RUN_CANCELLED
     assert_whole(room, started.run.id)
 
@@ -195,11 +195,11 @@ def test_run_handed_over_in_the_middle_of_its_branches_goes_on_elsewhere(
     reader = threading.Thread(target=lambda: [None for _ in batches])
     reader.start()
     done = lambda: "tool.finished" in str(of_branch(told(room, started.run), "1"))  # noqa: E731
-    wait_until(lambda: len(script.asked) == 2 and done(), "one branch to end and one to wait", 10)
+    wait_until(lambda: len(script.asked) == 2 and done(), "one branch to end and one to wait")
     handle = room.runs.execution.slots.get(started.run.id)
     assert handle is not None
     handle.stop("drain")
-    reader.join(10)
+    reader.join(60)
     assert_whole(room, started.run.id)
     script.replies = {}
     assert room.runs.execution.take_up(started.run.id)

@@ -59,7 +59,7 @@ def test_waiters_fail_when_the_connection_fails() -> None:
         ThreadPoolExecutor(8) as pool,
     ):
         answers = asked(db, pool, 8, patience=0)
-        wait_until(lambda: all(answer.done() for answer in answers), "an answer for each", 10)
+        wait_until(lambda: all(answer.done() for answer in answers), "an answer for each")
         assert {type(answer.exception()) for answer in answers} == {DatabaseUnavailable}
 
 

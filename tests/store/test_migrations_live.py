@@ -188,7 +188,7 @@ def test_index_of_a_killed_migration_is_built_by_the_next(address: str) -> None:
         with migrating(address) as child:
             wait_until(lambda: look.execute(builds).fetchone() == (1,), "a build that waits")
             child.kill()
-            child.wait(10)
+            child.wait(60)
         with migrating(address) as child:  # beside the build that its backend goes on with
             time.sleep(3)
             reader.rollback()
@@ -248,5 +248,5 @@ def test_lock_is_released_with_the_process(address: str) -> None:
         with migrating(address) as child:
             wait_until(lambda: has_the_lock(address), "the lock")
             child.kill()
-            child.wait(10)
+            child.wait(60)
         wait_until(lambda: not has_the_lock(address), "the lock is free")

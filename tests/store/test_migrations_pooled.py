@@ -88,7 +88,7 @@ def test_killed_through_a_pooler_nothing_stays_behind(postgres: Postgres, pooler
         with migrating(pooled) as child:
             wait_until(lambda: has_the_lock(direct), "the lock")
             child.kill()
-            child.wait(10)
+            child.wait(60)
         wait_until(lambda: not has_the_lock(direct), "the lock is free")
         reader.rollback()
     with migrating(pooled) as child:

@@ -60,7 +60,7 @@ def test_a_deadlock(db: Database, caplog: pytest.LogCaptureFixture, retries: lis
             put_in(tx, first)
             turns.append(first)
             if len(turns) == 1:
-                both_have_one.wait(10)
+                both_have_one.wait(60)
             put_in(tx, second)
 
         db.transact(work, patience=0)

@@ -125,7 +125,7 @@ def at_once(count: int, work: Callable[[int], object]) -> list[Any]:
     barrier = threading.Barrier(count)
 
     def one(number: int) -> None:
-        barrier.wait(10)
+        barrier.wait(60)
         try:
             results[number] = work(number)
         except Exception as error:

@@ -76,7 +76,7 @@ def test_a_step_under_way_when_a_cap_is_set(make: Make, collisions: Log, scope: 
 
         asked: list[object] = []
         goes_on(house, before, set_cap)
-        state = asked[0].result(10)  # type: ignore[attr-defined]
+        state = asked[0].result(60)  # type: ignore[attr-defined]
     assert (state.spent, state.held) == (1_000_000, CENT)
     assert collisions() == [] and house.check().faults == []
 
@@ -98,7 +98,7 @@ def test_step_waits_for_a_cap_being_set_and_counts_against_that_cap(make: Make, 
             house.budgets.windows.apply(tx, cap, cap.window(now_ms()), settled)
             return step  # type: ignore[return-value]
 
-        house.db.transact(slowly).result(10)  # type: ignore[attr-defined]
+        house.db.transact(slowly).result(60)  # type: ignore[attr-defined]
     assert house.figures("agent:support") == (1_000_000, CENT)
     assert collisions() == [] and house.check().faults == []
 

@@ -140,7 +140,7 @@ def test_database_clock_decides_whatever_a_process_has(
         row = house.db.query(lambda tx: cap_rows.locked(tx, [USER], "day"))[0]
         return bool(row["now"] > row["until"])
 
-    wait_until(ended, "the end of the override", 5)
+    wait_until(ended, "the end of the override")
     assert not fits(house)
     assert house.check().faults == []
 

@@ -65,7 +65,7 @@ def test_call_waits_for_what_others_give_back(make: Make) -> None:
     later = threading.Timer(0.3, house.settle, (first, Usage(1, 1)))
     later.start()
     assert house.reserve(run, tree=tree).max_tokens >= 64
-    later.join(10)
+    later.join(60)
 
 
 def test_call_settled_after_its_tree_gives_the_rest_to_the_user(make: Make) -> None:

@@ -110,7 +110,7 @@ class Office:
 
     def question(self, run_id: str) -> dict[str, Any]:
         """The only question about a run, once it is asked."""
-        [asked] = wait_until(lambda: self.pending(run_id), "the question", 30)
+        [asked] = wait_until(lambda: self.pending(run_id), "the question")
         return dict(asked)
 
     def decide(self, approval_id: str, decision: str, **more: Any) -> httpx2.Response:
@@ -123,7 +123,7 @@ class Office:
             run: dict[str, Any] = self.admin.get(f"/v1/runs/{run_id}").json()
             return run if run["status"] in ("succeeded", "failed", "cancelled") else None
 
-        return dict(wait_until(ended, "the end of the run", 30))
+        return dict(wait_until(ended, "the end of the run"))
 
     def events(self, run_id: str) -> list[tuple[str, str, dict[str, Any]]]:
         """Read the run's events, without the one that only ends the stream."""

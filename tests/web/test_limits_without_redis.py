@@ -81,7 +81,7 @@ def test_limits_are_shared_again_once_redis_is_back(
         return replica.metric("slipway_limiter_fallback") == 0
 
     for replica in (first, second):
-        wait_until(partial(shared, replica), "the shared limit", 40)
+        wait_until(partial(shared, replica), "the shared limit")
     first.redis_store.client.flushall()
     statuses = [invoke((first, second)[number % 2], token).status_code for number in range(12)]
     assert statuses == [200] * 10 + [429] * 2

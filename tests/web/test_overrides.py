@@ -99,7 +99,7 @@ def test_limit_of_a_user_ends_in_a_token_that_goes_on(desk: Desk) -> None:
         ]
 
     assert limits() == ["9/minute"] * 2
-    wait_until(lambda: datetime.now(UTC) > datetime.fromisoformat(until), "the end of the override", 10)
+    wait_until(lambda: datetime.now(UTC) > datetime.fromisoformat(until), "the end of the override")
     assert limits() == ["5/minute"] * 2
     shown = desk.send("GET", path).get_json()
     assert (shown["limit_runs"], shown["limit_runs_until"]) == ("5/minute", None)
@@ -112,7 +112,7 @@ def test_limit_of_a_key_ends(desk: Desk) -> None:
     over = keys.limit(made["id"], user_id, "9/minute", now_ms() + 2_000)
     assert (over["limit_runs"], over["limit_runs_after"]) == ("9/minute", "5/minute")
     assert keys.caller(made["key"]).key_limit_runs == "9/minute"
-    wait_until(lambda: keys.caller(made["key"]).key_limit_runs == "5/minute", "the end of the override", 10)
+    wait_until(lambda: keys.caller(made["key"]).key_limit_runs == "5/minute", "the end of the override")
     assert keys.get(made["id"], user_id)["limit_runs_until"] is None
 
 
