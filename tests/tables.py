@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import cache
 
+import pytest
 import sqlalchemy as sa
 
 from service.store.schema import metadata
 
 TEMPLATE = "tables"
+# For what is refused before a database is asked: the other one would only be made in vain.
+ON_SQLITE = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 
 
 @cache

@@ -17,6 +17,7 @@ from tests.conftest import RedisServer
 from tests.gateway import house
 from tests.gateway.house import HELLO, MODEL, Gateway
 from tests.messages_api.asked import Asked, Said
+from tests.tables import ON_SQLITE
 
 ASKED: list[Any] = [{"role": "user", "content": "Hello"}]
 
@@ -51,6 +52,7 @@ def test_field_that_is_not_known_counts_as_a_part_of_the_prompt(
     assert amounts[1] > 10 * amounts[0] > 0
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     "content",
     [

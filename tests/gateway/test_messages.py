@@ -13,6 +13,7 @@ from service.store.actor import Actor, current_actor
 from service.store.schema import users
 from service.types import Event, RunStatus
 from tests.gateway.house import HELLO, MODEL, Gateway
+from tests.tables import ON_SQLITE
 
 ASKED: list[Any] = [{"role": "user", "content": "Hello"}]
 
@@ -75,6 +76,7 @@ def test_token_is_good_for_model_calls_only(gateway: Gateway) -> None:
     assert gateway.post(token, {"input": "Hi"}, "/v1/agents/probe/invoke").status_code == 401
 
 
+@ON_SQLITE
 @pytest.mark.parametrize(
     ("change", "status", "kind"),
     [

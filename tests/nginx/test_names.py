@@ -114,7 +114,8 @@ def test_replacing_all_replicas_fails_no_request(edge: Edge, fleet: Fleet) -> No
             fleet.forget(gone)
             fresh = fleet.start(f"127.0.0.{number + 4}")
             wait_until(lambda fresh=fresh: fresh.seen, "requests at the new address")  # type: ignore[misc]
-    assert len(statuses) > 20 and set(statuses) == {200}
+        wait_until(lambda: len(statuses) > 20, "some more requests")
+    assert set(statuses) == {200}
 
 
 @contextmanager

@@ -35,6 +35,7 @@ def services(
         (folder / "agent.yaml").write_text(spec)
         (folder / "prompt.md").write_text(prompt)
     chosen = {"slipway_home": home, "agents_dir": home / "agents", "redis_url": redis_url}
+    chosen["lease_seconds"] = 60.0  # a busy machine must not seem to have a database that hangs
     made = Testing(**{**chosen, "anthropic_base_url": model_url, **settings})
     claude = ClaudeClient("", model_url, made.model_timeout, made.model_connect_timeout, 64)
     model = RetryingClient(claude, made.model_retries, made.breaker_failures, 0.5, lambda attempt: None)

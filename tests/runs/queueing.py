@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import sqlalchemy as sa
 
 from service.ids import new_id
-from service.runs.waiting_runs import LateClaim
 from service.store import users
 from service.store.database import Database
 from service.store.run_values import inserted_values
@@ -51,13 +49,5 @@ def queue(db: Database, user: str, count: int = 1, **about: Any) -> list[str]:
 
 def taken(wired: Services, count: int) -> list[str]:
     """Take so many tasks; return whose they are, in order."""
-    found = (_next(wired) for _ in range(count))
+    found = (wired.runs.execution.waiting.next_task() for _ in range(count))
     return [run.user_id.removeprefix("usr_") if run else "" for run in found]
-
-
-def _next(wired: Services) -> Run | None:
-    """Take the next task; again where this machine, and not the line, was too slow for the claim."""
-    for _ in range(20):
-        with suppress(LateClaim):
-            return wired.runs.execution.waiting.next_task()
-    raise LateClaim

@@ -20,7 +20,7 @@ from tests.conftest import Model, RedisServer, Slipway, slipway_server
 from tests.usage.conftest import postgres_url, url
 
 __all__ = ["postgres_url", "url"]
-AT_ONCE, APPROVALS, TRIES = 20, 12, 5
+AT_ONCE, APPROVALS, TRIES = 20, 12, 50
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def decide(
     house: Slipway, admin: httpx2.Client, approval_id: str, headers: dict[str, str] | None = None
 ) -> list[tuple[str, httpx2.Response]]:
     """Each decision with its answer; approvals and denials in turn, all sent at once."""
-    together = threading.Barrier(AT_ONCE, timeout=30)
+    together = threading.Barrier(AT_ONCE, timeout=60)
     signed = {"Authorization": admin.headers["Authorization"], **(headers or {})}
 
     def post(number: int) -> tuple[str, httpx2.Response]:

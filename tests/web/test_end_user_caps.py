@@ -10,6 +10,7 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from service.usage.ledger import check
+from tests.tables import ON_SQLITE
 from tests.web.test_end_users import QUESTION, app, postgres_url, url
 
 __all__ = ["app", "postgres_url", "url"]
@@ -79,6 +80,7 @@ def test_nobody_is_named_as_the_default(desk: Desk) -> None:
     assert answer.get_json()["errors"][0]["pointer"] == "/end_user"
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("name", ["", "x" * 65, "a\nb", "\u200b"])
 def test_scope_that_does_not_fit_is_404(desk: Desk, name: str) -> None:
     assert desk.put(name, "1").status_code == 404

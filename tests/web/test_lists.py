@@ -11,6 +11,7 @@ from service.audit.record import MAX_DETAILS
 from service.ids import new_id
 from service.types import DEFAULT_WORKSPACE, now_ms
 from tests.rules.test_routes import routes
+from tests.tables import ON_SQLITE
 from tests.usage.conftest import postgres_url, url
 from tests.web.lists_house import House, house
 
@@ -210,6 +211,7 @@ def test_a_list_is_small_and_leads_to_its_end(house: House, route: str) -> None:
     assert len(found) == len(set(keys)) == count
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("route", LISTS)
 def test_a_parameter_that_no_list_has_is_refused(house: House, route: str) -> None:
     """A filter that is misspelt would show everything, as if it were what was asked for."""

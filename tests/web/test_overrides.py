@@ -14,6 +14,7 @@ from service.store.run_limits import NewLimit
 from service.store.schema import audit
 from service.types import now_ms
 from tests.conftest import wait_until
+from tests.tables import ON_SQLITE
 from tests.web.test_end_user_caps import Desk, desk
 from tests.web.test_end_users import app, postgres_url, url
 
@@ -59,6 +60,7 @@ def test_cap_says_until_when_and_what_comes_back(desk: Desk) -> None:
     assert desk.send("PUT", path, {**cap, "until": None}).get_json()["until"] is None
 
 
+@ON_SQLITE
 @pytest.mark.parametrize("wrong", WRONG)
 def test_end_that_does_not_fit_is_422(desk: Desk, wrong: str) -> None:
     until = WRONG[wrong]

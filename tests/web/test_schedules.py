@@ -15,6 +15,7 @@ from service.store.schedules import MAX_SCHEDULES
 from service.types import Caller, rfc3339
 from tests.made import close
 from tests.schedules.house import MINUTE, NOON, House
+from tests.tables import ON_SQLITE
 from tests.usage.conftest import postgres_url, url
 
 __all__ = ["postgres_url", "url"]
@@ -83,37 +84,41 @@ def test_list_is_newest_first_and_without_inputs(house: House, ada: Asked) -> No
     assert scoped("GET schedules").get_json()["data"] == []
 
 
-@pytest.mark.parametrize(
-    ("fields", "pointer"),
-    [
-        ({"cron": "* * * *"}, "/cron"),
-        ({"cron": "61 * * * *"}, "/cron"),
-        ({"cron": "0 0 30 2 */2"}, "/cron"),
-        ({"cron": "*/10 * * * * *"}, "/cron"),
-        ({"timezone": "Europe/Nowhere"}, "/timezone"),
-        ({"agent": "nobody"}, "/agent"),
-        ({"missed": "some"}, "/missed"),
-        ({"cap_usd": "0"}, "/cap_usd"),
-        ({"cap_usd": "-1"}, "/cap_usd"),
-        ({"cap_usd": 1}, "/cap_usd"),
-        ({"input": " "}, "/input"),
-        ({"session_id": "run_1"}, "/session_id"),
-        ({"enabled": "yes"}, "/enabled"),
-        ({"next_at": "2026-11-30T00:00:00Z"}, "/next_at"),
-    ],
-)
-def test_fault_is_pointed_at(ada: Asked, fields: dict[str, Any], pointer: str) -> None:
-    answers = [ada("POST schedules", NEW | fields)]
-    if "agent" not in fields:
-        answers.append(ada(f"PATCH schedules/{ada.new()['id']}", fields))
-    for answer in answers:
-        assert answer.status_code == 422, answer.text
-        assert [fault["pointer"] for fault in answer.get_json()["errors"]] == [pointer]
+FAULTS: list[tuple[dict[str, Any], str]] = [
+    ({"cron": "* * * *"}, "/cron"),
+    ({"cron": "61 * * * *"}, "/cron"),
+    ({"cron": "0 0 30 2 */2"}, "/cron"),
+    ({"cron": "*/10 * * * * *"}, "/cron"),
+    ({"timezone": "Europe/Nowhere"}, "/timezone"),
+    ({"agent": "nobody"}, "/agent"),
+    ({"missed": "some"}, "/missed"),
+    ({"cap_usd": "0"}, "/cap_usd"),
+    ({"cap_usd": "-1"}, "/cap_usd"),
+    ({"cap_usd": 1}, "/cap_usd"),
+    ({"input": " "}, "/input"),
+    ({"session_id": "run_1"}, "/session_id"),
+    ({"enabled": "yes"}, "/enabled"),
+    ({"next_at": "2026-11-30T00:00:00Z"}, "/next_at"),
+]
 
 
-@pytest.mark.parametrize("fields", [{}, {"cron": None}, {"enabled": None}, {"agent": "support"}])
-def test_change_of_nothing_or_to_nothing_is_refused(ada: Asked, fields: dict[str, Any]) -> None:
-    assert ada(f"PATCH schedules/{ada.new()['id']}", fields).status_code == 422
+@ON_SQLITE
+def test_fault_is_pointed_at(ada: Asked) -> None:
+    made = ada.new()["id"]
+    for fields, pointer in FAULTS:
+        answers = [ada("POST schedules", NEW | fields)]
+        if "agent" not in fields:
+            answers.append(ada(f"PATCH schedules/{made}", fields))
+        for answer in answers:
+            assert answer.status_code == 422, (fields, answer.text)
+            assert [fault["pointer"] for fault in answer.get_json()["errors"]] == [pointer], fields
+
+
+@ON_SQLITE
+def test_change_of_nothing_or_to_nothing_is_refused(ada: Asked) -> None:
+    made = ada.new()["id"]
+    for fields in ({}, {"cron": None}, {"enabled": None}, {"agent": "support"}):
+        assert ada(f"PATCH schedules/{made}", fields).status_code == 422, fields
 
 
 def test_session_must_be_ones_own_and_of_the_agent(house: House, ada: Asked) -> None:
