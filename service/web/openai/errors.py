@@ -104,5 +104,6 @@ def _param(pointer: str) -> str | None:
     """Convert a JSON pointer to OpenAI's form, such as `messages[0].role`; None for the whole body."""
     path = ""
     for part in pointer.split("/")[1:]:
-        path += f"[{part}]" if _PART.fullmatch(part) else f".{part.replace('~1', '/').replace('~0', '~')}"
+        name = part.replace("~1", "/").replace("~0", "~")
+        path += f"[{part}]" if _PART.fullmatch(part) else f".{name}" if name else '[""]'
     return path.removeprefix(".") or None
