@@ -106,6 +106,12 @@ class NotFound(SlipwayError):
     status, code, title = 404, "not_found", "There is nothing here"
 
 
+class NotOffered(NotFound):
+    """Path of another API, in whose dialect the answer is."""
+
+    code, title = "not_offered", "This part of that API is not offered here"
+
+
 class MethodNotAllowed(SlipwayError):
     status, code, title = 405, "method_not_allowed", "This path does not take that method"
 

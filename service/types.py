@@ -195,8 +195,8 @@ class RunRequest:
     parent_message_id: str | None = None  # message this turn continues; "": none; None: the newest
     output_schema: dict[str, Any] | None = None  # of the answer; None: the agent's own, if any
     client_tools: tuple[dict[str, Any], ...] | None = None  # as the Messages API takes them
-    client_choice: Literal["none"] | None = (
-        None  # they are listed, as the history requires, and not to be called
+    client_choice: Literal["none", "any"] | None = (
+        None  # none: listed only, as the history requires; any: call one
     )
     stop_sequences: tuple[str, ...] | None = None  # of steps whose text is told
     instructions: str | None = None  # of the application that asks, to the agent

@@ -231,12 +231,14 @@ def _params(request: ModelRequest) -> dict[str, Any]:
         params["tools"] = tools_for_model(request.tools)
         if not request.may_call_tools:
             params["tool_choice"] = {"type": "none"}  # accepted by every model, with or without thinking
+        elif request.must_call_tool:
+            params |= {"tool_choice": {"type": "any"}, "thinking": {"type": "disabled"}}
     if request.stop_sequences:
         params["stop_sequences"] = list(request.stop_sequences)
     if request.user_id:
         params["metadata"] = {"user_id": request.user_id}
     output: dict[str, Any] = {}
-    if request.effort:
+    if request.effort and not request.must_call_tool:  # it is thinking's, whose highest levels need it
         output["effort"] = request.effort
     if request.json_schema is not None:
         output["format"] = {"type": "json_schema", "schema": request.json_schema}

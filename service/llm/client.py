@@ -118,6 +118,7 @@ class ModelRequest:
     system: str | Sequence[Block] = ""
     tools: Sequence[Mapping[str, Any]] = ()
     may_call_tools: bool = True  # False: tools stay listed, as the history requires, with tool_choice none
+    must_call_tool: bool = False  # one of them, and without thinking, which excludes a forced call
     effort: Effort | None = None
     json_schema: Mapping[str, Any] | None = None
     stream: bool = False

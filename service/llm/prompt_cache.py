@@ -38,7 +38,9 @@ def marked(request: ModelRequest) -> ModelRequest:
         else:
             tools = [*tools[:-1], {**tools[-1], "cache_control": MARK}]
     messages = request.messages
-    if request.may_call_tools:  # else `tool_choice` differs from earlier steps, and no cached message matches
+    if (
+        request.may_call_tools and not request.must_call_tool
+    ):  # else `tool_choice` differs from earlier steps, and no cached message matches
         messages = _marked_messages(messages, size + _bytes(system))
     unchanged = marked_system is system
     if unchanged and tools is request.tools and messages is request.messages:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -17,6 +17,7 @@ from service.agents.definitions import AgentDefinition
 from service.agents.pattern import Prompt, assistant_turn, tool_turn
 from service.errors import fault
 from service.llm.client import ModelReply
+from service.llm.forced_choice import taking_forced
 from service.llm.thinking import THINKING
 from service.llm.tool_names import named_for_model
 from service.runs.journal_codec import decode_reply, decode_result
@@ -45,6 +46,14 @@ class CallsClient(Exception):
         return Answer(self.reply.text, "tool_use", self.reply.model, client_calls=calls)
 
 
+class Offer(NamedTuple):
+    """Tools of a model call, as `ModelRequest` has them."""
+
+    tools: list[Tool]
+    may_call_tools: bool
+    must_call_tool: bool = False
+
+
 def check(agent: AgentDefinition, request: RunRequest) -> None:
     """Check that an agent may be offered the client's tools. Raises `Invalid`."""
     if agent.pattern not in PATTERNS:
@@ -55,23 +64,36 @@ def check(agent: AgentDefinition, request: RunRequest) -> None:
     for number, tool in enumerate(request.client_tools or ()):
         if tool["name"] in own:
             raise fault(f"/tools/{number}", f"The agent has a tool of the name {tool['name']} itself")
+    if request.client_choice == "any" and not taking_forced(
+        agent.model_router.route("auto", bounds=agent.bounds).models
+    ):
+        raise fault("/tool_choice", f"No model of the agent {agent.id} can be made to call a tool")
 
 
-def offered(request: RunRequest, prompt: Prompt, own: Sequence[Tool]) -> tuple[list[Tool], bool]:
-    """Return the tools that a prompt offers, of the agent's own and the client's, and whether they may be called.
+def models_for(request: RunRequest, models: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of a tier's models that take what the client asks of its tools."""
+    if request.client_choice != "any":
+        return models
+    return taking_forced(models) or models  # none after a change of settings: the provider refuses
+
+
+def offered(request: RunRequest, prompt: Prompt, own: Sequence[Tool]) -> Offer:
+    """Return the tools that a prompt offers, of the agent's own and the client's. A forced call is of the client's.
 
     A hidden step, and the repair of an answer, are not the client's concern.
     """
     tools, may_call = list(own) if prompt.tools else [], prompt.may_call_tools
-    if request.client_tools and prompt.publish and (tools or may_call):
-        may_call = may_call and (bool(tools) or request.client_choice is None)
-        tools += request.client_tools
-    return tools, may_call
+    if not request.client_tools or not prompt.publish or not (tools or may_call):
+        return Offer(tools, may_call)
+    if request.client_choice == "any":  # also in the last step that may be taken: the call ends the run
+        return Offer(list(request.client_tools), may_call_tools=True, must_call_tool=True)
+    may_call = may_call and (bool(tools) or request.client_choice is None)
+    return Offer([*tools, *request.client_tools], may_call)
 
 
 def calls_of(reply: ModelReply, request: RunRequest) -> list[Block]:
     """Return the calls of a reply that are for the client; one with unreadable arguments is none."""
-    if not request.client_tools or request.client_choice is not None:
+    if not request.client_tools or request.client_choice == "none":
         return []
     names = {tool["name"] for tool in request.client_tools}
     return [use for use in reply.tool_uses if use["name"] in names and use["id"] not in reply.unreadable]

@@ -20,7 +20,7 @@ from service.observe.observer import Observer
 from service.runs.attempt import Attempt
 from service.runs.batch.steps import BatchSteps, WaitsForBatch, can_wait
 from service.runs.billing import CallBilling
-from service.runs.client_tools import CallsClient, calls_of, earlier_calls, offered, without
+from service.runs.client_tools import CallsClient, calls_of, earlier_calls, models_for, offered, without
 from service.runs.context_window import TOO_LONG, ContextWindow
 from service.runs.direct_call import direct_call
 from service.runs.event_log import NewEvent
@@ -88,14 +88,12 @@ class RunSteps:
 
     def _request(self, model: str, prompt: Prompt) -> ModelRequest:
         options, agent = self._run.request, self._agent
-        tools, may_call = offered(options, prompt, [tool.for_model() for tool in agent.tools.values()])
         return ModelRequest(
             model=model,
             system=prompt.system,
             messages=prompt.messages,
             max_tokens=prompt.max_tokens or options.max_tokens or agent.max_tokens,
-            tools=tools,
-            may_call_tools=may_call,
+            **offered(options, prompt, [tool.for_model() for tool in agent.tools.values()])._asdict(),
             effort=options.effort or agent.effort if prompt.publish or not prompt.json_schema else None,
             json_schema=prompt.json_schema,
             stream=prompt.publish and self._run.mode != "wait",
@@ -163,7 +161,7 @@ class RunSteps:
             self._route = yield from choose_route(
                 self._agent, self._run, self._journal, self.model, tools=tools
             )
-        return self._route.models
+        return models_for(self._run.request, self._route.models)
 
     def _replayed_or_called(
         self, name: str, request: ModelRequest, models: Sequence[str], publish: bool
@@ -200,7 +198,8 @@ class RunSteps:
         deltas = self._attempt.text.deltas
         for model in models:
             try:
-                messages = for_model(request.messages, model, self._signatures)
+                thinking = {} if request.must_call_tool else self._signatures
+                messages = for_model(request.messages, model, thinking)
                 return (
                     yield from self._call(name, replace(request, model=model, messages=messages), publish)
                 )

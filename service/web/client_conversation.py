@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -33,6 +33,27 @@ def client_tools(
     """
     stubs = [{"name": name, "description": "", "input_schema": EMPTY} for name in sorted(set(called))]
     return tuple(offered or stubs) or None
+
+
+def client_choice(
+    mode: Literal["auto", "none", "any"], offered: Sequence[dict[str, Any]]
+) -> Literal["none", "any"] | None:
+    """Return the choice among the client's tools; stubs, where none are offered, are not to be called."""
+    if not offered:
+        return "none"
+    return None if mode == "auto" else mode
+
+
+def narrowed(tools: Sequence[dict[str, Any]], named: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the tools that are named, by the pointer to each name. Raises `Invalid` for one that is not offered.
+
+    What may not be called need not be listed, and of one tool a forced call is a call of this tool.
+    """
+    known = {tool["name"] for tool in tools}
+    for where, name in named.items():
+        if name not in known:
+            raise fault(where, "is not the name of one of the `tools`")
+    return [tool for tool in tools if tool["name"] in named.values()]
 
 
 def checked_schema(schema: dict[str, Any], where: Sequence[str]) -> dict[str, Any]:

@@ -59,9 +59,17 @@ def problem_response(error: SlipwayError) -> Response:
     request = current()
     for path, answer in request.extensions.get(_SHAPES, {}).items():
         if request.path == path or request.path.startswith(f"{path}/"):
-            response: Response = answer(error)
+            response: Response = answer(_of_api(error))
             return response
     return _problem(error)
+
+
+def _of_api(error: SlipwayError) -> SlipwayError:
+    """Name the path that is missing, so that its client does not take it for a thing that is."""
+    request = current()
+    if type(error) is errors.NotFound and request.url_rule is None:
+        return errors.NotOffered(f"{request.method} {request.path[:100]} is not offered here.")
+    return error
 
 
 def _problem(error: SlipwayError) -> Response:

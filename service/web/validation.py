@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -17,6 +18,12 @@ M = TypeVar("M", bound=BaseModel)
 MAX_NAME = 128  # characters of an id, a name or a scope in a path
 MAX_FIELDS = 64  # fields of a body; unknown ones become errors
 MAX_FAULTS = 50  # faults reported in one response
+# Pydantic's words for a part whose kind cannot be told, which quote the value; `tags` are those that it may have.
+_KIND = re.compile(
+    r"Unable to extract tag using discriminator '(?P<absent>[a-z_]+)'"
+    r"|Input tag '.*' found using '(?P<name>[a-z_]+)' does not match any of the expected tags: (?P<tags>.*)",
+    re.DOTALL,
+)
 
 
 def refuse_impossible(request: Request) -> None:
@@ -66,13 +73,15 @@ def located(details: Sequence[ErrorDetails], value: Any, within: str = "") -> li
 
     `within` is the pointer to `value` itself.
     """
-    return [
-        {
-            "pointer": within + _pointer(fault["loc"], value, fault["type"] == "missing"),
-            "detail": fault["msg"].removeprefix("Value error, "),
-        }
-        for fault in details[:MAX_FAULTS]
-    ]
+    faults: list[FieldFault] = []
+    for one in details[:MAX_FAULTS]:
+        where = within + _pointer(one["loc"], value, one["type"] == "missing")
+        detail = one["msg"].removeprefix("Value error, ")
+        if kind := _KIND.fullmatch(detail):
+            where += f"/{kind['absent'] or kind['name']}"
+            detail = f"Input should be one of {kind['tags']}" if kind["tags"] else "Field required"
+        faults.append({"pointer": where, "detail": detail})
+    return faults
 
 
 def _pointer(location: Sequence[int | str], value: Any, missing: bool) -> str:

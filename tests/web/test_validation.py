@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import AwareDatetime, Field
@@ -88,3 +88,25 @@ def test_a_value_is_never_repeated() -> None:
 def test_a_nul_in_an_address(path: str, error: type[Exception]) -> None:
     with small.test_request_context(path), pytest.raises(error):
         refuse_impossible(current())
+
+
+class Cat(Body):
+    type: Literal["cat", "tiger"]
+
+
+class Dog(Body):
+    type: Literal["dog"]
+
+
+class Owner(Body):
+    pets: list[Annotated[Cat | Dog, Field(discriminator="type")]]
+
+
+@pytest.mark.parametrize(
+    ("pet", "detail"),
+    [({"type": "it's a secret"}, "Input should be one of 'cat', 'tiger', 'dog'"), ({}, "Field required")],
+)
+def test_part_of_no_known_kind_is_told_what_kinds_there_are(pet: Any, detail: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        validate(Owner, {"pets": [pet]})
+    assert list(refused.value.errors) == [{"pointer": "/pets/0/type", "detail": detail}]

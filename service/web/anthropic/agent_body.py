@@ -19,8 +19,10 @@ from service.web.client_conversation import (
     Text,
     ToolName,
     checked_schema,
+    client_choice,
     client_tools,
     instructions,
+    narrowed,
 )
 from service.web.schemas import Body, EndUser
 
@@ -98,7 +100,13 @@ class ClientTool(Body):
 
 
 class ToolChoice(Body):
-    type: Literal["auto", "none"]
+    type: Literal["auto", "any", "none"]
+    disable_parallel_tool_use: bool | None = None
+
+
+class NamedChoice(Body):
+    type: Literal["tool"]
+    name: ToolName
     disable_parallel_tool_use: bool | None = None
 
 
@@ -128,7 +136,7 @@ class AgentBody(Body):
     metadata: UserMetadata | None = None
     output_config: OutputConfig | None = None
     tools: Annotated[list[ClientTool], Field(fail_fast=True, max_length=MAX_TOOLS)] | None = None
-    tool_choice: ToolChoice | None = None
+    tool_choice: Annotated[ToolChoice | NamedChoice, Field(discriminator="type")] | None = None
     service_tier: Literal["auto", "standard_only"] | None = None
     thinking: dict[str, Any] | None = None
     cache_control: Marks = None
@@ -141,9 +149,8 @@ class AgentBody(Body):
         config = self.output_config or OutputConfig()
         if self.tool_choice is not None and not self.tools:
             raise fault("/tool_choice", "needs `tools`")
-        offered = self.tools and (self.tool_choice is None or self.tool_choice.type == "auto")
         said = [self.system] if isinstance(self.system, str) else [block.text for block in self.system or ()]
-        tools = _client_tools(self)
+        tools, choice = _client_tools(self)
         return RunRequest(
             agent=self.model,
             messages=_conversation(self.messages),
@@ -153,7 +160,7 @@ class AgentBody(Body):
             output_schema=None if config.format is None else checked_schema(config.format.schema_, SCHEMA),
             stop_sequences=tuple(self.stop_sequences or ()) or None,
             client_tools=tools,
-            client_choice="none" if tools and not offered else None,
+            client_choice=choice,
             end_user=self.metadata.user_id if self.metadata is not None else None,
             door="messages/stream" if self.stream else "messages/invoke",
         )
@@ -207,8 +214,13 @@ def _blocks(message: InputMessage) -> list[Block]:
     return sorted(blocks, key=lambda one: one["type"] != "tool_result")
 
 
-def _client_tools(body: AgentBody) -> tuple[dict[str, Any], ...] | None:
-    """Return the tools that are offered, and stubs of those that are only in the conversation. Raises `Invalid`."""
+def _client_tools(
+    body: AgentBody,
+) -> tuple[tuple[dict[str, Any], ...] | None, Literal["none", "any"] | None]:
+    """Return the tools that are offered, or stubs of those in the conversation, and the choice among them.
+
+    Raises `Invalid`.
+    """
     tools: list[dict[str, Any]] = []
     for number, tool in enumerate(body.tools or ()):
         if tool.input_schema.get("type") != "object":
@@ -219,4 +231,10 @@ def _client_tools(body: AgentBody) -> tuple[dict[str, Any], ...] | None:
     blocks = (
         one for message in body.messages if not isinstance(message.content, str) for one in message.content
     )
-    return client_tools(tools, (one.name for one in blocks if isinstance(one, ToolUseBlock)))
+    mode: Literal["auto", "any", "none"] = "auto"
+    if isinstance(body.tool_choice, NamedChoice):
+        mode, tools = "any", narrowed(tools, {"/tool_choice/name": body.tool_choice.name})
+    elif body.tool_choice is not None:
+        mode = body.tool_choice.type
+    listed = client_tools(tools, (one.name for one in blocks if isinstance(one, ToolUseBlock)))
+    return listed, client_choice(mode, tools) if listed else None

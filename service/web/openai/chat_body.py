@@ -21,9 +21,11 @@ from service.web.client_conversation import (
     Text,
     ToolName,
     checked_schema,
+    client_choice,
     client_tools,
     instructions,
 )
+from service.web.openai.tool_choice import Mode, ObjectChoice, chosen
 from service.web.schemas import Body, EndUser, Metadata
 
 _EFFORTS: dict[str, Effort] = {"none": "low", "minimal": "low"}  # others have the same names
@@ -132,7 +134,7 @@ class ChatBody(Body):
     safety_identifier: EndUser | None = None
     metadata: Metadata | None = None
     tools: Annotated[list[FunctionTool], Field(fail_fast=True, max_length=MAX_TOOLS)] | None = None
-    tool_choice: Literal["auto", "none"] | None = None
+    tool_choice: Mode | ObjectChoice | None = None
     stop: StopText | Annotated[list[StopText], Field(max_length=4)] | None = None
     n: Literal[1] | None = None
     logprobs: Literal[False] | None = None
@@ -160,12 +162,12 @@ class ChatBody(Body):
         effort, turns = self.reasoning_effort, _conversation(self.messages)
         if self.tool_choice is not None and not self.tools:
             raise fault("/tool_choice", "needs `tools`")
-        tools = _client_tools(self)
+        tools, choice = _client_tools(self)
         return RunRequest(
             agent=self.model,
             messages=turns,
             client_tools=tools,
-            client_choice="none" if tools and (self.tool_choice == "none" or not self.tools) else None,
+            client_choice=choice,
             stop_sequences=_stops(self.stop),
             instructions=instructions(
                 one.text for one in self.messages if one.role in ("system", "developer")
@@ -258,15 +260,22 @@ def _add_result(turns: list[Message], message: ChatMessage) -> None:
         turns.append({"role": "user", "content": [block]})
 
 
-def _client_tools(body: ChatBody) -> tuple[dict[str, Any], ...] | None:
-    """Return the functions that are offered, and stubs of those that are only in the conversation. Raises `Invalid`."""
+def _client_tools(
+    body: ChatBody,
+) -> tuple[tuple[dict[str, Any], ...] | None, Literal["none", "any"] | None]:
+    """Return the functions that are offered, or stubs of those in the conversation, and the choice among them.
+
+    Raises `Invalid`.
+    """
     offered = [tool.definition(f"/tools/{number}") for number, tool in enumerate(body.tools or ())]
     names = [tool["name"] for tool in offered]
     for number, name in enumerate(names):
         if name in names[:number]:
             raise fault(f"/tools/{number}/function/name", "two functions have the same name")
     called = (call.function.name for message in body.messages for call in message.tool_calls or ())
-    return client_tools(offered, called)
+    mode, offered = chosen(body.tool_choice, offered)
+    tools = client_tools(offered, called)
+    return tools, client_choice(mode, offered) if tools else None
 
 
 def _schema(format_: ResponseFormat | None) -> dict[str, Any] | None:

@@ -34,6 +34,7 @@ class Mapped(NamedTuple):
 _SHAPES: dict[type[SlipwayError], Mapped] = {  # the first that fits
     errors.BudgetExceeded: Mapped(429, "insufficient_quota", "insufficient_quota"),
     errors.Unauthenticated: Mapped(401, "invalid_request_error", "invalid_api_key"),
+    errors.NotOffered: Mapped(404, "invalid_request_error", "unknown_url"),
     errors.NotFound: Mapped(404, "invalid_request_error", "model_not_found"),
     errors.PromptTooLong: Mapped(400, "invalid_request_error", "context_length_exceeded"),
     errors.ModelRejected: Mapped(400, "invalid_request_error"),
@@ -103,5 +104,6 @@ def _param(pointer: str) -> str | None:
     """Convert a JSON pointer to OpenAI's form, such as `messages[0].role`; None for the whole body."""
     path = ""
     for part in pointer.split("/")[1:]:
-        path += f"[{part}]" if _PART.fullmatch(part) else f".{part.replace('~1', '/').replace('~0', '~')}"
+        name = part.replace("~1", "/").replace("~0", "~")
+        path += f"[{part}]" if _PART.fullmatch(part) else f".{name}" if name else '[""]'
     return path.removeprefix(".") or None

@@ -105,6 +105,20 @@ def asked(sdk: anthropic.Anthropic, messages: Any, stream: bool) -> Any:
         return events.get_final_message()
 
 
+@pytest.mark.parametrize(
+    "choice", [{"type": "any"}, {"type": "tool", "name": "get_weather"}], ids=["any", "named"]
+)
+def test_a_forced_call(sdk: anthropic.Anthropic, choice: Any) -> None:
+    """Of a tool that the question has nothing to do with, by an agent that has tools of its own."""
+    other = {"name": "alarm", "input_schema": {"type": "object"}}
+    tools: Any = [WEATHER] if choice["type"] == "any" else [other, WEATHER]
+    answer = sdk.messages.create(
+        model="analyst", max_tokens=99, messages=HELLO, tools=tools, tool_choice=choice
+    )
+    assert answer.stop_reason == "tool_use"
+    assert [block.name for block in answer.content if block.type == "tool_use"] == ["get_weather"]
+
+
 def test_structured_answer_and_stop_sequences(sdk: anthropic.Anthropic) -> None:
     schema = {
         "type": "object",
@@ -161,7 +175,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"container": "x"}, "/container"),
     ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "/tools/0/type"),
     ({"tools": [WEATHER, WEATHER]}, "/tools/1/name"),
-    ({"tools": [WEATHER], "tool_choice": {"type": "any"}}, "/tool_choice/type"),
+    ({"tools": [WEATHER], "tool_choice": {"type": "all"}}, "/tool_choice"),
+    ({"tools": [WEATHER], "tool_choice": {"type": "tool", "name": "x"}}, "/tool_choice/name"),
     ({"tool_choice": {"type": "auto"}}, "/tool_choice"),
     ({"metadata": {"user_id": "x" * 65}}, "/metadata/user_id"),
     ({"no_such_field": 1}, "/no_such_field"),

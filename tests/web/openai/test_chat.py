@@ -111,6 +111,28 @@ def test_functions_of_the_client_in_a_round_trip(
         assert "calculator" in [tool["name"] for tool in run_of(client, answer.id)["tools"]]
 
 
+def named(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
+ALLOWED = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [named("get_weather")]}}
+
+
+@pytest.mark.parametrize(
+    "choice", ["required", named("get_weather"), ALLOWED], ids=["any", "named", "allowed"]
+)
+def test_a_forced_call(sdk: openai.OpenAI, choice: Any) -> None:
+    """Of a function that the question has nothing to do with, by an agent that has tools of its own."""
+    other = {"type": "function", "function": {"name": "alarm", "parameters": {"type": "object"}}}
+    tools: Any = [WEATHER] if choice == "required" else [other, WEATHER]
+    messages: Any = HELLO
+    answer: Any = sdk.chat.completions.create(
+        model="analyst", messages=messages, tools=tools, tool_choice=choice
+    )
+    [call] = answer.choices[0].message.tool_calls
+    assert (answer.choices[0].finish_reason, call.function.name) == ("tool_calls", "get_weather")
+
+
 def asked(sdk: openai.OpenAI, agent: str, messages: Any, tools: Any, stream: bool) -> Any:
     if not stream:
         return sdk.chat.completions.create(model=agent, messages=messages, tools=tools)
@@ -157,7 +179,8 @@ BAD: list[tuple[dict[str, Any], str | None]] = [
     ({"max_completion_tokens": 0}, "max_completion_tokens"),
     ({"user": "x" * 65}, "user"),
     ({"tool_choice": "auto"}, "tool_choice"),
-    ({"tools": [WEATHER], "tool_choice": "required"}, "tool_choice"),
+    ({"tools": [WEATHER], "tool_choice": "must"}, "tool_choice"),
+    ({"tools": [WEATHER], "tool_choice": named("x")}, "tool_choice.function.name"),
     ({"tools": [WEATHER, WEATHER]}, "tools[1].function.name"),
     ({"messages": []}, "messages"),
     ({"messages": [{"role": "user", "content": " "}]}, "messages[0].content"),
