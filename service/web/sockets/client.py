@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import orjson
 from websockets.frames import CloseCode
@@ -48,13 +48,16 @@ class Client:
 class EventWriter:
     """Writes events of one run to a connection; only `finish` blocks."""
 
-    def __init__(self, connection: Connection, run_id: str) -> None:
+    def __init__(self, connection: Connection, run_id: str, before_last: Callable[[], None]) -> None:
         self._run_id = run_id
+        self._before_last = before_last
         self._connection = connection
         self.rest, self.finish = connection.rest, connection.finish
 
     def write(self, events: Sequence[RunEvent]) -> None:
         """Send each event as a message; without any it shows whether the connection is open. Raises `Closed`."""
+        if events and events[-1].name.is_last:
+            self._before_last()
         self._connection.send([_encoded(self._run_id, event) for event in events])
 
 

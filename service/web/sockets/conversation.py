@@ -153,6 +153,7 @@ class Conversation:
         except Unauthenticated as error:
             self._client.leave(error)
         except SlipwayError as error:
+            self._turns.answered()
             self._client.refuse(error)
         else:
             self._tell(stream)
@@ -168,7 +169,7 @@ class Conversation:
         log.info("websocket_turn", extra={"run_id": run.id})
         if self._turns.started(run):
             self._reader.cancel(run)
-        writer = EventWriter(self._connection, run.id)
+        writer = EventWriter(self._connection, run.id, self._turns.answered)
         gone = partial(self._services.runs.cancellation.client_gone, run)
         whole = self._to_the_end(run, batches, started.place)
         try:

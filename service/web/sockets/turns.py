@@ -27,6 +27,7 @@ class Turns:
         self._run: Run | None = None
         self._cancelled = False  # before its run has started
         self._ended = False
+        self._answered = False  # the client may send its next turn, while this one is put away
         self.busy = False
         self.paused = False  # the run under way waits for a person or for money
 
@@ -36,16 +37,17 @@ class Turns:
         Raises `SessionBusy` during another turn, unless it may wait and none does.
         """
         with self._change:
-            if self._waiting is not None or (self.busy and policy == "reject"):
+            under_way = self.busy and not self._answered
+            if self._waiting is not None or (under_way and policy == "reject"):
                 raise SessionBusy("Another turn of this connection is under way.")
             self._waiting = turn
             self._change.notify()
-            return self._cancel() if self.busy and policy == "interrupt" else None
+            return self._cancel() if under_way and policy == "interrupt" else None
 
     def cancel(self) -> Run | None:
         """Return the run under way, to be cancelled; None: it will be, once it has started. Raises `RunFinished`."""
         with self._change:
-            if not self.busy:
+            if not self.busy or self._answered:
                 raise RunFinished("No turn of this connection is under way.")
             return self._cancel()
 
@@ -74,7 +76,7 @@ class Turns:
                 token, self._token = self._token, None
                 return token
             turn, self._waiting = self._waiting, None
-            self.busy, self._run, self._cancelled = True, None, False
+            self.busy, self._run, self._cancelled, self._answered = True, None, False, False
             return turn
 
     def started(self, run: Run) -> bool:
@@ -82,6 +84,11 @@ class Turns:
         with self._change:
             self._run = run
             return self._cancelled
+
+    def answered(self) -> None:
+        """Note that the last event of the turn under way is about to be sent."""
+        with self._change:
+            self._answered = True
 
     def done(self) -> None:
         with self._change:
