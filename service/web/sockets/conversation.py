@@ -46,6 +46,7 @@ class Conversation:
         self._turns = Turns()
         self._session = SessionOfConnection()
         self._services = current().services
+        self._thread: threading.Thread | None = None
         self._runs = 0
 
     def leave(self) -> None:
@@ -63,12 +64,19 @@ class Conversation:
             try:
                 self._guarded()
             finally:
-                drain(self._connection)
-                self._connection.abort()
+                self._end()
                 about = {"route": str(request.url_rule), "code": self._connection.code, "runs": self._runs}
                 log.info("websocket", extra={**about, "seconds": round(time.monotonic() - began, 1)})
         finally:
             self.leave()
+
+    def _end(self) -> None:
+        """Let the closing handshake end, in the reader's thread if there is one; then end the connection."""
+        if self._thread is not None:
+            self._thread.join(CLOSING_SECONDS + 2.0)
+        else:
+            drain(self._connection)
+        self._connection.abort()
 
     def _guarded(self) -> None:
         """Converse; whatever ends it, the client is told and the connection is closing."""
@@ -93,15 +101,11 @@ class Conversation:
         reader = Reader(self._client, self._turns, self._services, request.caller, still_admitted(request))
         self._reader = reader
         target = partial(copy_context().run, reader.read, first)
-        thread = threading.Thread(target=target, name="websocket-reader", daemon=True)
-        thread.start()
-        try:
-            while (item := self._turns.take()) is not None:
-                with logs.bound():  # a run's fields are of its own lines only
-                    self._turn(item) if isinstance(item, Turn) else self._renew(item)
-        finally:
-            self._connection.close(CloseCode.NORMAL_CLOSURE)
-            thread.join(CLOSING_SECONDS + 2.0)
+        self._thread = threading.Thread(target=target, name="websocket-reader", daemon=True)
+        self._thread.start()
+        while (item := self._turns.take()) is not None:
+            with logs.bound():  # a run's fields are of its own lines only
+                self._turn(item) if isinstance(item, Turn) else self._renew(item)
 
     # --- sign-in -------------------------------------------------------------------------------------
 
