@@ -140,6 +140,7 @@ class Settings(Saving):
     heartbeat_seconds: float = Field(
         10.0, gt=0, le=15, description="Longest silence of an event stream before a comment line is sent"
     )
+    socket_idle_seconds: float = Field(600.0, gt=0, description="Longest silence of a WebSocket, in seconds")
     lease_seconds: float = Field(
         10.0,
         ge=1,

@@ -36,8 +36,7 @@ class SlipwayError(Exception):
         super().__init__(detail or self.title)
         self.detail = detail or self.title
         self.retry_after = None if retry_after is None else max(1, math.ceil(retry_after))
-        self.errors = tuple(errors)
-        self.extra = extra or {}
+        self.errors, self.extra = tuple(errors), extra or {}
 
     def as_problem(self) -> dict[str, object]:
         """Return the RFC 9457 problem members that do not depend on the request."""
@@ -51,9 +50,6 @@ class SlipwayError(Exception):
         if self.errors:
             problem["errors"] = list(self.errors)
         return {**problem, **self.extra}
-
-
-# --- client errors ---------------------------------------------------------------------
 
 
 class BadRequest(SlipwayError):
@@ -164,6 +160,10 @@ class UriTooLong(SlipwayError):
 
 class HeadersTooLarge(SlipwayError):
     status, code, title = 431, "headers_too_large", "The headers are too large"
+
+
+class UpgradeRequired(SlipwayError):
+    status, code, title = 426, "upgrade_required", "This path speaks WebSocket"
 
 
 class UnsupportedMediaType(SlipwayError):

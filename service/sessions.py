@@ -69,6 +69,12 @@ class Sessions:
         about = {"id": new_id("ses"), **whose, "agent": agent, "title": title}
         return {**about, "metadata": metadata, "summary_upto": 0, **times}
 
+    def begin_for(self, caller: Caller, agent: str) -> str:
+        """Insert a session without a title; return its id. Raises as `create`."""
+        row = self.new(caller, agent, "", None)
+        self._db.transact(lambda tx: self.create(tx, row))
+        return str(row["id"])
+
     def page(
         self, caller: Caller, text: str | None, *, all_users: bool, limit: int, before: str | None
     ) -> tuple[list[Row], str | None]:

@@ -123,6 +123,7 @@ PERMISSIONS: dict[str, Permission] = {
     "GET /v1/models/<agent>": Permission("agents:read"),
     "POST /v1/agents/<agent>/invoke": Permission("runs:write", whose="own"),
     "POST /v1/agents/<agent>/stream": Permission("runs:write", whose="own"),
+    "GET /v1/agents/<agent>/chat": Permission("runs:write", whose="own"),
     "POST /v1/agents/<agent>/tasks": Permission("runs:write", whose="own"),
     "POST /v1/agents/<agent>/estimate": Permission("runs:read", whose="own"),
     "POST /v1/chat/completions": Permission("runs:write", whose="own"),

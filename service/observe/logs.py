@@ -53,6 +53,7 @@ _QUIETER = {
     "flask-limiter": "WARNING",  # its line holds the key that was limited
     "alembic": "WARNING",
     "psycopg": "ERROR",  # its warnings name the server and its user, and echo an error that is raised anyway
+    "websockets": "WARNING",
     "httpx2": "WARNING",  # a line for every request; replaced by `llm_call`
 }
 _PLAIN = {str, int, float, bool, type(None)}  # types of nearly all fields: checked before the slower Mapping

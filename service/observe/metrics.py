@@ -148,6 +148,7 @@ class Metrics(Observer):
         self._redis = gauge("redis_up", "0 while a process skips Redis", "livemin")
         self._mcp = gauge("mcp_up", "0 while a process does not reach an MCP server", "livemin", "server")
         self._runs_active = gauge("runs_active", "Runs under way", "livesum")
+        self._sockets = gauge("websockets", "WebSockets that are open", "livesum")
         self._tasks_waiting = gauge(
             "tasks_waiting", "Tasks in line for a worker", "livemostrecent", "priority"
         )
@@ -233,6 +234,10 @@ class Metrics(Observer):
 
     def redis_up(self, up: bool) -> None:
         self._redis.set(int(up))
+
+    def socket(self, change: int) -> None:
+        """Count a WebSocket that was opened (1) or has ended (-1)."""
+        self._sockets.inc(change)
 
     def tasks_waiting(self, priority: str, count: int, oldest_seconds: float) -> None:
         self._tasks_waiting(priority).set(count)

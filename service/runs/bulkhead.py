@@ -34,11 +34,15 @@ class Permit:
 
 
 class Bulkhead:
-    """`total` places in this process, at most `each` per user. Readers of runs may have half of them."""
+    """`total` places in this process, at most `each` per user. Readers of runs may have half of them.
 
-    def __init__(self, total: int, each: int) -> None:
+    `what` names the holders of places, for the caller.
+    """
+
+    def __init__(self, total: int, each: int, what: str = "requests of yours run, wait or follow") -> None:
         self.total = total
         self._each = each
+        self._what = what
         self._most_readers = max(1, total // 2)
         self._lock = threading.Lock()
         self._by_user: Counter[str] = Counter()
@@ -52,9 +56,7 @@ class Bulkhead:
         """Take a place; `reads`: only to follow a run. Raises `Overloaded`, or `RateLimited` at the user's bound."""
         with self._lock:
             if self._by_user[user_id] >= self._each:
-                raise RateLimited(
-                    f"More than {self._each} requests of yours run, wait or follow at once.", retry_after=1
-                )
+                raise RateLimited(f"More than {self._each} {self._what} at once.", retry_after=1)
             if self.taken >= self.total or (reads and self._readers >= self._most_readers):
                 raise Overloaded("Every place of this worker is taken; try again shortly.", retry_after=1)
             self._by_user[user_id] += 1

@@ -55,6 +55,11 @@ def _body(request: Request, most: int) -> Any:
         kind = request.mimetype
         if kind != "application/json" and not kind.endswith("+json"):
             raise UnsupportedMediaType("Send the body as application/json.")
+    return parsed(data)
+
+
+def parsed(data: bytes) -> Any:
+    """Parse JSON within the bounds of a body. Raises `InvalidJson` and `Invalid`."""
     if _has_too_many_values(data):
         raise fault("", f"must not have more than {MAX_VALUES} values")
     return _parse(data)

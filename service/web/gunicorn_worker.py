@@ -23,6 +23,11 @@ _BY_PARSER_ERROR: dict[type[Exception], type[errors.SlipwayError]] = {
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
+    def handle_request(self, req: Any, conn: Any) -> bool:
+        """Serve a request. A connection that was to be upgraded serves no other: what follows may be frames."""
+        kept = super().handle_request(req, conn)
+        return kept and all(name != "UPGRADE" for name, _ in req.headers)
+
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
         """Answer a request that cannot be parsed (4xx), or whose response failed outside the application (500)."""
         refused = isinstance(exc, http.ParseException) and not isinstance(exc, _OURS)

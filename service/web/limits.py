@@ -109,20 +109,26 @@ def _address(request: Request) -> str:
 
 
 def refused(request: Request, response: Response) -> Response:
-    """Answer 429 to forged keys and tokens from an address that has sent too many of them.
+    """Answer 429 in place of the refusal of a forged key or token, as `limit_refused` says."""
+    try:
+        limit_refused(request)
+    except RateLimited as error:
+        return problem_response(error)
+    return response
+
+
+def limit_refused(request: Request) -> None:
+    """Count a forged key or token against the limit of its address. Raises `RateLimited`.
 
     Valid ones are not counted: neighbours behind one address are not locked out.
     """
     if not request.made_up:
-        return response
+        return
     rate = request.services.settings.limit_refused
     window = _limits(request).take(Limit("refused", rate, "refused", _address(request)))
-    if window is None or window.remaining >= 0:
-        return response
-    request.services.infra.metrics.rate_limited("refused")
-    return problem_response(
-        RateLimited("Too many made-up keys or tokens from this address.", retry_after=window.reset)
-    )
+    if window is not None and window.remaining < 0:
+        request.services.infra.metrics.rate_limited("refused")
+        raise RateLimited("Too many made-up keys or tokens from this address.", retry_after=window.reset)
 
 
 def add_headers(request: Request, response: Response) -> None:

@@ -78,6 +78,8 @@ def _problem(error: SlipwayError) -> Response:
         response.headers["Retry-After"] = str(int(error.retry_after or 1))
     if error.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
+    if error.status == 426:
+        response.headers.update({"Upgrade": "websocket", "Sec-WebSocket-Version": "13"})
     return response
 
 

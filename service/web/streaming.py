@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Protocol
 
 from flask import Response, request
 
 from service.runs.bulkhead import Permit
-from service.runs.events.outbox import Listener
+from service.runs.events.outbox import ClientConnection, Listener
 from service.types import RunEvent
 
 HEADERS = {"X-Accel-Buffering": "no"}
@@ -24,6 +24,13 @@ class Lens(Protocol):
 
     def encode(self, events: Sequence[RunEvent]) -> bytes:
         """Encode one or more events; empty if the format cannot express them."""
+
+
+class Writer(ClientConnection, Protocol):
+    """Connection that both the publisher and the thread of a run write to."""
+
+    def finish(self) -> None:
+        """Write the remainder of an earlier `write`; blocks."""
 
 
 class ChunkWriter:
@@ -70,31 +77,46 @@ def stream_response(
     writer = _writer(lens) if listener is not None else None
 
     def body() -> Iterator[bytes]:
-        ended = False
         try:
-            for events in batches:
-                if writer is not None:
-                    writer.finish()
-                yield _encoded(lens, events)
-                ended = bool(events) and events[-1].name.is_last
-                if listener is not None:
-                    listener.on_disconnect, listener.writer = on_disconnect, writer
-            if writer is not None:
-                writer.finish()
-            ended = True
+            with closing(unwritten(batches, writer, on_disconnect, listener)) as rest:
+                for events in rest:
+                    yield _encoded(lens, events)
         finally:
-            try:
-                if not ended:
-                    on_disconnect()
-                batches.close()  # executes the rest of a run that this generator drives
-            finally:
-                if place is not None:
-                    place.give()
+            if place is not None:
+                place.give()
 
     response = Response(body(), mimetype=lens.mimetype, headers=HEADERS)
     if place is not None:
         response.call_on_close(place.give)
     return response
+
+
+def unwritten(
+    batches: Generator[list[RunEvent]],
+    writer: Writer | None,
+    on_disconnect: Callable[[], None],
+    listener: Listener | None,
+) -> Generator[list[RunEvent]]:
+    """Yield the batches that the caller is to write: after the first, `listener` may write events to the client itself.
+
+    Closed before its end, it calls `on_disconnect`, and executes the rest of a run that `batches` drives.
+    """
+    ended = False
+    try:
+        for events in batches:
+            if writer is not None:
+                writer.finish()
+            yield events
+            ended = bool(events) and events[-1].name.is_last
+            if listener is not None:
+                listener.on_disconnect, listener.writer = on_disconnect, writer
+        if writer is not None:
+            writer.finish()
+        ended = True
+    finally:
+        if not ended:
+            on_disconnect()
+        batches.close()
 
 
 def _encoded(lens: Lens, events: Sequence[RunEvent]) -> bytes:

@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, Field
 
 from service.errors import Invalid, NotFound
 from service.web.current import Application, current
-from service.web.doors.native import RunBody
+from service.web.run_body import RunBody
 from service.web.schemas import Body
 from service.web.validation import refuse_impossible, validate
 
