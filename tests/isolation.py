@@ -22,6 +22,8 @@ from service.web.current import Application
 # Switches of `logging` that `logs.configure` sets: https://docs.python.org/3/howto/logging.html#optimization
 SWITCHES = ("_srcfile", "logThreads", "logProcesses", "logMultiprocessing")
 DEFAULTS = {name: getattr(logging, name) for name in SWITCHES}
+# SQLAlchemy sets its own on import, or each statement would be logged.
+LEVELS = {"root": logging.WARNING, "sqlalchemy": logging.WARNING}
 SIGNALS = sorted(
     signal.valid_signals() - {signal.SIGALRM, signal.SIGKILL, signal.SIGSTOP}
 )  # pytest-timeout's
@@ -57,20 +59,19 @@ httpcore2.default_ssl_context = shared_ssl_context
 def reset_logging() -> None:
     """Undo `logs.configure` and bound fields: an application of an earlier test or module may be configured."""
     logs.clear()
-    logging.disable(logging.NOTSET)
+    if logging.root.manager.disable:
+        logging.disable(logging.NOTSET)
     for name, value in DEFAULTS.items():
         setattr(logging, name, value)
-    root = logging.getLogger()
-    root.setLevel(logging.WARNING)
-    for logger in (root, *map(logging.getLogger, list(root.manager.loggerDict))):
-        logger.handlers = [one for one in logger.handlers if not type(one).__module__.startswith("service.")]
-        logger.disabled = False
-        if logger is not root:
-            logger.setLevel(logging.NOTSET)
-            logger.propagate = True
-    logging.getLogger("sqlalchemy").setLevel(
-        logging.WARNING
-    )  # as on import: else each statement may be logged
+    for logger in (logging.root, *map(logging.getLogger, list(logging.root.manager.loggerDict))):
+        if any(type(one).__module__.startswith("service.") for one in logger.handlers):
+            logger.handlers = [
+                one for one in logger.handlers if not type(one).__module__.startswith("service.")
+            ]
+        logger.disabled, logger.propagate = False, True
+        level = LEVELS.get(logger.name, logging.NOTSET)
+        if logger.level != level:  # each change empties the caches of all loggers
+            logger.setLevel(level)
 
 
 def signal_handlers() -> dict[int, Any]:
