@@ -25,7 +25,15 @@ OVER_HTTP = {
     **dict.fromkeys(["lost", "foreign", "hang", "notes", "comments", "retry"], "unknown"),
     **dict.fromkeys(["twice", "other_id", "requests"], "done"),
 }
-SILENT = ("lost", "foreign", "hang", "notes", "comments", "retry")  # no answer comes, however long one waits
+SILENT = (
+    "lost",
+    "foreign",
+    "hang",
+    "notes",
+    "comments",
+    "retry",
+    "huge",
+)  # no answer comes, however long one waits
 OVER_STDIO = {
     **dict.fromkeys(["huge", "lost", "foreign", "hang"], "unknown"),
     **dict.fromkeys(["twice", "other_id", "junk", "requests"], "done"),
