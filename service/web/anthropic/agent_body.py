@@ -163,6 +163,7 @@ class AgentBody(Body):
             client_choice=choice,
             end_user=self.metadata.user_id if self.metadata is not None else None,
             door="messages/stream" if self.stream else "messages/invoke",
+            on_disconnect="cancel" if self.stream else "continue",
         )
 
 

@@ -178,6 +178,7 @@ class ChatBody(Body):
             end_user=self.safety_identifier or self.user,
             metadata=self.metadata,
             door="chat/stream" if self.stream else "chat/invoke",
+            on_disconnect="cancel" if self.stream else "continue",
         )
 
 

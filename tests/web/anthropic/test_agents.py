@@ -30,23 +30,6 @@ def run_of(client: httpx2.Client, message_id: str) -> dict[str, Any]:
     return run
 
 
-@pytest.mark.parametrize("agent", BUNDLED)
-def test_answer_is_that_of_invoke_by_json_and_by_stream(
-    sdk: anthropic.Anthropic, client: httpx2.Client, agent: str
-) -> None:
-    question = (client.get(f"/v1/agents/{agent}").json()["examples"] or ["What is 17 * 23?"])[0]
-    told = client.post(f"/v1/agents/{agent}/invoke", json={"input": question, "cache": "bypass"}).json()
-    messages: Any = [{"role": "user", "content": question}]
-    whole = sdk.messages.create(model=agent, max_tokens=4_000, messages=messages)
-    with sdk.messages.stream(model=agent, max_tokens=4_000, messages=messages) as events:
-        streamed = events.get_final_message()
-    assert text_of(whole) == streamed.content[-1].text == told["output"]  # type: ignore[union-attr]
-    assert whole.stop_reason == streamed.stop_reason == "end_turn"
-    run = run_of(client, whole.id)
-    assert (run["status"], run["door"], run["usage"]) == ("succeeded", "messages/invoke", told["usage"])
-    assert whole.usage.output_tokens == run["usage"]["output_tokens"]
-
-
 def test_the_order_of_events_is_that_of_the_api(sdk: anthropic.Anthropic) -> None:
     messages: Any = [{"role": "user", "content": "In what order do events come?"}]
     raw = sdk.messages.create(model="assistant", max_tokens=500, messages=messages, stream=True)

@@ -25,38 +25,9 @@ WEATHER = {
 }
 
 
-def question_of(client: httpx2.Client, agent: str) -> str:
-    return str((client.get(f"/v1/agents/{agent}").json()["examples"] or ["What is 17 * 23?"])[0])
-
-
 def run_of(client: httpx2.Client, completion_id: str) -> dict[str, Any]:
     run: dict[str, Any] = client.get(f"/v1/runs/run_{completion_id.removeprefix('chatcmpl-')}").json()
     return run
-
-
-def collected(stream: openai.Stream[Any]) -> tuple[str, str, list[Any]]:
-    """(text, finish reason, chunks) of a stream."""
-    chunks = list(stream)
-    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-    reasons = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices]
-    assert [reason is None for reason in reasons] == [True] * (len(reasons) - 1) + [False]
-    return text, reasons[-1], chunks
-
-
-@pytest.mark.parametrize("agent", BUNDLED)
-def test_answer_is_that_of_invoke_by_json_and_by_stream(
-    sdk: openai.OpenAI, client: httpx2.Client, agent: str
-) -> None:
-    question = question_of(client, agent)
-    told = client.post(f"/v1/agents/{agent}/invoke", json={"input": question, "cache": "bypass"}).json()
-    messages: Any = [{"role": "user", "content": question}]
-    whole = sdk.chat.completions.create(model=agent, messages=messages)
-    text, reason, _ = collected(sdk.chat.completions.create(model=agent, messages=messages, stream=True))
-    assert whole.choices[0].message.content == told["output"] and text.endswith(told["output"])
-    assert whole.choices[0].finish_reason == reason == "stop"
-    run = run_of(client, whole.id)
-    assert (run["status"], run["door"], run["output"]) == ("succeeded", "chat/invoke", told["output"])
-    assert run["usage"] == told["usage"]
 
 
 def test_usage_is_that_of_the_run(sdk: openai.OpenAI, client: httpx2.Client) -> None:
