@@ -89,8 +89,8 @@ def test_every_server_sets_its_logs(site: str) -> None:
 
 def test_streams_are_never_buffered() -> None:
     # Over chunked HTTP/1.1 events pass even with buffering on, so the directive itself is held as well.
-    streams = [body for path, body in locations().items() if re.search(r"stream|events", path)]
-    assert len(streams) == 2
+    streams = [body for path, body in locations().items() if re.search(r"stream|events|chat\$", path)]
+    assert len(streams) == 3
     for body in streams:
         assert "proxy_buffering off;" in body
 

@@ -21,7 +21,7 @@ def printed(
     environment: dict[str, str] | None = None,
 ) -> str:
     """Run the blocks as one program, with a folder of packages if any; return what it prints."""
-    program = "\n".join(blocks).replace("http://127.0.0.1:8000", launched.url)
+    program = "\n".join(blocks).replace("127.0.0.1:8000", launched.url.removeprefix("http://"))
     if path is not None:
         program = f"import sys; sys.path.insert(0, {str(path)!r})\n{program}"
     command = [sys.executable, "-I", "-c", program]
@@ -53,12 +53,11 @@ def test_the_examples_run(launched: Launcher) -> None:
 
 
 def test_the_examples_of_other_clients_run(launched: Launcher) -> None:
-    """Each block of docs/clients.md is a program; its client's package is installed, ours is not reached."""
-    text = (ROOT / "docs" / "clients.md").read_text()
-    blocks = [
-        one for one in re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S) if "langchain" not in one
-    ]
-    assert len(blocks) >= 2
+    """Each block of these pages is a program; its client's package is installed, ours is not reached."""
+    pages = [(ROOT / "docs" / name).read_text() for name in ("clients.md", "websocket.md")]
+    found = re.findall(r"^```python\n(.*?)^```$", "\n".join(pages), re.M | re.S)
+    blocks = [one for one in found if "langchain" not in one]
+    assert len(blocks) >= 3
     login = {"username": "demo", "password": "demo-password"}
     token = httpx2.post(f"{launched.url}/v1/auth/login", json=login, trust_env=False).json()["access_token"]
     for block in blocks:

@@ -75,19 +75,21 @@ def chatting(url: str, headers: dict[str, str], agent: str = "assistant", **opti
 class Plain:
     """A socket after its handshake, for frames that no library sends."""
 
-    def __init__(self, server: Slipway, headers: dict[str, str], **changed: str | None) -> None:
-        self.sock = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+    def __init__(self, server: Slipway, headers: dict[str, str], read_buffer: int = 65_536) -> None:
+        self.sock = socket.socket()
+        self.sock.settimeout(30)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, read_buffer)
+        self.sock.connect(("127.0.0.1", server.port))
         key = base64.b64encode(os.urandom(16)).decode()
-        lines: dict[str, str | None] = {
+        lines = {
             "Host": f"127.0.0.1:{server.port}",
             "Connection": "Upgrade",
             "Upgrade": "websocket",
             "Sec-WebSocket-Version": "13",
             "Sec-WebSocket-Key": key,
             **headers,
-            **{name.replace("_", "-"): value for name, value in changed.items()},
         }
-        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items() if value is not None)
+        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         self.sock.sendall(f"GET {path_of()} HTTP/1.1\r\n{head}\r\n".encode())
         self.data = b""
         while b"\r\n\r\n" not in self.data:

@@ -129,6 +129,18 @@ def test_a_run_goes_on_when_its_client_leaves_or_ends_as_it_asked(
         client.post(f"/v1/runs/{run_id}/cancel")
 
 
+def test_a_turn_that_was_sent_before_the_end_is_executed(client: httpx2.Client, slipway: Slipway) -> None:
+    question = f"Are you there, {new_id('run')}?"
+    with chatting(slipway.url, bearer(client)) as leaver:
+        leaver.say(input=question, cache="bypass")
+
+    def ended() -> bool:
+        runs = client.get("/v1/runs?status=succeeded").json()["data"]
+        return question in {run["input"] for run in runs}
+
+    wait_until(ended, "the run", 20)
+
+
 def test_long_messages_pass_whole_and_in_fragments(chat: Chat) -> None:
     for size in (126, 65_536, 390_000):
         assert chat.ask(input="x" * size, cache="bypass", session_id=None)["event"] in (

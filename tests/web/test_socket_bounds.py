@@ -206,15 +206,17 @@ def test_nothing_after_a_handshake_is_a_request(house: Slipway, user: httpx2.Cli
 
 
 def test_a_slow_reader_does_not_hold_up_its_run(house: Slipway, user: httpx2.Client) -> None:
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        opened = Plain(house, bearer(user))
-        opened.send(
-            TEXT, json.dumps({"input": "[offline tokens=3000] Much, please.", "cache": "bypass"}).encode()
-        )
+    with closing(Plain(house, bearer(user), read_buffer=4096)) as opened:
+        wish = {"input": "[offline tokens=20000] Much, please.", "cache": "bypass", "session_id": None}
+        opened.send(TEXT, json.dumps(wish).encode())
         opcode, payload = opened.frame()
         while opcode != TEXT:
             opcode, payload = opened.frame()
         run_id = json.loads(payload)["data"]["run_id"]
-        wait_until(lambda: user.get(f"/v1/runs/{run_id}").json()["status"] == "succeeded", "the end", 30)
-        opened.close()
+        wait_until(lambda: user.get(f"/v1/runs/{run_id}").json()["status"] == "succeeded", "the end", 60)
+        while True:  # and gets all of it in the end
+            opcode, payload = opened.frame()
+            if opcode == PING:
+                opened.send(PONG, payload)
+            elif json.loads(payload)["event"] == "run.completed":
+                break

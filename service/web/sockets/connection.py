@@ -155,16 +155,21 @@ class Connection:
                 self.over = True
 
     def _messages(self, frames: Sequence[object]) -> list[bytes]:
-        """Join fragments. Closes the connection at a binary message, invalid UTF-8, or too many frames."""
-        messages = []
+        """Join fragments. Closes the connection at a binary message, invalid UTF-8, or too many frames.
+
+        What came before a close frame is still a message.
+        """
+        messages: list[bytes] = []
         for frame in frames:
-            if self.closing or not isinstance(frame, Frame):
-                break
+            if not isinstance(frame, Frame):
+                continue
             if not self._meter.passes():
                 self._protocol.fail(CloseCode.POLICY_VIOLATION, "Too many frames.")
-            elif frame.opcode is Opcode.BINARY:
+                break
+            if frame.opcode is Opcode.BINARY:
                 self._protocol.fail(CloseCode.UNSUPPORTED_DATA, "Send JSON as text.")
-            elif frame.opcode in (Opcode.TEXT, Opcode.CONT):
+                break
+            if frame.opcode in (Opcode.TEXT, Opcode.CONT):
                 self._parts.append(bytes(frame.data))
                 if frame.fin:
                     messages += self._joined()

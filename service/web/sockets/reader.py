@@ -23,7 +23,7 @@ from service.wiring import Services
 log = logging.getLogger("slipway.websocket")
 TICK = 1.0  # seconds between two looks at the connection
 RECHECK = 5.0  # seconds between two checks of its log-in or key
-DEAF = 3  # heartbeats without a byte from the client, not even an answer to a ping
+DEAF, DEAF_SECONDS = 6, 3.0  # heartbeats, and at least seconds, without a byte: not even an answer to a ping
 
 
 class Reader:
@@ -94,7 +94,7 @@ class Reader:
         """Ping, and end a connection that is deaf, idle, no longer admitted, or whose worker stops."""
         now, settings, connection = time.monotonic(), self._services.settings, self._connection
         executes = self._turns.busy and not self._turns.paused
-        if now > connection.heard + DEAF * max(TICK, settings.heartbeat_seconds):
+        if now > connection.heard + max(DEAF_SECONDS, DEAF * settings.heartbeat_seconds):
             connection.close(CloseCode.INTERNAL_ERROR, "No answer to pings.")
         elif not executes and now > connection.used + settings.socket_idle_seconds:
             connection.close(4408, "Idle.")

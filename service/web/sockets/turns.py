@@ -61,20 +61,20 @@ class Turns:
             self._change.notify()
 
     def end(self) -> None:
-        """Let `take` return None from now on."""
+        """Let `take` return None, once nothing waits: a turn that has come is executed, whatever its client does."""
         with self._change:
             self._ended = True
             self._change.notify()
 
     def take(self) -> Turn | str | None:
-        """Wait for a turn or a token; None: the connection has ended."""
+        """Wait for a turn or a token; None: the connection has ended, and nothing waits."""
         with self._change:
             self._change.wait_for(lambda: self._ended or self._token is not None or self._waiting is not None)
-            if self._ended:
-                return None
             if self._token is not None:
                 token, self._token = self._token, None
                 return token
+            if self._waiting is None:
+                return None
             turn, self._waiting = self._waiting, None
             self.busy, self._run, self._cancelled, self._answered = True, None, False, False
             return turn
