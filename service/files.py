@@ -9,6 +9,7 @@ from __future__ import annotations
 from binascii import a2b_base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
+from itertools import count
 from typing import Any, NamedTuple
 
 from service.types import Block, Message
@@ -51,11 +52,14 @@ def put_aside(messages: Sequence[Message]) -> tuple[tuple[Message, ...], Files]:
     return tuple(_replaced(messages, reference)), files
 
 
-def put_back(messages: Sequence[Message], data: Mapping[str, str]) -> list[Message]:
-    """Return messages with the content, by digest, in place of references; words in place of content that is not given.
+def put_back(messages: Sequence[Message], data: Mapping[str, str], left_out: int = 0) -> list[Message]:
+    """Return messages with the content, by digest, in place of references.
+
+    Words take the place of content that is not given, and of the first `left_out` references.
 
     The API takes citations on all documents of a request or on none: where one has them, all get them.
     """
+    number = count(1)
     cited = any((block.get("citations") or {}).get("enabled") for block in _file_blocks(messages))
 
     def content(block: Block) -> Block:
@@ -65,7 +69,7 @@ def put_back(messages: Sequence[Message], data: Mapping[str, str]) -> list[Messa
         if source.get("type") != KEPT:
             return block
         found = data.get(source["digest"])
-        if found is None:
+        if next(number) <= left_out or found is None:
             return {"type": "text", "text": LEFT_OUT.format(**{**source, "type": block["type"]})}
         return {**block, "source": {"type": "base64", "media_type": source["media_type"], "data": found}}
 
@@ -78,16 +82,14 @@ def references(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return [{"type": block["type"], **_shown(block["source"])} for block in kept]
 
 
-def newest(messages: Sequence[Message]) -> set[str]:
-    """Return the digests of the newest files in messages that fit one request; older ones stay references."""
-    found: dict[str, int] = {}
-    left = MAX_BYTES
-    for one in reversed(references(messages)):
+def to_leave_out(messages: Sequence[Message]) -> int:
+    """Return how many of the first references in messages do not fit one request with those after them."""
+    found, left = references(messages), MAX_BYTES
+    for fitting, one in enumerate(reversed(found)):
         left -= one["size"] * 4 // 3
-        if left < 0 or len(found) == MAX_FILES:
-            break
-        found[one["digest"]] = one["size"]
-    return set(found)
+        if left < 0 or fitting == MAX_FILES:
+            return len(found) - fitting
+    return 0
 
 
 def estimated_tokens(messages: Sequence[Message]) -> int:

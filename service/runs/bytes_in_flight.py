@@ -40,7 +40,7 @@ class BytesInFlight:
             self._change.notify_all()
 
     def _fits(self, user_id: str, size: int) -> bool:
-        mine = self._by_user[user_id] if user_id in self._by_user else 0
+        mine = self._by_user.get(user_id, 0)
         return (not mine or mine + size <= self._total // 2) and (
             not self.taken or self.taken + size <= self._total
         )
