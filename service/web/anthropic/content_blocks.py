@@ -83,6 +83,8 @@ class DocumentBlock(Body):
             return {**pdf(*_content(self.source, where)), **about}
         if isinstance(self.source, PartsSource) and not isinstance(self.source.content, str):
             parts = blocks_of(self.source.content, f"{where}/source/content")
+            if not parts:
+                raise fault(f"{where}/source/content", "must not be empty")
             return {"type": "document", "source": {"type": "content", "content": parts}, **about}
         text = self.source.data if isinstance(self.source, TextSource) else str(self.source.content)
         if not text.strip():
