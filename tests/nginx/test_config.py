@@ -130,9 +130,11 @@ def test_retried_posts_always_have_an_idempotency_key() -> None:
 
 def test_bodies_with_images_pass_where_the_service_takes_them() -> None:
     """A little over DOOR_BODY_LIMIT, so that a body at the edge is judged by the service; others as before."""
-    most = {path: size for path, body in locations().items() for size in re.findall("max_body_size (.+);", body)}
+    most = {
+        path: size for path, body in locations().items() for size in re.findall("max_body_size (.+);", body)
+    }
     assert most == {"~ ^/v1/chat/completions$": "33m", "~ ^/v1/messages(/count_tokens)?$": "33m"}
-    assert 32 * 1024 * 1024 == Settings.model_fields["door_body_limit"].default
+    assert Settings.model_fields["door_body_limit"].default == 32 * 1024 * 1024
     assert re.findall(r"(?m)^client_max_body_size (.+);", SERVER) == ["1100k"]
 
 

@@ -8,8 +8,6 @@ import anthropic
 import httpx2
 import pytest
 
-from tests.conftest import Slipway
-from tests.web.anthropic.conftest import sdk_of
 from tests.web.anthropic.test_agents import WEATHER, run_of, text_of
 from tests.web.made_files import HEADS, block, made, reference, sentence
 
@@ -102,7 +100,17 @@ def source(**changes: Any) -> dict[str, Any]:
         ({**PNG, "type": "document"}, "/source/media_type", "application/pdf"),
         ({**PNG, "type": "video"}, "", "image"),
     ],
-    ids=["no base64", "empty", "other signature", "tiff", "too large", "url", "file id", "png as pdf", "video"],
+    ids=[
+        "no base64",
+        "empty",
+        "other signature",
+        "tiff",
+        "too large",
+        "url",
+        "file id",
+        "png as pdf",
+        "video",
+    ],
 )
 def test_faults_are_told_by_their_place(
     sdk: anthropic.Anthropic, bad: dict[str, Any], pointer: str, words: str
