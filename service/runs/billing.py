@@ -26,7 +26,7 @@ from service.usage.reservation import Spending
 log = logging.getLogger("slipway.money")
 CountTokens = Callable[[ModelRequest, ModelCall], int]
 COUNT_SECONDS = 5.0  # limit for the provider's count of a prompt, and with files …
-COUNT_BYTES = 1024 * 1024  # … a second more for each so many bytes
+COUNT_BYTES = 1024 * 1024  # … a second more for so many bytes
 LATE = 0.5  # seconds from a hold's write to its call; after a hang the agent may be stopped meanwhile
 
 
