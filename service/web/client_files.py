@@ -22,7 +22,8 @@ MAX_PDF = 24 * 1024 * 1024  # bytes of a PDF: 32 MiB in base64
 MAX_REST = 4 * 1024 * 1024  # bytes of a conversation without its files: more than any model reads
 PDF = "application/pdf"
 NO_ADDRESS = "must hold the content itself, in base64: an address is not read"
-_DATA_URL = re.compile(r"data:([a-z]+/[a-z0-9.+-]+);base64,")
+_DATA_URL = re.compile(r"data:([a-z]+/[a-z0-9.+-]+);base64,", re.IGNORECASE)
+_NICKNAMES = {"image/jpg": "image/jpeg"}  # as many clients call it
 _SIGNATURES: dict[str, Callable[[bytes], bool]] = {
     "image/png": lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"),
     "image/jpeg": lambda head: head.startswith(b"\xff\xd8\xff"),
@@ -53,17 +54,21 @@ def from_data_url(url: str, where: str) -> tuple[str, str]:
     match = _DATA_URL.match(url)
     if match is None:
         raise fault(where, f"{NO_ADDRESS}; send a data URL, such as data:image/png;base64,…")
-    return match[1], url[match.end() :]
+    media_type = match[1].lower()
+    return _NICKNAMES.get(media_type, media_type), url[match.end() :]
 
 
-def without_files(messages: Sequence[Message]) -> tuple[tuple[Message, ...], Files | None]:
+def without_files(
+    messages: Sequence[Message], where: str = "/messages"
+) -> tuple[tuple[Message, ...], Files | None]:
     """Return a conversation with references in place of its files, and the files: `RunRequest.messages` and `files`.
 
-    Raises `Invalid` for too many files, and `TooLarge` for too long a conversation besides them.
+    `where`: pointer to the conversation, for errors. Raises `Invalid` for too many files, and `TooLarge` for too long
+    a conversation besides them.
     """
     kept, files = put_aside(messages)
     if len(references(kept)) > MAX_FILES:
-        raise fault("/messages", f"must not have more than {MAX_FILES} images and documents")
+        raise fault(where, f"must not have more than {MAX_FILES} images and documents")
     if len(exact_json.dumps(kept)) > MAX_REST:
         raise TooLarge(f"A conversation may have {MAX_REST} bytes at most besides its images and documents.")
     return kept, files or None

@@ -12,7 +12,7 @@ from flask import Flask, current_app
 from service.auth.run_tokens import RunGrant
 from service.infra.redis_trip import Trip
 from service.runs.bytes_in_flight import HeldBytes
-from service.types import Caller
+from service.types import Caller, RunRequest
 from service.usage.rate_limits import LimitWindow
 
 if TYPE_CHECKING:
@@ -43,6 +43,11 @@ class Request(flask.Request):
     def hold_bytes(self, size: int) -> None:
         """Take room for a large body. Raises `Overloaded`."""
         self.held = self.services.runs.bodies.take(self.caller.user_id, size)
+
+    def begun(self, asked: RunRequest) -> None:
+        """Release the room of a large body whose run has begun: its files are in the database, and no longer here."""
+        if self.held is not None and asked.files == {}:
+            self.held.give()
 
     @property
     def itself(self) -> Request:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from service.errors import Invalid
 from service.files import put_aside
 from service.jobs.upkeep import delete_expired
+from service.runs import file_content
+from service.store import runs as rows
 from service.store import users
+from service.store.database import Transaction
 from service.store.schema import files, run_files, runs, session_files, steps
 from service.types import Caller, Run, now_ms
+from service.usage.prices import PriceTable, today
 from service.wiring import Services
 from tests.conftest import Model, RedisServer
 from tests.llm.wire_server import WireServer
@@ -111,3 +118,51 @@ def test_a_call_is_never_held_below_its_cost(house: Services, caplog: pytest.Log
     run = ask(house, made("image/png"), max_tokens=100)
     assert run.usage.input_tokens > 1_500
     assert "hold_overrun" not in caplog.messages
+
+
+def test_a_model_that_takes_no_files_is_named(house: Services) -> None:
+    agent = house.runs.start.new_runs.agent("probe")
+    prices = [house.usage.prices.price(model, today()) for model in agent.models]
+    table = PriceTable([price._replace(takes_files=False) for price in prices])
+    messages = asked(made("image/png"))["messages"]
+    with pytest.raises(Invalid) as refused:
+        file_content.check(agent, messages, table)
+    assert agent.models[0] in str(refused.value.errors)
+    file_content.check(agent, messages, house.usage.prices)
+    file_content.check(agent, asked(None)["messages"], table)
+
+
+def open_run(house: Services, image: bytes) -> tuple[Run, Callable[[Transaction], object]]:
+    run = house.runs.start.new_runs.make(inside.ADA, inside.request("", **asked(image)), "wait", "req")
+    return run, house.runs.start.new_runs.opening(run, None)
+
+
+@pytest.mark.parametrize("first", ["refers", "deletes"])
+def test_content_outlives_a_deletion_at_the_same_moment(house: Services, first: str) -> None:
+    """Whichever of the two comes first, the other waits for it."""
+    image = made("image/png")
+    old = ask(house, image)
+    run, refer = open_run(house, image)
+    works = [refer, lambda tx: rows.delete(tx, [old.id])]
+    if first == "deletes":
+        works.reverse()
+    done = threading.Event()
+
+    def other() -> None:
+        done.wait(10)
+        house.infra.db.transact(works[1])
+
+    thread = threading.Thread(target=other)
+    thread.start()
+
+    def slowly(tx: Transaction) -> None:
+        works[0](tx)
+        done.set()
+        time.sleep(0.3)  # the other begins meanwhile, and waits
+
+    house.infra.db.transact(slowly)
+    thread.join(20)
+    assert not thread.is_alive()
+    assert counts(house)[:2] == (1, 1)
+    query = sa.select(run_files.c.run_id)
+    assert house.infra.db.query(lambda tx: tx.rows(query)) == [{"run_id": run.id}]

@@ -76,6 +76,7 @@ def _whole(admitted: Admitted) -> Response:
 
 def _streamed(admitted: Admitted, *, counts_usage: bool) -> Response:
     started, batches = services().runs.start.stream(*admitted)
+    current().begun(admitted.request)
     on_disconnect = partial(services().runs.cancellation.client_gone, started.run)
     lens = ChatLens(started.run, counts_usage=counts_usage)
     response = stream_response(lens, batches, started.place, on_disconnect, started.listener)

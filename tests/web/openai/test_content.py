@@ -41,9 +41,10 @@ def test_images_and_documents_reach_the_model_as_they_were_sent(
 
 
 def test_an_image_alone_is_a_question_also_by_stream(sdk: openai.OpenAI) -> None:
-    chunks = asked(sdk, image(IMAGE), stream=True)
+    photo = made("image/jpeg")
+    chunks = asked(sdk, image(photo, "image/jpg"), stream=True)
     told = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-    assert sentence("image/png", IMAGE) in told
+    assert sentence("image/jpeg", photo) in told
 
 
 @pytest.mark.parametrize(
