@@ -59,7 +59,10 @@ def _body(request: Request, most: int) -> Any:
             raise UnsupportedMediaType("Send the body as application/json.")
     if _has_too_many_values(data):
         raise fault("", f"must not have more than {MAX_VALUES} values")
-    return _parse(data)
+    value = _parse(data)
+    if len(data) > MAX_BODY:
+        _refuse_wide(value, [])
+    return value
 
 
 def json_in(texts: Mapping[str, str]) -> dict[str, Any]:
@@ -174,6 +177,15 @@ def _refuse_unkeepable(value: Any, path: list[str | int]) -> None:
     elif isinstance(value, list):
         for number, inner in enumerate(value):
             _refuse_unkeepable(inner, [*path, number])
+
+
+def _refuse_wide(value: Any, path: list[str | int]) -> None:
+    """Refuse a long string beyond ASCII: one such character makes each take four bytes, in every copy."""
+    if isinstance(value, dict | list):
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            _refuse_wide(inner, [*path, name])
+    elif isinstance(value, str) and len(value) > MAX_BODY and not value.isascii():
+        raise fault(pointer(path), f"must not have more than {MAX_BODY} characters, some of them beyond ASCII")
 
 
 def pointer(path: list[str | int]) -> str:
