@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from config import ENVIRONMENTS, Settings
 from config.base import DEVELOPMENT_SECRET
 from config.describe import choices, type_of
+from config.doors import Doors
 from config.elsewhere import Elsewhere
 from config.identity import Identity
 from config.saving import Saving
@@ -76,7 +77,7 @@ def _fields() -> list[tuple[str, FieldInfo]]:
     """List all settings; inherited fields, which come first, are listed last."""
     return sorted(
         Settings.model_fields.items(),
-        key=lambda item: sum(item[0] in cls.model_fields for cls in (Saving, Elsewhere, Identity)),
+        key=lambda item: sum(item[0] in cls.model_fields for cls in (Doors, Saving, Elsewhere, Identity)),
     )
 
 
