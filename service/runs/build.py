@@ -26,6 +26,7 @@ from service.runs.cancel import Cancellation
 from service.runs.ceiling import Ceilings
 from service.runs.client_tools import Continuations
 from service.runs.conflicts import Conflicts
+from service.runs.deletion import Deletion
 from service.runs.estimates import Estimates
 from service.runs.events.event_stream import EventStreamReader
 from service.runs.events.publisher import Publisher
@@ -77,6 +78,7 @@ class RunServices:
     execution: Execution
     queries: RunQueries
     cancellation: Cancellation
+    deletion: Deletion
     stops: AgentStops
     bulkhead: Bulkhead
     batches: BatchSubmitter
@@ -134,6 +136,7 @@ def build(
         execution,
         queries,
         cancellation,
+        Deletion(infra.db, infra.redis_store),
         stops,
         bulkhead,
         batches,

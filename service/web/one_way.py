@@ -29,6 +29,7 @@ class OneWayLens(ABC):
         self._status: RunStatus | None = None  # in which the run waits, as far as it was told
         self._elsewhere = False  # another worker has the run, so that `run` does not tell how it is
         self._ended = False
+        self.waits: RunStatus | None = None  # status in which the run waits, once its stream ends for that
 
     @abstractmethod
     def begin(self) -> bytes:
@@ -106,6 +107,7 @@ class OneWayLens(ABC):
             status = RunStatus.PAUSED  # of which no event tells
         if status is None:
             return self.broken("The connection ends here; the run goes on.", "stream_ended")
+        self.waits = status
         ended, self.said = self.part(), ""
         return ended + self._tell(waiting_text(status, self._approvals)) + self.end(None)
 

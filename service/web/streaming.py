@@ -61,8 +61,11 @@ def stream_response(
     place: Permit | None,
     on_disconnect: Callable[[], None] = lambda: None,
     listener: Listener | None = None,
+    opening: bytes = b"",
 ) -> Response:
     """Stream batches of events; `on_disconnect` is called when the client left before the last one.
+
+    `opening` is sent at once, before the first batch.
 
     `place` is released once the response is closed, whether it was read or not. Events after the first batch may be
     written past this generator, through `listener`.
@@ -72,6 +75,8 @@ def stream_response(
     def body() -> Iterator[bytes]:
         ended = False
         try:
+            if opening:
+                yield opening
             for events in batches:
                 if writer is not None:
                     writer.finish()

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from service.types import Event, Run, RunEvent, RunStatus
+from service.types import Event, Run, RunEvent
 from service.web.one_way import OneWayLens
 from service.web.openai.errors import broken
 from service.web.openai.responses_answer import (
@@ -45,20 +45,21 @@ class ResponsesLens(OneWayLens):
         self._begun: list[str] = []  # statuses told so far
         self._output: list[dict[str, Any]] = []
         self._message: dict[str, Any] | None = None  # under way
-        self._problem: Mapping[str, Any] = {}
 
     def opening(self) -> bytes:
         """Encode what is told before the run's first event."""
         if self._begun:
             return b""
         if not self._fields["background"]:
-            return self._status("created", "in_progress") + self._status("in_progress", "in_progress")
-        return self._status("created", "queued") + self._status("queued", "queued")
+            return self._tell_status("created", "in_progress") + self._tell_status(
+                "in_progress", "in_progress"
+            )
+        return self._tell_status("created", "queued") + self._tell_status("queued", "queued")
 
     def encode(self, events: Sequence[RunEvent]) -> bytes:
         told = self.opening()
         if "in_progress" not in self._begun and any(event.name is not Event.RECONNECT for event in events):
-            told += self._status("in_progress", "in_progress")
+            told += self._tell_status("in_progress", "in_progress")
         return told + super().encode(events)
 
     def begin(self) -> bytes:
@@ -78,8 +79,7 @@ class ResponsesLens(OneWayLens):
     def end(self, result: Mapping[str, Any] | None) -> bytes:
         told = self._close("final_answer", "completed")
         if result is None:
-            reason = "waiting_approval" if self._approvals else self._status_of_wait()
-            whole = unfinished(self.run, self._fields, "incomplete", reason, self._output)
+            whole = unfinished(self.run, self._fields, "incomplete", str(self.waits), self._output)
             return told + self._end("incomplete", whole)
         for call in calls_of(self.run, result):
             told += self._call(call)
@@ -100,9 +100,6 @@ class ResponsesLens(OneWayLens):
 
     def _left(self) -> bytes:
         return b"" if self._resumable else super()._left()
-
-    def _status_of_wait(self) -> str:
-        return RunStatus.PAUSED if self._wait is None else self._wait
 
     def _close(self, phase: str, status: str) -> bytes:
         """Encode the end of the message under way, if any."""
@@ -130,7 +127,7 @@ class ResponsesLens(OneWayLens):
         self._output.append(call)
         return told
 
-    def _status(self, kind: str, status: str) -> bytes:
+    def _tell_status(self, kind: str, status: str) -> bytes:
         self._begun.append(kind)
         return self._event(f"response.{kind}", response=head(self.run, self._fields, status))
 
