@@ -12,7 +12,7 @@ import jsonschema_rs
 
 PROBLEM = "application/problem+json"
 # Answers have a shape of their own.
-OTHER_DIALECT = ("/v1/messages", "/v1/chat", "/v1/models")
+OTHER_DIALECT = ("/v1/messages", "/v1/chat", "/v1/responses", "/v1/models")
 JSON_TYPES = ("application/json", PROBLEM)
 
 

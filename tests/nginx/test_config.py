@@ -111,6 +111,7 @@ def test_retried_posts_always_have_an_idempotency_key() -> None:
         "/v1/agents/a/stream",
         "/v1/agents/a/tasks",
         "/v1/chat/completions",
+        "/v1/responses",
         "/v1/sessions",
         "/v1/approvals/x",
     ]
@@ -119,6 +120,8 @@ def test_retried_posts_always_have_an_idempotency_key() -> None:
         "/v1/auth/login",
         "/v1/messages",  # may have been paid for
         "/v1/sessions/x",
+        "/v1/responses/x",
+        "/v1/responses/x/cancel",
         "/v1/runs/x/cancel",
     ]
     for path in examples + others:

@@ -12,6 +12,7 @@ from service.errors import SlipwayError, fault
 from service.types import Run, RunRequest
 from service.web.admission import Admitted, admit, guard, reading_place
 from service.web.current import current, services
+from service.web.idempotency import once_again
 from service.web.openai.errors import OpenAIError, error_response, problem_of_run, status_of
 from service.web.openai.responses_answer import response_of
 from service.web.openai.responses_body import ResponseBody
@@ -140,16 +141,21 @@ def delete_response(response_id: str) -> Response:
 @api(
     "Cancel a response; one that has ended stays as it is",
     returns={200: ResponseShape},
-    errors=[errors.ResponseNotFound],
+    errors=[errors.ResponseNotFound, errors.IdempotencyMismatch],
     tag="OpenAI",
     error=OpenAIError,
     status=status_of,
+    headers=["Idempotency-Replayed"],
 )
 @guard(counts="end")
 def cancel_response(response_id: str) -> Response:
     run, fields = kept(response_id)
-    run = ended(cancelled(run))
-    return json_response(response_of(run, services().runs.queries.result(run), fields))
+
+    def work() -> dict[str, Any]:
+        now = ended(cancelled(run))
+        return response_of(now, services().runs.queries.result(now), fields)
+
+    return once_again(work, 200)
 
 
 @blueprint.get("/v1/responses/<response_id>/input_items")
