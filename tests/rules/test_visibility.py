@@ -15,7 +15,13 @@ from tests.rules.world import AGENT, BODIES, OTHER, World, told, world
 from tests.usage.conftest import postgres_url, url
 
 __all__ = ["postgres_url", "url", "world"]
-OBJECTS = {"run_id": "run", "session_id": "ses", "approval_id": "apr", "schedule_id": "sch", "response_id": "resp"}
+OBJECTS = {
+    "run_id": "run",
+    "session_id": "ses",
+    "approval_id": "apr",
+    "schedule_id": "sch",
+    "response_id": "resp",
+}
 # Ids of another kind: no object of an agent's, and for whoever is named here.
 ELSEWHERE = {
     "agent": "test_an_agent_out_of_scope_is_not_there",

@@ -140,7 +140,9 @@ class ResponseBody(Body):
         given = self.model_dump(include=set(_REPEATED), exclude_none=True, by_alias=True)
         for tool in given.get("tools", ()):
             tool.update({name: tool.get(name) for name in ("description", "parameters", "strict")})
-        nested: dict[str, Any] = {name: {**_REPEATED[name], **given[name]} for name in ("reasoning", "text") if name in given}
+        nested: dict[str, Any] = {
+            name: {**_REPEATED[name], **given[name]} for name in ("reasoning", "text") if name in given
+        }
         return {**_REPEATED, **given, **nested, "service_tier": "default"}
 
     def request(self, earlier: Run | None) -> RunRequest:
