@@ -102,9 +102,8 @@ def asked(sdk: openai.OpenAI, stream: bool, **body: Any) -> Any:
 
 
 def test_arguments_of_a_function_are_streamed(sdk: openai.OpenAI) -> None:
-    with sdk.responses.stream(
-        model="assistant", input='Call get_weather for "Rome".', tools=[WEATHER]
-    ) as stream:
+    tools: Any = [WEATHER]
+    with sdk.responses.stream(model="assistant", input='Call get_weather for "Rome".', tools=tools) as stream:
         events: list[Any] = list(stream)
     made = {event.type: event for event in events}
     assert json.loads(made["response.function_call_arguments.delta"].delta) == {"city": "Rome"}
@@ -137,23 +136,15 @@ def test_an_answer_that_meets_its_limit_is_incomplete(sdk: openai.OpenAI) -> Non
 
 
 def test_an_answer_repeats_what_was_asked(sdk: openai.OpenAI) -> None:
-    answer = sdk.responses.create(
-        model="assistant",
-        input="Say it again.",
-        metadata={"case": "7"},
-        tools=[WEATHER],  # type: ignore[list-item]
-        tool_choice="none",
-        temperature=0.5,
-        truncation="auto",
-        reasoning={"effort": "low"},
-        include=["reasoning.encrypted_content"],
-        prompt_cache_key="k",
-    )
-    for told in (answer, sdk.responses.retrieve(answer.id)):
+    body: dict[str, Any] = {"metadata": {"case": "7"}, "tools": [WEATHER], "tool_choice": "none"}
+    body |= {"temperature": 0.5, "truncation": "auto", "reasoning": {"effort": "low"}}
+    body |= {"include": ["reasoning.encrypted_content"], "prompt_cache_key": "k"}
+    answer: Any = sdk.responses.create(model="assistant", input="Say it again.", **body)
+    again: Any = sdk.responses.retrieve(answer.id)
+    for told in (answer, again):
         assert (told.metadata, told.temperature, told.truncation) == ({"case": "7"}, 0.5, "auto")
         assert (told.tool_choice, told.prompt_cache_key, told.store) == ("none", "k", True)
-        assert told.tools[0].name == "get_weather"  # type: ignore[union-attr]
-        assert told.reasoning is not None and told.reasoning.effort == "low"
+        assert (told.tools[0].name, told.reasoning.effort) == ("get_weather", "low")
 
 
 CALL = {"type": "function_call", "call_id": "call_1", "name": "get_weather", "arguments": "{}"}

@@ -11,10 +11,19 @@ import openai
 import pytest
 
 from tests.conftest import Model, Slipway
+from tests.jobs.house import TaskWorker
 from tests.web.openai.conftest import sdk_of
 from tests.web.openai.test_responses import run_of
 
-SLOW = {"first_token_ms": 300, "token_ms": 60}
+SLOW = {"first_token_ms": 300, "token_ms": 20}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def worker(slipway: Slipway) -> Iterator[None]:
+    """Worker of tasks beside the shared service."""
+    env = {**slipway.env, "TASK_CONCURRENCY": "1"}
+    with TaskWorker(env, slipway.log.with_name("worker-responses.log")).running():
+        yield
 
 
 @pytest.fixture
@@ -48,7 +57,7 @@ def test_a_conversation_goes_on_also_after_its_beginning_is_deleted(sdk: openai.
     sdk.responses.delete(first.id)
     both = [
         sdk.responses.create(model="assistant", input=question, previous_response_id=second.id)
-        for question in ("What is my name?", "Say my name again: what is it?")
+        for question in ("What is my name?", "What is my name, please?")
     ]
     assert ["Ada" in answer.output_text for answer in both] == [True, True]
 
@@ -70,7 +79,7 @@ def test_an_answer_from_the_cache_is_kept_too(sdk: openai.OpenAI, model: Model, 
 
 
 def test_a_response_that_is_not_stored_is_found_by_nothing(sdk: openai.OpenAI, client: httpx2.Client) -> None:
-    answer = sdk.responses.create(model="assistant", input="Forget this.", store=False)
+    answer: Any = sdk.responses.create(model="assistant", input="Forget this.", store=False)
     assert answer.store is False and run_of(client, answer.id)["status"] == "succeeded"
     nothing_finds(sdk, answer.id)
 
