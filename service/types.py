@@ -207,6 +207,7 @@ class RunRequest:
     door: str | None = None  # label of the API surface
     # What a door tells of its request again whenever the run is read there; None: the run is not read there again.
     asked_as: dict[str, Any] | None = None
+    files: dict[str, Any] | None = None  # `service.files.Files` of `messages`, until they are stored
 
     @property
     def question(self) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from service.infra.redis import RedisStore
 from service.runs.events.event_stream import stream_key
-from service.store import personal_erasure
+from service.store import runs
 from service.store.database import Database
 
 
@@ -19,7 +19,7 @@ class Deletion:
 
     def delete(self, run_id: str) -> bool:
         """Delete a run. False: it has not ended, or is not there."""
-        if not self.db.transact(lambda tx: personal_erasure.delete_runs(tx, [run_id])):
+        if not self.db.transact(lambda tx: runs.delete(tx, [run_id])):
             return False
         self.redis_store.call(lambda client: client.delete(stream_key(run_id)), default=0)
         return True

@@ -11,6 +11,7 @@ from flask import Flask, current_app
 
 from service.auth.run_tokens import RunGrant
 from service.infra.redis_trip import Trip
+from service.runs.bytes_in_flight import HeldBytes
 from service.types import Caller
 from service.usage.rate_limits import LimitWindow
 
@@ -37,6 +38,11 @@ class Request(flask.Request):
     limit_window: LimitWindow | None = None  # tightest, for the response's headers
     model_seconds = 0.0
     body: Any = ...  # its JSON, once read
+    held: HeldBytes | None = None  # room for a large body, until the response is sent
+
+    def hold_bytes(self, size: int) -> None:
+        """Take room for a large body. Raises `Overloaded`."""
+        self.held = self.services.runs.bodies.take(self.caller.user_id, size)
 
     @property
     def itself(self) -> Request:

@@ -27,7 +27,7 @@ def answer() -> Response:
 
 
 def _question() -> RunRequest:
-    return parse(AgentBody, texts=()).request()
+    return parse(AgentBody, most=services().settings.door_body_limit, texts=()).request()
 
 
 def _whole(admitted: Admitted) -> Response:
