@@ -36,6 +36,7 @@ from service.web.streaming import stream_response
 from service.web.validation import parse
 
 blueprint = Blueprint("responses", __name__)
+Fields = dict[str, Any]  # that the answers repeat
 EVENTS = "`response.…`, each with its number, then `[DONE]`"
 
 
@@ -83,16 +84,18 @@ class InputItems(Shape):
 )
 @guard(counts="run")
 def create_response() -> Response:
-    bodies: list[ResponseBody] = []
+    asked: list[tuple[Fields, bool | None]] = []
 
     def question() -> RunRequest:
-        bodies.append(parse(ResponseBody))
-        return bodies[0].request(earlier_of(bodies[0]))
+        body = parse(ResponseBody, most=services().settings.door_body_limit)
+        asked.append((body.repeated, body.stream))
+        return body.request(earlier_of(body))
 
     admitted = admit(None, question)
-    if bodies[0].background:
-        return _queued(admitted, bodies[0])
-    return _streamed(admitted, bodies[0]) if bodies[0].stream else _whole(admitted, bodies[0])
+    fields, stream = asked[0]
+    if fields["background"]:
+        return _queued(admitted, fields, stream)
+    return _streamed(admitted, fields) if stream else _whole(admitted, fields)
 
 
 @blueprint.get("/v1/responses/<response_id>")
@@ -182,11 +185,11 @@ def input_items(response_id: str) -> Response:
     return json_response(page_of(items if order == "asc" else items[::-1], request.args.get("after")))
 
 
-def _whole(admitted: Admitted, body: ResponseBody) -> Response:
+def _whole(admitted: Admitted, fields: Fields) -> Response:
     started = services().runs.start.invoke(*admitted)
     run = started.run
     if run.error is None:
-        return folded(started, response_of(run, run.result or {}, body.repeated))
+        return folded(started, response_of(run, run.result or {}, fields))
     problem, status, headers = problem_of_run(run.error)
     response = folded(started, problem, error_type="application/json")
     response.status_code = status
@@ -194,27 +197,27 @@ def _whole(admitted: Admitted, body: ResponseBody) -> Response:
     return response
 
 
-def _streamed(admitted: Admitted, body: ResponseBody) -> Response:
+def _streamed(admitted: Admitted, fields: Fields) -> Response:
     started, batches = services().runs.start.stream(*admitted)
     on_disconnect = partial(services().runs.cancellation.client_gone, started.run)
-    lens = ResponsesLens(started.run, body.repeated)
+    lens = ResponsesLens(started.run, fields)
     response = stream_response(lens, batches, started.place, on_disconnect, started.listener)
     return with_cache(current(), response, started, started.run.cache)
 
 
-def _queued(admitted: Admitted, body: ResponseBody) -> Response:
+def _queued(admitted: Admitted, fields: Fields, stream: bool | None) -> Response:
     """Queue a run; the sweep repeats a lost wake-up."""
     started = services().runs.start.queue(*admitted)
     run = started.run
     if not started.replayed:
         services().runs.wakeup.ring([run.id])
-    if body.stream:
-        return with_replayed(_followed(run, body.repeated, -1), started)
+    if stream:
+        return with_replayed(_followed(run, fields, -1), started)
     result = services().runs.queries.result(run) if started.replayed else {}
-    return with_replayed(json_response(response_of(run, result, body.repeated)), started)
+    return with_replayed(json_response(response_of(run, result, fields)), started)
 
 
-def _followed(run: Run, fields: dict[str, Any], after: int) -> Response:
+def _followed(run: Run, fields: Fields, after: int) -> Response:
     """Stream a run's events from the first on, without those that the client has."""
     place = reading_place()
     batches = services().runs.queries.follow(run.id, 0, still_admitted(current()))

@@ -20,6 +20,7 @@ from service.web.client_conversation import (
     client_tools,
     instructions,
 )
+from service.web.client_files import without_files
 from service.web.openai.chat_body import ANY_OBJECT, EFFORTS
 from service.web.openai.responses_chain import earlier_turns
 from service.web.openai.responses_items import Input, Item, called_in, conversation, instructions_in, items_of
@@ -150,12 +151,13 @@ class ResponseBody(Body):
         if self.background and not self.kept:
             raise fault("/store", "must not be false for a response in the background")
         items = items_of(self.input)
-        turns = conversation(items, () if earlier is None else earlier_turns(earlier))
+        turns, files = without_files(conversation(items, [] if earlier is None else earlier_turns(earlier)))
         effort = self.reasoning.effort if self.reasoning is not None else None
         tools = self._client_tools(items, earlier)
         return RunRequest(
             agent=self.model,
             messages=turns,
+            files=files,
             client_tools=tools,
             client_choice="none" if tools and (self.tool_choice == "none" or not self.tools) else None,
             instructions=instructions([self.instructions or "", *instructions_in(items)]),

@@ -11,6 +11,7 @@ from service.errors import fault
 from service.types import Block, Message
 from service.web.body import json_in
 from service.web.client_conversation import CallId, Text, ToolName
+from service.web.client_files import NO_ADDRESS, from_data_url, image, pdf
 from service.web.schemas import Body
 
 MAX_ITEMS = 500
@@ -23,8 +24,8 @@ def _kind(value: Any) -> str:
     return "text" if isinstance(value, str) else "list"
 
 
-class Part(Body):
-    """Part of a content. An SDK sends an answer back with the fields that it was given: some have no effect."""
+class TextPart(Body):
+    """Text. An SDK sends an answer back with the fields that it was given: some have no effect."""
 
     type: Literal["input_text", "output_text", "refusal", "reasoning_text"]
     text: Text | None = None
@@ -33,7 +34,49 @@ class Part(Body):
     logprobs: Annotated[list[dict[str, Any]], Field(max_length=100)] | None = None
     parsed: Any = None
 
+    def block(self, where: str) -> Block | None:
+        """Convert to a block of the Messages API; None without words. `where`: pointer to the part."""
+        text = self.text or self.refusal or ""
+        return {"type": "text", "text": text} if text.strip() else None
 
+
+class ImagePart(Body):
+    """Image as a data URL; `detail` has no effect."""
+
+    type: Literal["input_image"]
+    image_url: str | None = None
+    file_id: str | None = None
+    detail: Literal["auto", "low", "high", "original"] | None = None
+
+    def block(self, where: str) -> Block:
+        """Convert to a block of the Messages API. Raises `Invalid`."""
+        if self.file_id is not None:
+            raise fault(f"{where}/file_id", NO_ADDRESS)
+        pointer = f"{where}/image_url"
+        return image(*from_data_url(self.image_url or "", pointer), pointer)
+
+
+class FilePart(Body):
+    """PDF as a data URL."""
+
+    type: Literal["input_file"]
+    file_data: str | None = None
+    filename: Annotated[str, Field(max_length=500)] | None = None
+    file_id: str | None = None
+    file_url: str | None = None
+    detail: Literal["auto", "low", "high"] | None = None
+
+    def block(self, where: str) -> Block:
+        """Convert to a block of the Messages API. Raises `Invalid`."""
+        for name in ("file_id", "file_url"):
+            if getattr(self, name) is not None:
+                raise fault(f"{where}/{name}", NO_ADDRESS)
+        pointer = f"{where}/file_data"
+        media_type, data = from_data_url(self.file_data or "", pointer)
+        return pdf(media_type, data, pointer, title=self.filename)
+
+
+Part = Annotated[TextPart | ImagePart | FilePart, Field(discriminator="type")]
 Parts = Annotated[list[Part], Field(fail_fast=True, max_length=100)]
 Content = Annotated[Annotated[Text, Tag("text")] | Annotated[Parts, Tag("list")], Discriminator(_kind)]
 
@@ -60,8 +103,11 @@ class Item(Body):
         return _text(self.content)
 
     def shown(self, item_id: str) -> dict[str, Any]:
-        """Return the item as the API lists it: with an id, and its content in parts."""
-        fields = self.model_dump(exclude_none=True, exclude={"parsed_arguments"})
+        """Return the item as the API lists it: with an id, its content in parts, and images and files by name only."""
+        files = {"__all__": {"image_url", "file_data"}}
+        left_out: dict[str, Any] = {"parsed_arguments": True}
+        left_out |= {name: files for name in ("content", "output") if isinstance(getattr(self, name), list)}
+        fields = self.model_dump(exclude_none=True, exclude=left_out)
         fields |= {"id": self.id or item_id, "type": self.type}
         if self.type == "message":
             kind = "output_text" if self.role == "assistant" else "input_text"
@@ -133,14 +179,17 @@ class _Turns:
     def _message(self, item: Item, where: str) -> None:
         if item.role is None:
             raise fault(f"{where}/role", "Field required")
+        if item.role != "user" and _has_files(item.content):
+            raise fault(f"{where}/content", "images and files are the user's")
         if item.role in ("system", "developer"):
             return
         if item.role == "user":
             if self.open:
                 raise fault(where, "outputs of the calls before it must come first")
-            if not item.text.strip():
+            content = _content(item.content, f"{where}/content")
+            if not content:
                 raise fault(f"{where}/content", "must contain more than white space")
-            self.turns.append({"role": "user", "content": item.text})
+            self.turns.append({"role": "user", "content": content})
         elif item.text.strip():
             self._of_assistant(where).append({"type": "text", "text": item.text})
 
@@ -164,7 +213,8 @@ class _Turns:
                 f"{where}/call_id", "must be the id of a call before it whose output has not come yet"
             )
         self.open.discard(item.call_id)
-        block = {"type": "tool_result", "tool_use_id": item.call_id, "content": _text(item.output)}
+        told = _content(item.output, f"{where}/output") or _text(item.output)
+        block = {"type": "tool_result", "tool_use_id": item.call_id, "content": told}
         if self.turns[-1]["role"] == "user":
             self.turns[-1]["content"].append(block)
         else:
@@ -197,7 +247,20 @@ def _arguments(items: Sequence[Item]) -> Iterator[tuple[str, str]]:
             yield f"/input/{number}/arguments", item.arguments or "{}"
 
 
+def _content(content: str | list[Part] | None, where: str) -> str | list[Block]:
+    """Return content as text, or as blocks where it has images or files; empty without any words."""
+    if not isinstance(content, list) or not _has_files(content):
+        text = _text(content)
+        return text if text.strip() else ""
+    return [block for number, part in enumerate(content) if (block := part.block(f"{where}/{number}"))]
+
+
+def _has_files(content: str | list[Part] | None) -> bool:
+    return isinstance(content, list) and any(not isinstance(part, TextPart) for part in content)
+
+
 def _text(content: str | list[Part] | None) -> str:
     if isinstance(content, list):
-        return "\n".join(filter(None, (part.text or part.refusal for part in content)))
+        words = (part.text or part.refusal for part in content if isinstance(part, TextPart))
+        return "\n".join(filter(None, words))
     return content or ""

@@ -167,7 +167,7 @@ BAD: list[tuple[dict[str, Any], str | None]] = [
     ({"input": " "}, "input[0].content"),
     ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0].type"),
     ({"input": [{"role": "robot", "content": "Hi"}]}, "input[0].role"),
-    ({"input": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "input[0].content[0].type"),
+    ({"input": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "input[0].content[0]"),
     ({"input": [HELLO, {"role": "assistant", "content": "Hi"}]}, "input"),
     ({"input": [HELLO, RESULT]}, "input[1].call_id"),
     ({"input": [HELLO, CALL]}, "input"),
