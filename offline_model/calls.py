@@ -110,7 +110,8 @@ def _place(name: str, question: str) -> int | None:
             return found.start()
     content = stems(" ".join(w for w in spaced.split() if w not in _GENERIC))
     searching = re.search(r"search|knowledge|calc", name, re.IGNORECASE)  # chosen by `_fitting`
-    return len(low) if len(content) >= 2 and not searching and content <= stems(question) else None
+    is_named = len(content) >= 2 or (content and name.startswith("get_"))  # `get_weather` by the weather
+    return len(low) if is_named and not searching and content <= stems(question) else None
 
 
 def _times(question: str, name: str) -> int:

@@ -108,6 +108,10 @@ class NotOffered(NotFound):
     code, title = "not_offered", "This part of that API is not offered here"
 
 
+class ResponseNotFound(NotFound):
+    code, title = "response_not_found", "There is no such response"
+
+
 class MethodNotAllowed(SlipwayError):
     status, code, title = 405, "method_not_allowed", "This path does not take that method"
 
@@ -176,6 +180,12 @@ class Invalid(SlipwayError):
 
 class IdempotencyMismatch(Invalid):
     code, title = "idempotency_mismatch", "This Idempotency-Key was used with another body"
+
+
+class PreviousResponseNotFound(Invalid):
+    """Response that a new one goes on from: not kept, deleted, or of someone else."""
+
+    code, title = "previous_response_not_found", "There is no such response to go on from"
 
 
 def fault(pointer: str, detail: str, message: str = "The request does not fit; see `errors`.") -> Invalid:

@@ -205,6 +205,8 @@ class RunRequest:
     cap_nano: int | None = None  # most the run may cost, within the caps; None: by these alone
     schedule_id: str | None = None  # schedule of which it is a run; stored with the run, as the next
     door: str | None = None  # label of the API surface
+    # What a door tells of its request again whenever the run is read there; None: the run is not read there again.
+    asked_as: dict[str, Any] | None = None
     files: dict[str, Any] | None = None  # `service.files.Files` of `messages`, until they are stored
 
     @property

@@ -14,7 +14,13 @@ from service.web.doors.not_offered import PATHS
 
 PROBLEM = "application/problem+json"
 # Answers have a shape of their own.
-OTHER_DIALECT = ("/v1/messages", "/v1/chat", "/v1/models", *(f"/v1/{path}" for path in PATHS))
+OTHER_DIALECT = (
+    "/v1/messages",
+    "/v1/chat",
+    "/v1/responses",
+    "/v1/models",
+    *(f"/v1/{path}" for path in PATHS),
+)
 JSON_TYPES = ("application/json", PROBLEM)
 
 

@@ -28,6 +28,7 @@ from service.runs.cancel import Cancellation
 from service.runs.ceiling import Ceilings
 from service.runs.client_tools import Continuations
 from service.runs.conflicts import Conflicts
+from service.runs.deletion import Deletion
 from service.runs.estimates import Estimates
 from service.runs.events.event_stream import EventStreamReader
 from service.runs.events.publisher import Publisher
@@ -81,6 +82,7 @@ class RunServices:
     execution: Execution
     queries: RunQueries
     cancellation: Cancellation
+    deletion: Deletion
     stops: AgentStops
     bulkhead: Bulkhead
     bodies: BytesInFlight
@@ -149,6 +151,7 @@ def build(
         execution,
         queries,
         cancellation,
+        Deletion(infra.db, infra.redis_store),
         stops,
         bulkhead,
         BytesInFlight(2 * settings.door_body_limit),

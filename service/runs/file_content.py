@@ -39,7 +39,13 @@ def check(agent: AgentDefinition, messages: Sequence[Message], prices: PriceTabl
 
 
 def store(tx: Transaction, run: Run) -> None:
-    """Store the files of a new run; once that is committed, this process lets go of them."""
+    """Store the files of a new run, and that it refers to those of the run that it goes on from.
+
+    Once that is committed, this process lets go of them.
+    """
+    earlier = {one["digest"] for one in references(run.request.messages)} - (run.request.files or {}).keys()
+    if earlier:
+        rows.refer(tx, run, sorted(earlier))
     if run.request.files:
         rows.insert(tx, run, dict(run.request.files))
         tx.after_commit(run.request.files.clear)

@@ -136,6 +136,7 @@ class RunStarter:
         if (
             owner.live
             and owner.user_id == run.user_id
+            and run.request.asked_as is None
             and (key is None or key.automatic)
             and self.queries.has_begun(owner.run_id, FOLLOW_SECONDS)
         ):
@@ -178,9 +179,9 @@ class RunStarter:
         yield from lookup.join(self.queries.heartbeat, time.monotonic() + seconds)
 
     def _answer(self, run: Run, answer: dict[str, Any], key: Key | None) -> Started:
-        """Answer a run from the cache. The run is stored only if a client's own key must find it again."""
+        """Answer a run from the cache. It is stored only if a client's own key, or its door, must find it again."""
         cached.complete(run, answer)
-        if key is not None and not key.automatic:
+        if (key is not None and not key.automatic) or run.request.asked_as is not None:
             run.last_seq = cached.events_of(run)[-1].seq
             try:
                 self.new_runs.open(run, key, partial(cached.write, run=run))

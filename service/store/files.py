@@ -30,10 +30,13 @@ def insert(tx: Transaction, run: Run, given: Mapping[str, File]) -> None:
             row = {"user_id": run.user_id, "created_at": now_ms(), **file._asdict()}
             tx.execute(InsertOnce(files), tx.sealed(files, row, run.user_id))
     for digest in given:
-        whose = {"digest": digest, "user_id": run.user_id}
-        tx.execute(InsertOnce(run_files), {"run_id": run.id, **whose})
-        if run.request.session_id is not None:
-            tx.execute(InsertOnce(session_files), {"session_id": run.request.session_id, **whose})
+        _refer(tx, run, digest)
+
+
+def refer(tx: Transaction, run: Run, digests: Sequence[str]) -> None:
+    """Store that a new run refers to content that its owner has; what was erased meanwhile is left out."""
+    for digest in sorted(_held(tx, run.user_id, digests)):
+        _refer(tx, run, digest)
 
 
 def data(tx: Transaction, user_id: str, digests: Collection[str]) -> dict[str, str]:
@@ -68,6 +71,13 @@ def delete_of_user(tx: Transaction, user_id: str, limit: int) -> int:
     """Delete at most `limit` contents of a user; return how many."""
     some = sa.select(files.c.digest).where(files.c.user_id == user_id).limit(limit)
     return tx.execute(sa.delete(files).where(files.c.user_id == user_id, files.c.digest.in_(some)))
+
+
+def _refer(tx: Transaction, run: Run, digest: str) -> None:
+    whose = {"digest": digest, "user_id": run.user_id}
+    tx.execute(InsertOnce(run_files), {"run_id": run.id, **whose})
+    if run.request.session_id is not None:
+        tx.execute(InsertOnce(session_files), {"session_id": run.request.session_id, **whose})
 
 
 def _held(tx: Transaction, user_id: str, digests: Sequence[str]) -> set[str]:

@@ -28,6 +28,7 @@ class OneWayLens(ABC):
         self._approvals: list[str] = []
         self._status: RunStatus | None = None  # in which the run waits, as far as it was told
         self._ended = False
+        self.waits: RunStatus | None = None  # status in which the run waits, once its stream ends for that
 
     @abstractmethod
     def begin(self) -> bytes:
@@ -103,6 +104,7 @@ class OneWayLens(ABC):
         status = told or (RunStatus.WAITING_APPROVAL if self._approvals else self._status)
         if status is None:
             return self.broken("The connection ends here; the run goes on.", "stream_ended")
+        self.waits = status
         ended, self.said = self.part(), ""
         return ended + self._tell(waiting_text(status, self._approvals)) + self.end(None)
 

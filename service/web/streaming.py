@@ -68,8 +68,11 @@ def stream_response(
     place: Permit | None,
     on_disconnect: Callable[[], None] = lambda: None,
     listener: Listener | None = None,
+    opening: bytes = b"",
 ) -> Response:
     """Stream batches of events; `on_disconnect` is called when the client left before the last one.
+
+    `opening` is sent at once, before the first batch.
 
     `place` is released once the response is closed, whether it was read or not. Events after the first batch may be
     written past this generator, through `listener`.
@@ -78,6 +81,8 @@ def stream_response(
 
     def body() -> Iterator[bytes]:
         try:
+            if opening:
+                yield opening
             with closing(unwritten(batches, writer, on_disconnect, listener)) as rest:
                 for events in rest:
                     yield _encoded(lens, events)

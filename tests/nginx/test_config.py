@@ -112,6 +112,7 @@ def test_retried_posts_always_have_an_idempotency_key() -> None:
         "/v1/agents/a/stream",
         "/v1/agents/a/tasks",
         "/v1/chat/completions",
+        "/v1/responses",
         "/v1/sessions",
         "/v1/approvals/x",
     ]
@@ -120,6 +121,8 @@ def test_retried_posts_always_have_an_idempotency_key() -> None:
         "/v1/auth/login",
         "/v1/messages",  # may have been paid for
         "/v1/sessions/x",
+        "/v1/responses/x",
+        "/v1/responses/x/cancel",
         "/v1/runs/x/cancel",
     ]
     for path in examples + others:
@@ -133,7 +136,7 @@ def test_bodies_with_images_pass_where_the_service_takes_them() -> None:
     most = {
         path: size for path, body in locations().items() for size in re.findall("max_body_size (.+);", body)
     }
-    assert most == {"~ ^/v1/chat/completions$": "33m", "~ ^/v1/messages(/count_tokens)?$": "33m"}
+    assert most == {"~ ^/v1/(chat/completions|responses)$": "33m", "~ ^/v1/messages(/count_tokens)?$": "33m"}
     assert Settings.model_fields["door_body_limit"].default == 32 * 1024 * 1024
     assert re.findall(r"(?m)^client_max_body_size (.+);", SERVER) == ["1100k"]
 

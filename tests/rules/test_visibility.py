@@ -15,7 +15,13 @@ from tests.rules.world import AGENT, BODIES, OTHER, World, told, world
 from tests.usage.conftest import postgres_url, url
 
 __all__ = ["postgres_url", "url", "world"]
-OBJECTS = {"run_id": "run", "session_id": "ses", "approval_id": "apr", "schedule_id": "sch"}
+OBJECTS = {
+    "run_id": "run",
+    "session_id": "ses",
+    "approval_id": "apr",
+    "schedule_id": "sch",
+    "response_id": "resp",
+}
 # Ids of another kind: no object of an agent's, and for whoever is named here.
 ELSEWHERE = {
     "agent": "test_an_agent_out_of_scope_is_not_there",
@@ -25,13 +31,17 @@ ELSEWHERE = {
     "workspace_id": "admins of the service alone",
     "name": "everybody",
 }
-# Where an operator sees everybody's objects and changes none of them.
+# Where an operator changes nothing, although they see everybody's objects elsewhere.
 THE_OWNERS = {
     "PATCH /v1/sessions/<session_id>",
     "DELETE /v1/sessions/<session_id>",
     "POST /v1/runs/<run_id>/feedback",
     "PATCH /v1/schedules/<schedule_id>",
     "DELETE /v1/schedules/<schedule_id>",
+    "GET /v1/responses/<response_id>",
+    "DELETE /v1/responses/<response_id>",
+    "POST /v1/responses/<response_id>/cancel",
+    "GET /v1/responses/<response_id>/input_items",
 }
 OWN = ("ada's key", "in scope", "by prefix", "every agent", "signed in")
 STRANGERS = ("out of scope", "longer name", "bob", "bob in scope", "eve in scope")

@@ -87,6 +87,7 @@ class World:
             "ses": self.session,
             "apr": self.approval,
             "sch": self.schedule,
+            "resp": self.response,
         }[kind]
         return made(agent, user_id or self.ada.id)
 
@@ -110,9 +111,13 @@ class World:
         self.services.infra.db.transact(lambda tx: known.insert(tx, row))
         return str(row["id"])
 
-    def run(self, agent: str, user_id: str) -> str:
+    def response(self, agent: str, user_id: str) -> str:
+        asked_as = {"fields": {"background": True}, "input": []}
+        return self.run(agent, user_id, asked_as).replace("run_", "resp_")
+
+    def run(self, agent: str, user_id: str, asked_as: dict[str, Any] | None = None) -> str:
         """Make a run that waits for two approvals: one decision resumes nothing."""
-        request = RunRequest(agent, ({"role": "user", "content": self.word},))
+        request = RunRequest(agent, ({"role": "user", "content": self.word},), asked_as=asked_as)
         run = Run(new_id("run"), user_id, agent, "1", "task", request, attempt=1)
         run.workspace_id = self.ada.workspace_id
         asked = {"run_id": run.id, "user_id": user_id, "agent": agent, "name": "write", "reason": "policy"}

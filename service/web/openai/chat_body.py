@@ -26,8 +26,8 @@ from service.web.openai.chat_messages import ChatMessage, conversation
 from service.web.openai.tool_choice import Mode, ObjectChoice, chosen
 from service.web.schemas import Body, EndUser, Metadata
 
-_EFFORTS: dict[str, Effort] = {"none": "low", "minimal": "low"}  # others have the same names
-_ANY_OBJECT = {"type": "object"}
+EFFORTS: dict[str, Effort] = {"none": "low", "minimal": "low"}  # others have the same names
+ANY_OBJECT = {"type": "object"}
 
 
 class Function(Body):
@@ -128,7 +128,7 @@ class ChatBody(Body):
                 one.text for one in self.messages if one.role in ("system", "developer")
             ),
             max_tokens=self.max_completion_tokens or self.max_tokens,
-            effort=None if effort is None else _EFFORTS.get(effort, effort),  # type: ignore[arg-type]
+            effort=None if effort is None else EFFORTS.get(effort, effort),  # type: ignore[arg-type]
             output_schema=_schema(self.response_format),
             end_user=self.safety_identifier or self.user,
             metadata=self.metadata,
@@ -164,9 +164,9 @@ def _schema(format_: ResponseFormat | None) -> dict[str, Any] | None:
     if format_ is None or format_.type == "text":
         return None
     if format_.type == "json_object":
-        return _ANY_OBJECT
+        return ANY_OBJECT
     if format_.json_schema is None:
         raise fault("/response_format/json_schema", "Field required")
     schema = format_.json_schema.schema_
     where = ["response_format", "json_schema", "schema"]
-    return checked_schema(_ANY_OBJECT if schema is None else schema, where)
+    return checked_schema(ANY_OBJECT if schema is None else schema, where)

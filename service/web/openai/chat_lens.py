@@ -12,7 +12,7 @@ from service.types import Run
 from service.web.one_way import OneWayLens, waiting_text
 from service.web.openai.errors import broken, problem_of_run
 
-_LENGTH = ("max_tokens", "model_context_window_exceeded")
+LENGTH = ("max_tokens", "model_context_window_exceeded")
 _DONE = b"data: [DONE]\n\n"
 
 
@@ -115,7 +115,7 @@ def _calls(run: Run, result: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _reason(result: Mapping[str, Any]) -> str:
     if result.get("client_calls"):
         return "tool_calls"
-    return "length" if result["stop_reason"] in _LENGTH else "stop"
+    return "length" if result["stop_reason"] in LENGTH else "stop"
 
 
 def _data(value: Mapping[str, Any]) -> bytes:

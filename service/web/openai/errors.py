@@ -35,6 +35,7 @@ _SHAPES: dict[type[SlipwayError], Mapped] = {  # the first that fits
     errors.BudgetExceeded: Mapped(429, "insufficient_quota", "insufficient_quota"),
     errors.Unauthenticated: Mapped(401, "invalid_request_error", "invalid_api_key"),
     errors.NotOffered: Mapped(404, "invalid_request_error", "unknown_url"),
+    errors.ResponseNotFound: Mapped(404, "invalid_request_error"),
     errors.NotFound: Mapped(404, "invalid_request_error", "model_not_found"),
     errors.PromptTooLong: Mapped(400, "invalid_request_error", "context_length_exceeded"),
     errors.ModelRejected: Mapped(400, "invalid_request_error"),
