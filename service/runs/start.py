@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
@@ -10,7 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from service.cache.lookup import Lookup, Lookups
-from service.errors import Conflict, RateLimited, SlipwayError, WorkerLost
+from service.errors import Conflict, RateLimited, SlipwayError
 from service.infra.redis import RedisStore
 from service.infra.redis_trip import Trip
 from service.runs import cached
@@ -22,7 +23,6 @@ from service.runs.execution import Execution
 from service.runs.idempotency import AlreadyStarted, Key
 from service.runs.new_run import NewRuns
 from service.runs.queries import RunQueries
-from service.runs.relay_step import LOST
 from service.runs.relayed_call import RelayedCall
 from service.runs.result import Progress, problem_of, result_of
 from service.runs.slots import HandedOver, LeaseLost
@@ -186,7 +186,7 @@ class RunStarter:
         except AlreadyStarted as other:
             with self.bulkhead.take(run.user_id):
                 return self._relayed_before(other.run_id)
-        return Relay(Started(run), _relayed(run, first, pieces), pieces.close)
+        return Relay(Started(run), itertools.chain(() if first is None else (first,), pieces), pieces.close)
 
     def _relayed_before(self, run_id: str) -> Relay:
         run = self.queries.wait(run_id)
@@ -273,15 +273,6 @@ class RunStarter:
             run.error = problem_of(error, run)
             events = _at_once([RunEvent(Event.RUN_FAILED, result_of(run, None, Progress()), 1)])
         yield from events
-
-
-def _relayed(run: Run, first: bytes | None, pieces: Generator[bytes]) -> Generator[bytes]:
-    """Yield the pieces of an answer; a run that this worker has given up has failed for its client."""
-    if first is not None:
-        yield first
-        yield from pieces
-    if run.error is None and run.status is not RunStatus.SUCCEEDED:
-        run.error = problem_of(WorkerLost(LOST), run)
 
 
 def _at_once(events: list[RunEvent]) -> Generator[list[RunEvent]]:
