@@ -207,9 +207,9 @@ def slipway_shots(port: int, headers: Headers, **more: str) -> Shots:
     agent = "/v1/agents/assistant"
 
     def shot(kind: str, wish: Wish) -> Shot:
-        """Make a request of a kind: hit, invoke, stream, `act` (an invoke with a tool that changes something), or `relay`.
+        """Make a request of a kind: hit, invoke, stream.
 
-        `relay`: a stream of a model itself.
+        Or `act`, an invoke with a tool that changes something, or `relay`, a stream of a model itself.
         """
         if kind == "relay":
             return Shot(port, post("/v1/messages", headers, partial(model_body, wish)), *RELAYED, wish.deltas)
