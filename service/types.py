@@ -207,6 +207,7 @@ class RunRequest:
     door: str | None = None  # label of the API surface
     # What a door tells of its request again whenever the run is read there; None: the run is not read there again.
     asked_as: dict[str, Any] | None = None
+    relayed: bool | None = None  # the client wrote the body of its one model call, which is not stored
     files: dict[str, Any] | None = None  # `service.files.Files` of `messages`, until they are stored
 
     @property
