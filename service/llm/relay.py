@@ -15,9 +15,9 @@ import orjson
 
 from service.errors import ModelError
 from service.llm.call_errors import our_errors
-from service.llm.claude import LAST_BYTES_SECONDS, ClaudeClient
 from service.llm.client import CallProgress, ModelCall, ModelReply, ModelRequest
 from service.llm.message_builder import MessageBuilder
+from service.llm.messages_client import LAST_BYTES_SECONDS, MessagesClient
 from service.llm.sse_data import SseData
 from service.llm.transport import ModelAnswer
 
@@ -39,7 +39,7 @@ class RelayClient:
     An answer that is not streamed is yielded whole, once it is known to be readable.
     """
 
-    def __init__(self, client: ClaudeClient) -> None:
+    def __init__(self, client: MessagesClient) -> None:
         self._client = client
 
     def create(self, request: ModelRequest, call: ModelCall) -> Generator[Any, None, ModelReply]:
@@ -85,7 +85,7 @@ def _events(response: ModelAnswer, answer: MessageBuilder) -> Generator[bytes]:
             answer.feed(event)
         yield chunk
         if answer.ended:
-            response.wire.drain(LAST_BYTES_SECONDS)
+            response.drain(LAST_BYTES_SECONDS)
             return
     if answer.stop_reason is None and not answer.written and answer.usage is None:
         raise ModelError("The model sent an answer that cannot be read")

@@ -163,13 +163,28 @@ class ModelAnswer(httpx2.SyncByteStream):
 
     def __init__(self, wire: Wire, encoded: bool, give_back: Callable[[], None]) -> None:
         self.wire = wire
+        self.decode: Callable[[bytes], bytes] | None = None  # of a body in another framing, piece by piece
         self.status = wire.status
         self.headers = [one for one in wire.headers if one[0] != ENCODING] if encoded else wire.headers
         self._encoded = encoded
         self._give_back: Callable[[], None] | None = give_back
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(()) if self._encoded else self.wire.body()
+        body = iter(()) if self._encoded else self.wire.body()
+        return body if self.decode is None else map(self.decode, body)
+
+    def arrived(self) -> bytes:
+        """Read what is available without blocking; see `Wire.arrived`."""
+        data = self.wire.arrived()
+        return data if self.decode is None else self.decode(data)
+
+    @property
+    def complete(self) -> bool:
+        return self.wire.complete
+
+    def drain(self, seconds: float) -> None:
+        """Read on to the end, so that the connection can be reused; see `Wire.drain`."""
+        self.wire.drain(seconds)
 
     def header(self, name: bytes) -> str | None:
         """Return a header that `Wire` keeps; its name is in lower case."""
