@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from service.infra.backends import Infra
-from service.llm.batch import BatchClient
+from service.llm.batch import BatchClient, NoBatches
+from service.llm.breaker import BreakerState
 from service.llm.claude import ClaudeClient
 from service.llm.client import ModelClient
+from service.llm.fallback import FallbackClient
 from service.llm.gateway import GatewayClient
+from service.llm.messages_client import MessagesClient
+from service.llm.platforms import BedrockClient, PlatformClient
 from service.llm.relay import RelayClient
-from service.llm.retry import RetryingClient
+from service.llm.retry import Provider, RetryingClient
+from service.llm.sdk import bedrock, vertex
 
 if TYPE_CHECKING:
     from config.base import Settings
@@ -47,13 +52,56 @@ class ModelClients(NamedTuple):
 
     calls: ModelClient
     batches: BatchClient
-    breakers: Callable[[], list[tuple[str, str, float]]]  # see `RetryingClient.breakers`
+    breakers: Callable[[], list[BreakerState]]
     relay: ModelClient  # for calls that remote agents have written, see `RelayClient`
 
 
 def build(settings: Settings, infra: Infra) -> ModelClients:
-    """Build the model clients of this process."""
-    upstream = claude(settings)
-    failures, recovery = settings.breaker_failures, settings.breaker_recovery
-    calls = RetryingClient(upstream, settings.model_retries, failures, recovery, infra.observer.attempt)
-    return ModelClients(calls, upstream, calls.breakers, calls.around(RelayClient(upstream)))
+    """Build the model clients of this process: of each provider, in the order in which they are asked."""
+    names = settings.providers
+    upstreams = [PROVIDERS[name](settings) for name in names]
+    retrying = [
+        RetryingClient(
+            client,
+            settings.model_retries,
+            settings.breaker_failures,
+            settings.breaker_recovery,
+            infra.observer.attempt,
+            Provider(name, has_next=name != names[-1]),
+        )
+        for name, client in zip(names, upstreams, strict=True)
+    ]
+    relays = [one.around(RelayClient(client)) for one, client in zip(retrying, upstreams, strict=True)]
+    calls = FallbackClient(retrying)
+    batches = next((client for client in upstreams if isinstance(client, ClaudeClient)), None)
+    return ModelClients(calls, batches or NoBatches(), calls.breakers, FallbackClient(relays))
+
+
+def _bedrock(settings: Settings) -> BedrockClient:
+    return BedrockClient(
+        bedrock(settings.aws_region, settings.anthropic_bedrock_base_url),
+        settings.bedrock_ids,
+        settings.model_timeout,
+        settings.model_connect_timeout,
+        settings.model_max_connections,
+        default_id="anthropic.{}",
+    )
+
+
+def _vertex(settings: Settings) -> PlatformClient:
+    project, url = settings.anthropic_vertex_project_id, settings.anthropic_vertex_base_url
+    return PlatformClient(
+        vertex(settings.cloud_ml_region, project, url),
+        settings.vertex_ids,
+        settings.model_timeout,
+        settings.model_connect_timeout,
+        settings.model_max_connections,
+    )
+
+
+# Equal to those of `config/providers.py`, which tests/llm/test_build.py verifies.
+PROVIDERS: Mapping[str, Callable[[Settings], MessagesClient]] = {
+    "anthropic": claude,
+    "bedrock": _bedrock,
+    "vertex": _vertex,
+}

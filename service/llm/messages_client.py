@@ -60,7 +60,7 @@ class MessagesClient(ABC):
                 finally:
                     call.progress.usage, call.progress.text = answer.usage, answer.written
             ms = (time.perf_counter() - began) * 1000
-            return answer.reply(response.header(b"request-id"), ms)
+            return answer.reply(response.request_id, ms)
 
     def count_tokens(self, request: ModelRequest, call: ModelCall) -> int:
         """Count the request's input tokens with the API's token counter. Raises as `create` does."""

@@ -61,7 +61,7 @@ class RelayClient:
                 finally:
                     call.progress.usage, call.progress.text = answer.usage, answer.written
             ms = (time.perf_counter() - began) * 1000
-            return answer.reply(response.header(b"request-id"), ms)
+            return answer.reply(response.request_id, ms)
 
     def count_tokens(self, request: ModelRequest, call: ModelCall) -> int:
         assert isinstance(request, RelayedRequest)

@@ -190,6 +190,11 @@ class ModelAnswer(httpx2.SyncByteStream):
         """Return a header that `Wire` keeps; its name is in lower case."""
         return next((value.decode("iso-8859-1") for key, value in self.headers if key == name), None)
 
+    @property
+    def request_id(self) -> str | None:
+        """Id of the request, by which its provider finds it."""
+        return self.header(b"request-id") or self.header(b"x-amzn-requestid")
+
     def close(self) -> None:
         give_back, self._give_back = self._give_back, None
         if give_back is not None:
