@@ -205,6 +205,7 @@ class RunRequest:
     cap_nano: int | None = None  # most the run may cost, within the caps; None: by these alone
     schedule_id: str | None = None  # schedule of which it is a run; stored with the run, as the next
     door: str | None = None  # label of the API surface
+    relayed: bool | None = None  # the client wrote the body of its one model call, which is not stored
 
     @property
     def question(self) -> str:

@@ -17,11 +17,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from service.agents.definitions import AgentDefinition, FolderFault
+from service.agents.definitions import MODEL_ITSELF, AgentDefinition, FolderFault
 from service.agents.elsewhere import nowhere_faults
 from service.agents.files import Stamp, folders_of, stamp_of, version_of
 from service.agents.last_good import LastGood
 from service.agents.loader import Available, Loaded, load_folder
+from service.agents.model_agents import model_agent
 from service.agents.packages import PackagedAgents
 from service.agents.sub_agents import sub_agent_faults
 
@@ -94,6 +95,8 @@ class AgentCatalog:
 
     def find(self, name: str, version: str) -> AgentDefinition | None:
         """Return the agent in this version, or in the current one if that version is gone."""
+        if version == MODEL_ITSELF:  # also where an agent has its name by now
+            return model_agent(name, self._available.prices)
         now = self._now
         current = now.agents.get(name)
         if current is not None and current.version == version:
@@ -105,8 +108,17 @@ class AgentCatalog:
         """Return package and version that an agent comes from; None for a folder of `AGENTS_DIR`."""
         return None if (self._dir / name).is_dir() else self.packaged.origins.get(name)
 
+    def model(self, name: str) -> AgentDefinition | None:
+        """Return a model of the price table that is asked as it is. None: an agent has its name, or it has no price."""
+        return None if name in self.agents else model_agent(name, self._available.prices)
+
+    def models(self) -> list[str]:
+        """List the models that may be asked as they are."""
+        return [name for name in self._available.prices.models if self.model(name) is not None]
+
     def has(self, name: str) -> bool:
-        return name in self.agents
+        """Return whether runs may have this name as their agent's: a model's, too."""
+        return name in self.agents or self.model(name) is not None
 
     def refresh(self) -> None:
         """Reload changed folders if reloading is on. Never raises: on failure the current agents stay."""

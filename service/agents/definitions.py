@@ -19,6 +19,8 @@ from service.tools import Tool
 from service.tools.bounds import ToolPolicy
 from service.types import Effort, OnCap
 
+MODEL_ITSELF = "model"  # version of a model that is asked as it is: no hash of a folder
+
 
 @dataclass(frozen=True, slots=True)
 class AgentDefinition:
@@ -50,6 +52,11 @@ class AgentDefinition:
     knowledge: Knowledge | None = None
     evals: tuple[EvalCase, ...] = field(default=(), repr=False)
     program: Program | None = None  # its `agent.py`, for pattern `code`
+
+    @property
+    def is_model(self) -> bool:
+        """Return whether it is a model of the price table that is asked as it is."""
+        return self.version == MODEL_ITSELF
 
     @property
     def bounds(self) -> Bounds:

@@ -8,7 +8,7 @@ from typing import Any
 from service.agents.definitions import AgentDefinition, Finding
 from service.agents.spec import AgentSpec
 from service.guardrails import taint
-from service.guardrails.hosts import Hosts, hosts_in
+from service.guardrails.hosts import EVERY_HOST, Hosts, hosts_in
 from service.guardrails.taint import Taint
 from service.text.suggest import did_you_mean
 from service.tools import Tool
@@ -42,7 +42,12 @@ def _is_bounded(agent: AgentDefinition, tool: Tool, arguments: Mapping[str, Any]
 
 
 def link_hosts(agent: AgentDefinition, run_taint: Taint) -> Hosts:
-    """Return the hosts that answers may link to: listed, in the user's words, in the agent's prompt and documents."""
+    """Return the hosts that answers may link to: listed, in the user's words, in the agent's prompt and documents.
+
+    A model that is asked as it is may link to any: what its answers are shown in is its client's.
+    """
+    if agent.is_model:
+        return EVERY_HOST
     documents = agent.knowledge.hosts if agent.knowledge is not None else frozenset[str]()
     return Hosts.of(agent.links).plus(run_taint.hosts, hosts_in(agent.prompt), documents)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 from service.errors import Forbidden
-from service.store.visibility import ACTIONS, MODELS, allows
+from service.store.visibility import ACTIONS, MODELS, allows, of_kind
 from service.types import DEFAULT_WORKSPACE, Caller
 
 Lowest = Literal["anyone", "user", "operator", "admin", "service admin"]
@@ -89,6 +89,21 @@ def check_models(caller: Caller, agent: str, models: Iterable[str]) -> None:
             raise Forbidden(
                 f"The scopes of this API key do not allow the model {model}, which {agent} may use."
             )
+
+
+def may_ask_model(caller: Caller, model: str) -> bool:
+    """Return whether a caller may ask a model as it is: without scopes, as their user; else by a scope that names it.
+
+    Unlike elsewhere, a caller with scopes of other kinds only may not: these were given for agents.
+    """
+    named = of_kind(caller.scopes, MODELS)
+    return not caller.scopes or (bool(named) and allows(named, MODELS + model))
+
+
+def check_model(caller: Caller, model: str) -> None:
+    """Check that a caller may ask a model as it is. Raises `Forbidden`."""
+    if not may_ask_model(caller, model):
+        raise Forbidden(f"The scopes of this API key do not allow to ask {model}: it needs models:{model}.")
 
 
 _PUBLIC = Permission(role="anyone", keys=False)

@@ -32,7 +32,7 @@ NEXT = {
 def new(name: str, pattern: str) -> None:
     """Make the folder of a new agent, which can be run at once: an example to change."""
     catalog, agents_dir = services().agents, services().settings.agents_dir
-    if catalog.has(name):
+    if name in catalog.agents:
         raise Conflict(f"There is an agent {name} already: choose another name.")
     folder = new_folder(agents_dir, name, pattern)
     files = ", ".join(path.relative_to(folder).as_posix() for path in counted(folder))

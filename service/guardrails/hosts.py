@@ -37,6 +37,9 @@ class Hosts:
         return name in self.exact or (bool(self.suffixes) and name.endswith(self.suffixes))
 
 
+EVERY_HOST = Hosts(suffixes=("",))
+
+
 def hosts_in(text: str) -> frozenset[str]:
     """Find all hosts in a text: of URLs, of mail addresses, and by themselves."""
     return frozenset(match.rstrip("-_").lower() for match in _HOST.findall(text))

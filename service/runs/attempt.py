@@ -8,6 +8,7 @@ from typing import Any
 from service.guardrails.taint import Taint
 from service.runs.journal import Journal
 from service.runs.output_form import OutputForm
+from service.runs.relayed_call import RelayedCall
 from service.runs.slots import Handle
 from service.runs.text_output import TextOutput
 from service.runs.untrusted import taint_of
@@ -31,6 +32,7 @@ class Attempt:
     lost_calls: list[ToolUse] = field(default_factory=list)  # of earlier attempts, whose end nobody was told
     model_seconds: float = 0.0  # spent waiting for the model
     tree: Hold | None = None  # of a sub-agent: the hold from which those of its calls are taken
+    relayed: RelayedCall | None = None  # of a relayed run, in its first attempt
     clamped: int | None = None  # token limit of the most shortened answer, set by a spending cap
     text: TextOutput = field(init=False)
     taint: Taint = field(init=False)  # untrusted text in the run so far

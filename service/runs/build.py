@@ -35,6 +35,7 @@ from service.runs.gateway_watch import GatewayWatch
 from service.runs.new_run import NewRuns
 from service.runs.queries import RunQueries
 from service.runs.recovery.supervisor import Chore, ProcessRole, Supervisor, Times, Wakeup
+from service.runs.relay_step import RelayDependencies
 from service.runs.remote_questions import RemoteQuestions
 from service.runs.remote_step import RemoteDependencies
 from service.runs.runner import Runner
@@ -42,6 +43,7 @@ from service.runs.slots import Slots
 from service.runs.start import RunStarter
 from service.runs.steps import StepDependencies
 from service.runs.stops import AgentStops
+from service.runs.token_counts import TokenCounts
 from service.runs.tool_execution import ToolExecution
 from service.runs.waiting_runs import WaitingRuns
 from service.sessions import Sessions
@@ -83,6 +85,7 @@ class RunServices:
     waits: BudgetWaits
     estimates: Estimates
     gateway: GatewayCalls
+    counts: TokenCounts
     model: ModelClients
     wakeup: Wakeup
     supervisor: Supervisor
@@ -103,7 +106,8 @@ def build(
     event_streams = EventStreamReader(infra.redis_store, blocking)
     concurrent = _concurrent(settings, infra)
     waits = BudgetWaits(infra.db, domains.usage.budgets, domains.webhooks, settings.cap_wait_seconds)
-    runner = _runner(settings, infra, domains, batch_steps, waits)
+    watch = GatewayWatch(domains.run_tokens)
+    runner = _runner(settings, infra, domains, batch_steps, waits, watch)
     execution = _execution(settings, infra, runner, event_streams, concurrent)
     seconds, sessions = settings.run_timeout, domains.sessions
     queries = RunQueries(infra.db, event_streams, settings.heartbeat_seconds, seconds, role.draining)
@@ -139,7 +143,8 @@ def build(
         batches,
         waits,
         _estimates(settings, infra, domains, start.new_runs),
-        _gateway(settings, infra, domains, bulkhead),
+        _gateway(settings, infra, domains, bulkhead, watch),
+        TokenCounts(start.new_runs, domains.model, domains.usage.spending),
         domains.model,
         role.wakeup,
         supervisor,
@@ -162,7 +167,9 @@ def _estimates(settings: Settings, infra: Infra, domains: Domains, new_runs: New
     return Estimates(infra.db, new_runs, domains.sessions, usage.budgets, usage.spending, ceilings)
 
 
-def _gateway(settings: Settings, infra: Infra, domains: Domains, bulkhead: Bulkhead) -> GatewayCalls:
+def _gateway(
+    settings: Settings, infra: Infra, domains: Domains, bulkhead: Bulkhead, watch: GatewayWatch
+) -> GatewayCalls:
     usage, tokens = domains.usage, domains.run_tokens
     reserved = max(1, (settings.most_requests - settings.request_places) // 2)
     return GatewayCalls(
@@ -171,14 +178,19 @@ def _gateway(settings: Settings, infra: Infra, domains: Domains, bulkhead: Bulkh
         client=domains.model.relay,
         prices=usage.prices,
         spending=usage.spending,
-        watch=GatewayWatch(tokens),
+        watch=watch,
         places=bulkhead,
         reserve=Bulkhead(reserved, reserved),
     )
 
 
 def _runner(
-    settings: Settings, infra: Infra, domains: Domains, batch_steps: BatchSteps, waits: BudgetWaits
+    settings: Settings,
+    infra: Infra,
+    domains: Domains,
+    batch_steps: BatchSteps,
+    waits: BudgetWaits,
+    watch: GatewayWatch,
 ) -> Runner:
     usage, observer = domains.usage, infra.observer
     requests = ApprovalRequests(domains.webhooks, settings.approval_seconds)
@@ -196,7 +208,8 @@ def _runner(
     steps = StepDependencies(
         domains.model.calls, usage.prices, tools, usage.spending, batch_steps, observer, remote
     )
-    return Runner(domains.agents, PATTERNS, steps, observer, domains.sessions, domains.webhooks, waits)
+    relay = RelayDependencies(domains.model.relay, usage.prices, usage.spending, observer, watch)
+    return Runner(domains.agents, PATTERNS, steps, observer, domains.sessions, domains.webhooks, waits, relay)
 
 
 def _execution(

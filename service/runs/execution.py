@@ -10,13 +10,16 @@ from dataclasses import dataclass
 from functools import partial
 
 from service.agents.catalog import AgentCatalog
-from service.errors import DatabaseUnavailable, Overloaded, SessionBusy
+from service.errors import DatabaseUnavailable, Overloaded, SessionBusy, WorkerLost
 from service.runs.attempt import Attempt, StaleAnswer
 from service.runs.events.event_stream import EventStreamReader
 from service.runs.events.outbox import Listener, Outbox
 from service.runs.events.publisher import Publisher
 from service.runs.events.recovered import replay_of
 from service.runs.journal import PATIENCE, Journal, Opening
+from service.runs.relay_step import LOST
+from service.runs.relayed_call import RelayedCall
+from service.runs.result import problem_of
 from service.runs.runner import Runner
 from service.runs.slots import HandedOver, Handle, LeaseLost, Reason, Slots
 from service.runs.waiting_runs import LateClaim, WaitingRuns
@@ -89,6 +92,40 @@ class Execution:
             yield outbox.take()
 
         return outbox, read()
+
+    def relay(
+        self,
+        run: Run,
+        opening: Opening,
+        relayed: RelayedCall,
+        until_end: AbstractContextManager[object],
+    ) -> Generator[bytes]:
+        """Execute a relayed run in the thread that reads the generator, and yield the pieces of its answer.
+
+        The first may raise why it cannot begin. A client that leaves ends the run: closing the generator cancels it.
+        One that this worker gives up has failed for its client, and will have for everybody.
+        """
+        handle = self._handle(run)
+        journal = Journal(self.db, run, _publish_nothing, opening=opening)
+        attempt = Attempt(run, journal, handle, relayed=relayed)
+        with until_end, self._executing(run, handle):
+            execution = self.runner.execute(attempt)
+            try:
+                for _ in execution:
+                    yield from relayed.take()
+            except GeneratorExit:
+                handle.stop("cancelled")
+                self._to_the_end(attempt, execution)
+            except HandedOver:
+                self._hand_over(attempt)
+                run.error = problem_of(WorkerLost(LOST), run)
+            except LeaseLost:
+                run.error = problem_of(WorkerLost(LOST), run)
+            except Exception as error:
+                if not journal.opened:
+                    raise
+                _log_given_up(run, error)
+                run.error = problem_of(WorkerLost(LOST), run)
 
     def _unwritten(self, attempt: Attempt, outbox: Outbox) -> Generator[list[RunEvent]]:
         """Execute the run; yield events that no other thread writes to the client yet.

@@ -19,9 +19,12 @@ UNREAD_SECONDS = 30.0  # a client takes to read a piece of an answer, before it 
 
 
 class WatchedCall:
-    """Call under way. `hang_up` ends its client's connection, which wakes a thread that is blocked in writing to it."""
+    """Call under way, made with the token of this digest; None: a run's own, which is stopped by its handle.
 
-    def __init__(self, digest: str, call: ModelCall, hang_up: Callable[[], None]) -> None:
+    `hang_up` ends its client's connection, which wakes a thread that is blocked in writing to it.
+    """
+
+    def __init__(self, digest: str | None, call: ModelCall, hang_up: Callable[[], None]) -> None:
         self.digest = digest
         self._call, self._hang_up = call, hang_up
         self._lock = threading.Lock()
@@ -52,7 +55,7 @@ class WatchedCall:
 
 
 class GatewayWatch:
-    """Thread that looks at the tokens of all calls under way, by one query. Starts with the first call."""
+    """Thread that looks at all calls under way, and at their tokens by one query. Starts with the first call."""
 
     def __init__(self, tokens: RunTokens) -> None:
         self._tokens = tokens
@@ -97,7 +100,8 @@ class GatewayWatch:
         for call in calls:
             if call.is_unread():
                 call.stop()
-        valid = self._tokens.still_valid({call.digest for call in calls}) if calls else ()
+        tokens = {call.digest for call in calls if call.digest is not None}
+        valid = self._tokens.still_valid(tokens) if tokens else ()
         for call in calls:
-            if call.digest not in valid:
+            if call.digest is not None and call.digest not in valid:
                 call.stop()

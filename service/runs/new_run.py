@@ -22,6 +22,7 @@ from service.store.transaction import WriteInTransaction
 from service.store.visibility import TOOLS, of_kind
 from service.types import DOOR_OF_MODE, Caller, Mode, Run, RunRequest, mode_of, now_ms
 
+MODEL_TOKENS = 4_096  # of an answer of a model that is asked as it is, if the request does not say
 KEY_SECONDS = 1.0  # seconds a rate-limited request looks for the run its key may belong to
 
 
@@ -37,8 +38,8 @@ class NewRuns:
     worker_id: str
 
     def agent(self, name: str) -> AgentDefinition:
-        """Find an agent. Raises `NotFound`."""
-        agent = self.catalog.agents.get(name)
+        """Find an agent, or a model that is asked as it is. Raises `NotFound`."""
+        agent = self.catalog.agents.get(name) or self.catalog.model(name)
         if agent is None:
             raise NotFound(f"There is no agent named {name}.")
         return agent
@@ -58,6 +59,8 @@ class NewRuns:
         if request.max_steps is not None and request.max_steps > agent.limits.steps:
             detail = f"`max_steps` of the agent {agent.id} is at most {agent.limits.steps}."
             raise Invalid(detail, errors=[{"pointer": "/max_steps", "detail": detail}])
+        if request.max_tokens is None and agent.is_model:
+            request = replace(request, max_tokens=MODEL_TOKENS)
         if request.max_tokens is not None and request.max_tokens > agent.max_tokens:
             request = replace(request, max_tokens=agent.max_tokens)
         if request.on_cap is None and agent.on_cap == "pause":

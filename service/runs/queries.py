@@ -15,6 +15,7 @@ from service.errors import DatabaseUnavailable, NotFound, RunTimeout, Unavailabl
 from service.runs.events.event_stream import EventStreamReader
 from service.runs.events.follower import Follower
 from service.runs.events.outbox import Outbox
+from service.runs.relay_step import kept_answer
 from service.runs.result import result_of_steps
 from service.store import approvals, feedback, run_lists, task_line, workers
 from service.store import runs as rows
@@ -80,6 +81,10 @@ class RunQueries:
             return result_of_steps(run, step_rows.of_run(tx, run.id), approvals.pending(tx, run.id))
 
         return self.db.query(read)
+
+    def relayed(self, run_id: str) -> bytes | None:
+        """Return the answer of a relayed run as its client got it, where it was kept."""
+        return self.db.query(lambda tx: kept_answer(tx, run_id))
 
     def follow(
         self, run_id: str, after: int = 0, may_read: Callable[[], bool] = lambda: True

@@ -30,13 +30,14 @@ from service.runs.client_tools import CallsClient
 from service.runs.gateway_steps import book_untold
 from service.runs.idempotency import AlreadyStarted
 from service.runs.output_form import OutputForm
+from service.runs.relay_step import RelayDependencies, RelayStep
 from service.runs.result import Progress, lost_calls, problem_of, result_of, started_of
 from service.runs.slots import HandedOver, LeaseLost
 from service.runs.steps import RunSteps, StepDependencies
 from service.runs.structured import structured
 from service.runs.tool_execution import WaitsForApproval
 from service.runs.tree_steps import TreeSteps
-from service.runs.turn import with_context
+from service.runs.turn import system_of, with_context
 from service.runs.untrusted import add_history, answer_without_links
 from service.sessions import Sessions
 from service.store import runs as rows
@@ -59,6 +60,7 @@ class Runner:
     sessions: Sessions
     webhooks: Webhooks
     waits: BudgetWaits
+    relay: RelayDependencies
 
     def execute(self, attempt: Attempt) -> Iterator[RunEvent]:
         """Yield every event of this attempt, including the last.
@@ -92,7 +94,7 @@ class Runner:
             attempt.text.held = attempt.form is not None
             steps = TreeSteps(self.steps, agent, attempt, self.catalog, self.patterns)
             messages = yield from self._conversation(agent, attempt, steps)
-            context = Context(agent, run.request, messages, agent.prompt, steps)
+            context = Context(agent, run.request, messages, system_of(agent, run.request), steps)
             answer = yield from self._answer(context, attempt, steps)
             yield from self._end(attempt, RunStatus.SUCCEEDED, answer=answer)
         except (WaitsForApproval, WaitsForBatch, AgentStopped) as reason:
@@ -115,6 +117,8 @@ class Runner:
 
     def _answer(self, context: Context, attempt: Attempt, steps: RunSteps) -> Events[Answer]:
         """Run the pattern, and give its answer its form. Calls of the client's tools are an answer without one."""
+        if context.request.relayed:
+            return (yield from RelayStep(self.relay, attempt).ask())
         agent = context.agent
         try:
             answer = yield from self.patterns[agent.pattern].run(context)
@@ -202,7 +206,7 @@ class Runner:
     ) -> Events[tuple[Message, ...]]:
         """Return the messages of the session, older ones summarised where they do not fit, and this turn's."""
         run = attempt.run
-        turn = with_context(run.request)
+        turn = with_context(run.request, instructed=not agent.is_model)
         if run.request.session_id is None:
             return alternating(turn)
         past = self.sessions.history(run, agent.history_tokens)

@@ -59,7 +59,7 @@ class Handle:
             call.abort()
 
     def call(
-        self, on_text: Callable[[str], object], before_retry: Callable[[CallProgress], object]
+        self, on_text: Callable[[str], object] | None, before_retry: Callable[[CallProgress], object]
     ) -> ModelCall:
         """Create the next model call, which `stop` aborts until it is `over`."""
         call = ModelCall(self.deadline, self._silence, on_text=on_text, before_retry=before_retry)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
 from service.cache.lookup import Lookup, Lookups
-from service.errors import RateLimited, SlipwayError
+from service.errors import Conflict, RateLimited, SlipwayError
 from service.infra.redis import RedisStore
 from service.infra.redis_trip import Trip
 from service.runs import cached
@@ -22,10 +23,11 @@ from service.runs.execution import Execution
 from service.runs.idempotency import AlreadyStarted, Key
 from service.runs.new_run import NewRuns
 from service.runs.queries import RunQueries
+from service.runs.relayed_call import RelayedCall
 from service.runs.result import Progress, problem_of, result_of
 from service.runs.slots import HandedOver, LeaseLost
 from service.runs.stops import AgentStops
-from service.types import Caller, Event, Run, RunEvent, RunRequest, RunStatus, now_ms
+from service.types import Caller, Event, Run, RunEvent, RunRequest, RunStatus, mode_of, now_ms
 from service.usage.concurrency import ConcurrentRuns, CountedRun
 
 FOLLOW_SECONDS = 2.0  # seconds to wait for an identical run's first event before joining its answer
@@ -39,6 +41,14 @@ class Started(NamedTuple):
     model_seconds: float = 0.0
     listener: Listener | None = None  # of a stream that executes here
     place: Permit | None = None  # of a stream, until its end is read
+
+
+class Relay(NamedTuple):
+    """Answer of a relayed run on its way: its run has ended once all `pieces` are read. `close` stops it before."""
+
+    started: Started
+    pieces: Iterator[bytes]
+    close: Callable[[], None] = lambda: None
 
 
 Stream = tuple[Started, Generator[list[RunEvent]]]
@@ -143,6 +153,47 @@ class RunStarter:
             same = replace(run, id=owner.run_id, request=replace(run.request, on_disconnect="continue"))
             return Started(same), self.queries.follow(owner.run_id)
         return Started(run, listener=listener), self._stream_joined(run, key, claim, listener)
+
+    def relay(
+        self,
+        caller: Caller,
+        request: RunRequest,
+        key: Key | None,
+        request_id: str,
+        trip: Trip,
+        relayed: RelayedCall,
+    ) -> Relay:
+        """Start a run that relays one model call; the first piece of the answer has arrived when this returns.
+
+        An earlier run with the same key is waited for, and its answer given again. Raises the reason it cannot begin,
+        and `Conflict` for an answer that was too long to be kept.
+        """
+        run = self.new_runs.make(caller, request, mode_of(request.door or ""), request_id)
+        relayed.kept = key is not None
+        with ExitStack() as until_end:
+            claim = until_end.enter_context(self._claim(caller, run, trip))
+            until_end.enter_context(self.bulkhead.take(run.user_id))
+            try:
+                claim.enter()
+            except RateLimited:
+                if (run_id := self.new_runs.started_with(key)) is None:
+                    raise
+                return self._relayed_before(run_id)
+            opening = self.new_runs.opening(run, key)
+            pieces = self.execution.relay(run, opening, relayed, until_end.pop_all())
+        try:
+            first = next(pieces, None)
+        except AlreadyStarted as other:
+            with self.bulkhead.take(run.user_id):
+                return self._relayed_before(other.run_id)
+        return Relay(Started(run), itertools.chain(() if first is None else (first,), pieces), pieces.close)
+
+    def _relayed_before(self, run_id: str) -> Relay:
+        run = self.queries.wait(run_id)
+        body = self.queries.relayed(run_id)
+        if body is None and run.error is None:
+            raise Conflict("The first answer was too long to be given again: use another Idempotency-Key.")
+        return Relay(Started(run, replayed=True), iter(() if body is None else (body,)))
 
     def queue(
         self, caller: Caller, request: RunRequest, key: Key | None, request_id: str, trip: Trip | None = None

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from service.agents.catalog import AgentCatalog
+from service.agents.definitions import MODEL_ITSELF
 from service.errors import SessionBusy
 from service.sessions import Sessions
 from service.store import ownership, task_line
@@ -132,6 +133,8 @@ class WaitingRuns:
     def _with_present_version(self, tx: Transaction, run: Run) -> None:
         """Record the agent's version: an attempt uses the current agent, which may have been edited since."""
         agent = self.catalog.agents.get(run.agent)
+        if run.agent_version == MODEL_ITSELF:  # no agent of its name takes its place
+            return
         if agent is not None and agent.version != run.agent_version:
             run.agent_version = agent.version
             rows.note_version(tx, run)

@@ -18,7 +18,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
 from service.audit.record import Action
-from service.auth.permissions import PERMISSIONS, Permission, check_models
+from service.auth.permissions import PERMISSIONS, Permission, check_model, check_models
 from service.errors import Forbidden, NotFound, RateLimited, SlipwayError
 from service.infra.redis_trip import Trip
 from service.observe import logs
@@ -54,7 +54,8 @@ class Admitted(NamedTuple):
 def admit(action: RunAction | None, read: Callable[[], RunRequest]) -> Admitted:
     """Admit a run, as far as its trip lets it pass. `read` parses the API's body.
 
-    `action` is None where the body tells it: then the run's door ends with it.
+    `action` is None at the doors for other clients, where the body tells it: then the run's door ends with it, and its
+    agent may be a model.
 
     Raises `NotFound` for an agent that the caller may not use, `Forbidden` for one of whose models that holds,
     `Invalid`, and the errors of `read`.
@@ -68,7 +69,7 @@ def admit(action: RunAction | None, read: Callable[[], RunRequest]) -> Admitted:
     asked = read()
     if action is None:
         limits.limit_action(request, action_of(asked.door or ""))
-    agent = allowed_agent(asked.agent)
+    agent = allowed_agent(asked.agent) if action is not None else allowed_model(asked.agent)
     check_models(request.caller, agent.id, agent.models)
     if (request.view_args or {}).get("agent") != asked.agent:  # else `guard` has counted it
         limits.limit_agent(request, asked.agent)
@@ -166,6 +167,16 @@ def allowed_agent(name: str) -> AgentDefinition:
     if agent is None or not allows(request.caller.scopes, AGENTS + name):
         raise NotFound(no_agent(name))
     return agent
+
+
+def allowed_model(name: str) -> AgentDefinition:
+    """Return an agent, as a model; without one of this name, the model itself. Raises `NotFound` and `Forbidden`."""
+    request = current()
+    model = request.services.agents.model(name)
+    if model is None:
+        return allowed_agent(name)
+    check_model(request.caller, name)
+    return model
 
 
 def allowed_agents() -> list[AgentDefinition]:

@@ -7,27 +7,17 @@ from functools import partial
 from flask import Response
 
 from service.error_table import error_class
-from service.types import RunRequest
-from service.web.admission import Admitted, admit
-from service.web.anthropic.agent_body import AgentBody
+from service.web.admission import Admitted
 from service.web.anthropic.agent_lens import MessagesLens, message
 from service.web.anthropic.errors import error_of_run, headers_of, status_of
 from service.web.current import current, services
 from service.web.run_responses import folded, with_cache
 from service.web.streaming import stream_response
-from service.web.validation import parse
 
 
-def answer() -> Response:
-    """Start the run that the request asks for, and answer with it. Raises as `admit` and `RunStarter` do."""
-    admitted = admit(None, _question)
-    response = _streamed(admitted) if admitted.request.door == "messages/stream" else _whole(admitted)
-    response.headers["request-id"] = current().id
-    return response
-
-
-def _question() -> RunRequest:
-    return parse(AgentBody, texts=()).request()
+def answer(admitted: Admitted) -> Response:
+    """Start the run that was asked for, and answer with it. Raises as `RunStarter` does."""
+    return _streamed(admitted) if admitted.request.door == "messages/stream" else _whole(admitted)
 
 
 def _whole(admitted: Admitted) -> Response:

@@ -1,4 +1,4 @@
-"""Agents as models, for clients that list what they may ask: in OpenAI's shape, or in Anthropic's for its clients."""
+"""Agents and models, for clients that list what they may ask: in OpenAI's shape, or in Anthropic's for its clients."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 from flask import Blueprint, Response
 
 from service import errors
-from service.agents.definitions import AgentDefinition
+from service.auth.permissions import may_ask_model
 from service.errors import SlipwayError
 from service.types import rfc3339
-from service.web.admission import allowed_agent, allowed_agents, guard
+from service.web.admission import allowed_agents, allowed_model, guard
 from service.web.anthropic.errors import error_response as anthropic_error
-from service.web.current import current
+from service.web.current import current, current_caller, services
 from service.web.openai.errors import OpenAIError, status_of
 from service.web.openai.errors import error_response as openai_error
 from service.web.openapi import api
@@ -20,11 +20,11 @@ from service.web.problems import error_shape
 from service.web.schemas import Shape, json_response
 
 blueprint = Blueprint("models", __name__)
-OWNER = "slipway"
+OWNER, MODELS_OWNER = "slipway", "anthropic"
 
 
 class Model(Shape):
-    """Agent as a model."""
+    """Agent as a model, or a model itself."""
 
     id: str
 
@@ -34,10 +34,14 @@ class ModelList(Shape):
 
 
 @blueprint.get("/v1/models")
-@api("List agents as models", returns={200: ModelList}, tag="OpenAI", error=OpenAIError, status=status_of)
+@api("List agents and models", returns={200: ModelList}, tag="OpenAI", error=OpenAIError, status=status_of)
 @guard()
 def list_models() -> Response:
-    found = [_model(agent) for agent in allowed_agents()]
+    """List agents first, then the models of the price table that the caller may ask as they are."""
+    caller = current_caller()
+    models = [name for name in services().agents.models() if may_ask_model(caller, name)]
+    found = [_shown(agent.id, OWNER) for agent in allowed_agents()]
+    found += [_shown(name, MODELS_OWNER) for name in models]
     if not _for_anthropic():
         return json_response({"object": "list", "data": found})
     ends = (
@@ -50,11 +54,16 @@ def list_models() -> Response:
 
 @blueprint.get("/v1/models/<agent>")
 @api(
-    "Get an agent as a model", returns={200: Model}, errors=[errors.NotFound], tag="OpenAI", error=OpenAIError
+    "Get an agent as a model, or a model",
+    returns={200: Model},
+    errors=[errors.NotFound, errors.Forbidden],
+    tag="OpenAI",
+    error=OpenAIError,
 )
 @guard()
 def get_model(agent: str) -> Response:
-    return json_response(_model(allowed_agent(agent)))
+    found = allowed_model(agent)
+    return json_response(_shown(found.id, MODELS_OWNER if found.is_model else OWNER))
 
 
 @error_shape(blueprint, "/v1/models")
@@ -66,8 +75,8 @@ def _for_anthropic() -> bool:
     return "anthropic-version" in current().headers
 
 
-def _model(agent: AgentDefinition) -> dict[str, Any]:
-    """Describe an agent. Folders have no date: both dialects take the epoch for an unknown one."""
+def _shown(name: str, owner: str) -> dict[str, Any]:
+    """Describe an agent or a model, without a date: both dialects take the epoch for an unknown one."""
     if _for_anthropic():
-        return {"type": "model", "id": agent.id, "display_name": agent.id, "created_at": rfc3339(0)}
-    return {"id": agent.id, "object": "model", "created": 0, "owned_by": OWNER}
+        return {"type": "model", "id": name, "display_name": name, "created_at": rfc3339(0)}
+    return {"id": name, "object": "model", "created": 0, "owned_by": owner}

@@ -1,0 +1,57 @@
+"""Counts of tokens, by the model's own counter: of a client's body, and of what an agent would send."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from service.agents.pattern import Prompt
+from service.errors import fault
+from service.history import alternating
+from service.llm.build import ModelClients
+from service.llm.client import ModelCall, ModelRequest
+from service.llm.relay import RelayedRequest
+from service.runs.billing import COUNT_SECONDS
+from service.runs.client_tools import offered
+from service.runs.new_run import NewRuns
+from service.runs.turn import system_of, with_context
+from service.types import Caller, RunRequest
+from service.usage.reservation import Spending
+
+WITHOUT_TOOLS = "single"  # pattern whose calls offer none of the agent's own
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCounts:
+    """Counts tokens, which is free. One per process. Raises `AgentStopped` and the errors of the model."""
+
+    new_runs: NewRuns
+    model: ModelClients
+    spending: Spending
+
+    def of_body(self, asked: RelayedRequest) -> int:
+        self.spending.check_running(asked.model)
+        return self.model.relay.count_tokens(asked, _call())
+
+    def of_run(self, caller: Caller, request: RunRequest) -> int:
+        """Count what the first model call of a run would send: the agent's prompt and tools, and the conversation.
+
+        Raises `Invalid` for an agent that runs elsewhere, and as `NewRuns.make` does.
+        """
+        run = self.new_runs.make(caller, request, "wait", "")
+        agent = self.new_runs.agent_of(run)
+        if agent.pattern == "remote":
+            raise fault("/model", "is an agent that runs elsewhere: its tokens cannot be counted here")
+        self.spending.check_running(agent.id)
+        route = agent.model_router.route(request.tier, request.question, len(agent.tools), agent.bounds)
+        messages = alternating(with_context(run.request, instructed=not agent.is_model))
+        prompt = Prompt(system_of(agent, run.request), messages, tools=agent.pattern != WITHOUT_TOOLS)
+        tools, may_call = offered(run.request, prompt, [tool.for_model() for tool in agent.tools.values()])
+        counted = ModelRequest(
+            route.models[0], messages, 1, prompt.system, tools=tools, may_call_tools=may_call
+        )
+        return self.model.calls.count_tokens(counted, _call())
+
+
+def _call() -> ModelCall:
+    return ModelCall(time.monotonic() + COUNT_SECONDS)
