@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -97,6 +98,13 @@ class Providers(Identity):
     @classmethod
     def _address(cls, url: str) -> str:
         return checks.http_url(url).rstrip("/")
+
+    @field_validator("model_prices")
+    @classmethod
+    def _prices(cls, path: str) -> str:
+        if path and not Path(path).is_file():
+            raise ValueError("is no file")
+        return path
 
     @field_validator("openai_api_key")
     @classmethod

@@ -8,18 +8,15 @@ from types import MappingProxyType
 from service.agents.definitions import MODEL_ITSELF, AgentDefinition
 from service.agents.patterns.single import Options
 from service.agents.spec import MOST_TOKENS, CacheSpec, LimitSpec, TierSpec
-from service.errors import PriceUnknown
 from service.llm.routing import ModelRouter
-from service.usage.prices import PriceTable, today
+from service.usage.prices import PriceTable
 
 LONGEST = 3_600.0  # seconds; `RUN_TIMEOUT` bounds it further
 
 
 def model_agent(name: str, prices: PriceTable) -> AgentDefinition | None:
-    """Return a model as an agent of pattern `single`. None: it has no price today."""
-    try:
-        prices.price(name, today())
-    except PriceUnknown:
+    """Return a model as an agent of pattern `single`. None: it has no price today, or no provider."""
+    if prices.provider(name) is None:
         return None
     return AgentDefinition(
         id=name,

@@ -59,6 +59,7 @@ def test_every_setting_may_come_from_a_file(name: str, tmp_path: Path) -> None:
         "anthropic_bedrock_base_url": "http://bedrock",
         "anthropic_vertex_base_url": "http://vertex/v1",
         "openai_base_url": "http://upstream/v1",
+        "model_prices": __file__,
         "bedrock_models": "claude-haiku-5-5=anthropic.claude-haiku-5-5",
         "vertex_models": "claude-haiku-4-5=claude-haiku-4-5@20251001",
         "broker_url": "amqp://queue",
