@@ -28,14 +28,14 @@ blueprint = Blueprint("chat", __name__)
 
 
 class Completion(Shape):
-    """Answer of Chat Completions."""
+    """Answer of Chat Completions; an upstream may leave out `usage`, and has fields of its own."""
 
     id: str
     object: Literal["chat.completion"]
     created: int
     model: str
     choices: list[dict[str, Any]]
-    usage: dict[str, Any]
+    usage: dict[str, Any] | None = None
 
 
 @blueprint.post("/v1/chat/completions")

@@ -6,7 +6,7 @@ import orjson
 from flask import Response
 
 from service.auth.run_tokens import RunGrant
-from service.errors import NotFound, SlipwayError
+from service.errors import NotFound
 from service.llm.relay import ChatRequest
 from service.web.admission import Admitted
 from service.web.openai.errors import error_body, problem_of_run
