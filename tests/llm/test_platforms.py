@@ -1,4 +1,4 @@
-"""Claude at Bedrock and Vertex AI, by the SDK's clients, before servers that verify what they get."""
+"""Claude at Bedrock, by the SDK's client, before a server that verifies what it gets."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from service import errors
 from service.llm import sdk, stream_reader
 from service.llm.client import ModelCall
-from service.llm.platforms import BedrockClient, PlatformClient
+from service.llm.platforms import BedrockClient
 from service.llm.relay import RelayClient, RelayedRequest
 from tests.llm.conftest import a_call, ask, run
 from tests.llm.platform_servers import AWS, REGION, aws_stream, event, exception, is_signed, signed
@@ -28,7 +26,6 @@ from tests.llm.wire_server import (
     close,
     end,
     start,
-    stream,
     text_events,
     whole,
 )
@@ -108,7 +105,12 @@ def test_many_streams_of_bedrock_are_read_by_one_thread(
     server.otherwise = signed(aws_stream(EVENTS[:3], then=rest))
     got: list[str] = []
     read = stream_reader.StreamReader.read
-    monkeypatch.setattr(stream_reader.StreamReader, "read", lambda *args: (begun.set(), read(*args)))
+
+    def watched(*args: Any) -> None:
+        begun.set()
+        read(*args)
+
+    monkeypatch.setattr(stream_reader.StreamReader, "read", watched)
     call = ModelCall(a_call().deadline, on_text=got.append)
     pieces, reply = run(bedrock.create(ask(stream=True), call))
     assert (pieces, got, reply.text) == (["Good "], ["day."], "Good day.")
@@ -245,61 +247,3 @@ def test_ping_takes_any_answer_but_an_error_of_the_server(bedrock: BedrockClient
     server.stop()
     with pytest.raises(errors.ModelUnavailable):
         at_bedrock(server.url).ping()
-
-
-@pytest.fixture
-def google(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WireServer]:
-    """Google's token endpoint and Vertex AI in one, with a service account that the environment names."""
-    tokens = WireServer(whole({"access_token": "ya29.good", "expires_in": 3600, "token_type": "Bearer"}))
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    account = {
-        "type": "service_account",
-        "project_id": "acme",
-        "private_key": pem.decode(),
-        "client_email": "slipway@acme.iam.gserviceaccount.com",
-        "token_uri": f"{tokens.url}/token",
-    }
-    (tmp_path / "account.json").write_text(json.dumps(account))
-    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "account.json"))
-    yield tokens
-    tokens.stop()
-
-
-def bearer(handler: Any) -> Any:
-    refuse = whole({"error": {"code": 401, "message": "UPSTREAM WORDS", "status": "UNAUTHENTICATED"}}, 401)
-    return lambda one: (handler if one.headers.get("authorization") == "Bearer ya29.good" else refuse)(one)
-
-
-def test_vertex_gets_googles_token_and_its_own_path(google: WireServer) -> None:
-    server = WireServer(bearer(whole(MESSAGE)))
-    client = PlatformClient(sdk.vertex("global", "acme", f"{server.url}/v1"), {}, 10.0, 3.0, 4)
-    try:
-        _, reply = run(client.create(ask(), a_call()))
-        assert reply.text == "Good day."
-        place = "/v1/projects/acme/locations/global/publishers/anthropic/models/"
-        path, body = asked(server)
-        assert path == f"{place}claude-haiku-5-5:rawPredict"
-        assert "model" not in body and body["anthropic_version"]
-        server.otherwise = bearer(stream(EVENTS))
-        pieces, reply = run(client.create(ask(stream=True), a_call()))
-        assert (
-            "".join(pieces) == "Good day." and asked(server)[0] == f"{place}claude-haiku-5-5:streamRawPredict"
-        )
-        server.otherwise = bearer(whole({"input_tokens": 7}))
-        assert client.count_tokens(ask(), a_call()) == 7
-        assert asked(server)[0] == f"{place}count-tokens:rawPredict"
-        assert len(google.requests) == 1, "the token is kept"
-    finally:
-        client.close()
-        server.stop()
-
-
-def test_an_account_that_google_refuses_is_a_refused_key(google: WireServer) -> None:
-    google.otherwise = whole({"error": "invalid_grant", "error_description": "UPSTREAM WORDS"}, 400)
-    client = PlatformClient(sdk.vertex("global", "acme", "http://127.0.0.1:1/v1"), {}, 10.0, 3.0, 4)
-    with pytest.raises(errors.ModelKeyRefused) as raised:
-        run(client.create(ask(), a_call()))
-    assert "UPSTREAM" not in str(raised.value)

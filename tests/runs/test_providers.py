@@ -18,7 +18,7 @@ from tests.conftest import RedisServer
 from tests.gateway import house
 from tests.gateway.test_keys import key_of
 from tests.llm.platform_servers import AWS, REGION, aws_stream, signed
-from tests.llm.test_platforms import bearer, google
+from tests.llm.test_vertex import bearer, google
 from tests.llm.wire_server import (
     MESSAGE,
     WireServer,
