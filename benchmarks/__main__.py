@@ -41,6 +41,7 @@ CASES: dict[str, Callable[[Run], None]] = {
     "B": cases.hit,
     "C": cases.calls,
     "D": cases.streams,
+    "R": cases.relayed,
     "M": cases.most_streams,
     "E": lifecycle.start_and_memory,
     "F": lifecycle.client_gone,

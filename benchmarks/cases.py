@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from benchmarks.fleet import title
 from benchmarks.measure import BARE, Ask, Figures
 from benchmarks.runner import Run
@@ -12,6 +14,7 @@ STREAMS = (200, 500, 1_000)
 LADDER = (50, 100, 150, 200, 250, 300, 400, 500, 750, 1_000, 1_250, 1_500)
 HELD = 1.5  # streams count as held while p99 of the total is within so many ideals, and none fails
 TIMES = 2  # that a rung has to be held: one round alone may have been lucky
+GATEWAYS = ("slipway", "litellm")
 EACH = 2  # calls or streams of every client
 
 
@@ -48,6 +51,13 @@ def streams(run: Run, levels: tuple[int, ...] = STREAMS, rounds: int = 2) -> Non
 
 def stream_ask(clients: int) -> Ask:
     return Ask("stream", STREAM, clients, EACH * clients, spread=ideal_seconds(STREAM, True), limit=60)
+
+
+def relayed(run: Run, level: int = 200, rounds: int = 2) -> None:
+    """Streams of a model under a key, beside the peer that is a gateway."""
+    run.begin("R", "streams of a model itself, relayed")
+    ask = replace(stream_ask(run.count(level)), kind="relay")
+    run.interleave(f"R{level}", ask, rounds, names=[name for name in run.names if name in GATEWAYS])
 
 
 def most_streams(run: Run) -> None:

@@ -62,6 +62,7 @@ def loopback(of: Summary) -> list[Goal]:
         _at_most(of, "cache hit, CPU per request, of LiteLLM", 0.09, "B", "litellm"),
         _at_most(of, "200 streams, CPU per stream, of FastAPI", 0.45, "D200", "fastapi"),
         _at_most(of, "200 streams, CPU per stream, of LiteLLM", 0.25, "D200", "litellm"),
+        _at_most(of, "200 relayed streams of a model, CPU per stream, of LiteLLM", 0.2, "R200", "litellm"),
         *_most(of),
         _number("idle memory, of LiteLLM", 0.2, ours / theirs if ours and theirs else None),
         _number("memory per open stream", 120, of.single("E", "slipway", "open_stream_kib"), "KiB", ".0f"),

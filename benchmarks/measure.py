@@ -28,7 +28,7 @@ BARE = "bare"  # the call without any service
 class Ask:
     """What is asked: a kind of request, by how many clients at once, how often in all."""
 
-    kind: str  # invoke | hit | stream
+    kind: str  # invoke | hit | stream | relay
     wish: Wish
     clients: int
     requests: int

@@ -104,6 +104,9 @@ def litellm(folder: Path, upstream: int, setup: Setup) -> Iterator[Server]:
         yield Server("litellm", port, child, _litellm_shots(port), redis_pid, seconds, log)
 
 
+STREAMED = ("stream", "relay")  # all that it does is to relay
+
+
 def _litellm_shots(port: int) -> Shots:
     headers = {"Authorization": "Bearer sk-bench", "anthropic-version": "2023-06-01"}
 
@@ -112,10 +115,10 @@ def _litellm_shots(port: int) -> Shots:
             text = prompt(wish, None if kind == "hit" else number)
             messages = [{"role": "user", "content": text}]
             asked = {"model": "claude-haiku-5-5", "max_tokens": 1024, "messages": messages}
-            return {**asked, "stream": True} if kind == "stream" else asked
+            return {**asked, "stream": True} if kind in STREAMED else asked
 
         ask = post("/v1/messages", lambda _: headers, body)
-        if kind == "stream":
+        if kind in STREAMED:
             stop = b"event: message_stop"
             return Shot(port, ask, stop, b"event: content_block_delta", stop, wish.deltas)
         return Shot(port, ask, must=b'"end_turn"')  # a hit looks like any answer: the upstream is not asked

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -193,12 +194,25 @@ def _log_in(client: httpx2.Client, login: dict[str, str], number: int) -> str:
     return str(answer.raise_for_status().json()["access_token"])
 
 
+RELAYED = b"event: message_stop", b"event: content_block_delta", b"event: message_stop"
+
+
+def model_body(wish: Wish, number: int) -> dict[str, object]:
+    messages = [{"role": "user", "content": prompt(wish, number)}]
+    return {"model": "claude-haiku-5-5", "max_tokens": 1024, "messages": messages, "stream": True}
+
+
 def slipway_shots(port: int, headers: Headers, **more: str) -> Shots:
     """`more`: further fields of the body, such as `on_disconnect`."""
     agent = "/v1/agents/assistant"
 
     def shot(kind: str, wish: Wish) -> Shot:
-        """Make a request of a kind: hit, invoke, stream, or `act`, an invoke with a tool that changes something."""
+        """Make a request of a kind: hit, invoke, stream.
+
+        Or `act`, an invoke with a tool that changes something, or `relay`, a stream of a model itself.
+        """
+        if kind == "relay":
+            return Shot(port, post("/v1/messages", headers, partial(model_body, wish)), *RELAYED, wish.deltas)
         if kind == "hit":
             ask = post(f"{agent}/invoke", headers, lambda _: {"input": prompt(wish, None)})
             return Shot(port, ask, must=b"X-Cache: hit")

@@ -118,7 +118,8 @@ class AgentCatalog:
 
     def has(self, name: str) -> bool:
         """Return whether runs may have this name as their agent's: a model's, too."""
-        return name in self.agents or self.model(name) is not None
+        model = self.model(name)
+        return name in self.agents or (model is not None and model.id == name)
 
     def refresh(self) -> None:
         """Reload changed folders if reloading is on. Never raises: on failure the current agents stay."""

@@ -93,7 +93,8 @@ def _events(response: ModelAnswer, answer: MessageBuilder) -> Generator[bytes]:
             answer.feed(event)
         yield chunk
         if answer.ended:
-            response.drain(LAST_BYTES_SECONDS)
+            if rest := response.drain(LAST_BYTES_SECONDS):
+                yield rest
             return
     if answer.stop_reason is None and not answer.written and answer.usage is None:
         raise ModelError("The model sent an answer that cannot be read")

@@ -182,9 +182,10 @@ class ModelAnswer(httpx2.SyncByteStream):
     def complete(self) -> bool:
         return self.wire.complete
 
-    def drain(self, seconds: float) -> None:
-        """Read on to the end, so that the connection can be reused; see `Wire.drain`."""
-        self.wire.drain(seconds)
+    def drain(self, seconds: float) -> bytes:
+        """Read on to the end, so that the connection can be reused, and return it; see `Wire.drain`."""
+        data = self.wire.drain(seconds)
+        return data if self.decode is None else self.decode(data)
 
     def header(self, name: bytes) -> str | None:
         """Return a header that `Wire` keeps; its name is in lower case."""

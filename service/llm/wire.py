@@ -114,15 +114,16 @@ class Wire:
         pieces, self._body = self._body, []
         return b"".join(pieces)
 
-    def drain(self, seconds: float) -> None:
-        """Read and discard the rest of an answer, so that the connection can be reused. `seconds` limits each read."""
+    def drain(self, seconds: float) -> bytes:
+        """Read and return the rest of an answer, so that the connection can be reused. `seconds` limits each read."""
         self._read_wait = seconds
         with suppress(httpx2.HTTPError):
             for _ in range(DRAIN_READS):
                 if self._complete:
                     break
                 self._receive()
-        self._body.clear()
+        pieces, self._body = self._body, []
+        return b"".join(pieces)
 
     def rest(self) -> None:
         """End the exchange before the connection returns to the pool: a later abort must not touch it."""

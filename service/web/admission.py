@@ -178,7 +178,7 @@ def allowed_model(name: str) -> AgentDefinition:
     model = request.services.agents.model(name)
     if model is None:
         return allowed_agent(name)
-    check_model(request.caller, name)
+    check_model(request.caller, model.id)
     return model
 
 

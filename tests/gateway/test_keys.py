@@ -293,3 +293,17 @@ def somebody_new(gateway: Gateway, *scopes: str) -> tuple[str, str]:
     row = {"id": user_id, "username": user_id, "password_hash": "", "role": "user", "created_at": now_ms()}
     gateway.services.infra.db.transact(lambda tx: users.insert(tx, row))
     return user_id, key_of(gateway, *scopes, user_id=user_id)
+
+
+def test_dated_name_of_a_model_is_under_its_caps_stops_and_scopes(keys: Gateway, key: str) -> None:
+    dated = {**HELLO, "model": f"{MODEL}-20261007"}
+    assert keys.post(key, dated).status_code == 200
+    assert keys.api.requests[-1].body["model"] == dated["model"] and newest(keys)["agent"] == MODEL
+    assert keys.post(key_of(keys, f"models:{MODEL}"), dated).status_code == 200
+    assert keys.post(key_of(keys, "models:claude-haiku-4-5"), dated).status_code == 403
+    stops, db = keys.services.runs.stops, keys.services.infra.db
+    db.transact(lambda tx: stops.stop(tx, MODEL, "a test"))
+    try:
+        assert keys.post(key, dated).status_code == 529
+    finally:
+        stops.release(MODEL)

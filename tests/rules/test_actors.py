@@ -30,9 +30,9 @@ from tests.usage.conftest import postgres_url, url
 __all__ = ["postgres_url", "url"]
 QUESTION = {"input": "How do I get a refund?", "cache": "bypass"}
 # A body for every route that writes.
-# Taken with the token of a run only: `tests/gateway/test_messages.py` has the test of their actor.
-OF_RUNS = {"POST /v1/messages", "POST /v1/messages/count_tokens"}
-READS = {"POST /v1/agents/<agent>/estimate"}  # `tests/runs/test_estimates.py` shows that it writes nothing
+# With the token of a run: `tests/gateway/test_messages.py` has the test of their actor.
+# Those that write nothing, as `tests/runs/test_estimates.py` and `tests/gateway/test_keys.py` show.
+READS = {"POST /v1/agents/<agent>/estimate", "POST /v1/messages/count_tokens"}
 REQUESTS: dict[str, dict[str, Any] | None] = {
     "POST /page/renew": None,
     "POST /page/sign-in": {"username": "root", "password": PASSWORD},
@@ -50,6 +50,11 @@ REQUESTS: dict[str, dict[str, Any] | None] = {
     "POST /v1/admin/agents/<agent>/release": None,
     "POST /v1/admin/agents/<agent>/stop": {"reason": "canary"},
     "POST /v1/agents/<agent>/invoke": QUESTION,
+    "POST /v1/messages": {
+        "model": "claude-haiku-5-5",
+        "max_tokens": 50,
+        "messages": [{"role": "user", "content": "Hello"}],
+    },
     "POST /v1/chat/completions": {"model": "assistant", "messages": [{"role": "user", "content": "Hello"}]},
     "POST /v1/agents/<agent>/stream": QUESTION,
     "POST /v1/agents/<agent>/tasks": QUESTION,
@@ -139,7 +144,7 @@ def test_every_route_that_writes_acts_as_its_caller(
     key = services.auth.keys.create(root.id, "k")
     tokens = services.auth.tokens.begin(root).public()
     world = World(app, root, {})
-    names = sorted({name for name, _ in routes(app) if not name.startswith("GET ")} - OF_RUNS - READS)
+    names = sorted({name for name, _ in routes(app) if not name.startswith("GET ")} - READS)
     assert names == sorted(REQUESTS), "add a request for a route that writes"
     for name in sorted(names, key=lambda name: ("logout" in name, name.endswith("stop"))):
         method, rule = name.split(" ")

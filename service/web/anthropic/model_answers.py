@@ -26,10 +26,10 @@ def answer() -> Response:
     relayed: list[RelayedRequest] = []
 
     def question() -> RunRequest:
-        if not _names_model():
+        if (name := _model_named()) is None:
             return parse(AgentBody, texts=()).request()
         relayed.append(relayed_request(needs_limit=True))
-        return run_request(relayed[0])
+        return run_request(name, relayed[0])
 
     admitted = admit(None, question)
     return relayed_answer(admitted, relayed[0], _DIALECT) if relayed else agent_answers.answer(admitted)
@@ -38,9 +38,9 @@ def answer() -> Response:
 def count() -> int:
     """Count what a model, or the model of an agent, would read of this conversation. Raises the model's errors."""
     caller, counts = current().caller, services().runs.counts
-    if _names_model():
+    if (name := _model_named()) is not None:
+        allowed_model(name)
         asked = relayed_request(needs_limit=False)
-        allowed_model(asked.model)
         with services().runs.bulkhead.take(caller.user_id):
             return counts.of_body(asked)
     value = raw_json(MAX_BODY)
@@ -51,11 +51,11 @@ def count() -> int:
         return counts.of_run(caller, body.request())
 
 
-def _names_model() -> bool:
-    """Return whether the body names a model of the price table, and no agent."""
+def _model_named() -> str | None:
+    """Return the name in the body where it is a model's of the price table, and no agent's."""
     value = raw_json(MAX_BODY)
     name = value.get("model") if isinstance(value, dict) else None
-    return isinstance(name, str) and services().agents.model(name) is not None
+    return name if isinstance(name, str) and services().agents.model(name) is not None else None
 
 
 def _error_answer(problem: Problem) -> Response:

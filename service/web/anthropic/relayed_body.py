@@ -74,11 +74,12 @@ def relayed_request(*, needs_limit: bool) -> RelayedRequest:
     if needs_limit and "max_tokens" not in value:
         raise fault("/max_tokens", "Field required")
     _refuse_not_offered(value, body)
-    if services().usage.prices.price(body.model, today()).provider != ANTHROPIC:
+    price = services().usage.prices.price(body.model, today())
+    if price.provider != ANTHROPIC:
         raise NotFound(f"{body.model} is asked at /v1/chat/completions.")
     sent = {name: part for name, part in value.items() if name not in WITHOUT_EFFECT}
     return RelayedRequest(
-        model=body.model,
+        model=price.model,  # the body has the name as it was sent
         messages=[turn.model_dump() for turn in body.messages],
         max_tokens=body.max_tokens,
         system=body.system,
@@ -117,10 +118,13 @@ def _user_id(value: dict[str, Any]) -> str | None:
     return user_id if isinstance(user_id, str) else None
 
 
-def run_request(asked: RelayedRequest) -> RunRequest:
-    """Return the request for the run of a relayed call: of the body, it stores the user's last words only."""
+def run_request(name: str, asked: RelayedRequest) -> RunRequest:
+    """Return the request for the run of a relayed call: of the body, it stores the user's last words only.
+
+    `name`: of the model, as it was asked for.
+    """
     return RunRequest(
-        agent=asked.model,
+        agent=name,
         messages=({"role": "user", "content": _question(asked)},),
         max_tokens=asked.max_tokens,
         end_user=_end_user(asked.user_id),

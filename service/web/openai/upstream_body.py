@@ -76,7 +76,7 @@ def chat_request() -> tuple[UpstreamBody, ChatRequest]:
         sent["stream_options"] = {**(value.get("stream_options") or {}), "include_usage": True}
     written = exact_json.dumps(sent)
     request = ChatRequest(
-        model=body.model,
+        model=price.model,
         messages=[{"role": "user", "content": _counted(body, price, written)}],
         max_tokens=_most_output(body, price),
         tools=[{}] if body.tools or "functions" in value else (),  # they are in the content; only framed here

@@ -122,8 +122,9 @@ def test_structured_answer_and_stop_sequences(sdk: anthropic.Anthropic) -> None:
 
 
 def test_agents_are_listed_as_models(sdk: anthropic.Anthropic) -> None:
-    listed = sdk.models.list()
-    assert [model.id for model in listed] == BUNDLED
+    listed = [model.id for model in sdk.models.list()]
+    assert listed[: len(BUNDLED)] == BUNDLED
+    assert all(name.startswith("claude-") for name in listed[len(BUNDLED) :])
     assert sdk.models.retrieve("support").display_name == "support"
     with pytest.raises(anthropic.NotFoundError):
         sdk.models.retrieve("nobody")
