@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import threading
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -50,6 +51,7 @@ class PlatformClient(MessagesClient):
         super().__init__(transport_to(str(sdk.base_url), max_connections), timeout, connect_timeout)
         self._sdk = sdk
         self._ids, self._default_id = ids, default_id
+        self._first, self._has_credentials = threading.Lock(), False
 
     def count(self, fields: Mapping[str, Any], call: ModelCall, headers: Mapping[str, str] = NONE) -> int:
         waits = self._seconds(call)
@@ -90,7 +92,12 @@ class PlatformClient(MessagesClient):
         """Let the SDK write and sign a request. Raises `ModelKeyRefused` where it has no credentials."""
         options = {"headers": dict(headers), "timeout": httpx2.Timeout(**waits._asdict())}
         try:
-            return message_of(self._sdk, path, fields, options)
+            if self._has_credentials:
+                return message_of(self._sdk, path, fields, options)
+            with self._first:  # a session of boto3 is not thread-safe until it has found its credentials
+                request = message_of(self._sdk, path, fields, options)
+                self._has_credentials = True
+                return request
         except (ValueError, TypeError, RecursionError):
             raise
         except Exception as error:  # of botocore, google-auth or the SDK, whose words may name accounts

@@ -123,6 +123,8 @@ def test_call_with_a_token_is_a_step_of_its_run(gateway: Gateway, server: WireSe
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"audio": {"voice": "ash", "format": "wav"}}, "audio"),
         ({"modalities": ["text", "audio"]}, "modalities[1]"),
+        ({"models": ["gpt-5.5"]}, "models"),
+        ({"plugins": [{"id": "web"}]}, "plugins"),
         ({"prediction": {"type": "content", "content": "x"}}, "prediction"),
         ({"service_tier": "priority"}, "service_tier"),
         ({"max_completion_tokens": 0}, "max_completion_tokens"),
@@ -145,8 +147,8 @@ def test_what_a_hold_does_not_cover_is_refused_by_name(
 @pytest.mark.parametrize(
     ("change", "least", "most"),
     [
-        ({}, 50 * 4_500, 60 * 4_500 + 400 * 750),
-        ({"max_completion_tokens": None}, 128_000 * 4_500, 128_000 * 4_500 + 400 * 750),
+        ({}, 50 * 4_500, 60 * 4_500 + 1_500 * 750),
+        ({"max_completion_tokens": None}, 128_000 * 4_500, 128_000 * 4_500 + 1_500 * 750),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
             400_000 * 750,

@@ -6,6 +6,7 @@ import base64
 import json
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,12 @@ def test_many_streams_of_bedrock_are_read_by_one_thread(
     call = ModelCall(a_call().deadline, on_text=got.append)
     pieces, reply = run(bedrock.create(ask(stream=True), call))
     assert (pieces, got, reply.text) == (["Good "], ["day."], "Good day.")
+
+
+def test_many_calls_at_once_are_all_signed(bedrock: BedrockClient, server: WireServer) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        texts = list(pool.map(lambda _: run(bedrock.create(ask(), a_call()))[1].text, range(64)))
+    assert set(texts) == {"Good day."} and all(map(is_signed, server.requests))
 
 
 def test_a_stream_of_bedrock_that_breaks_is_interrupted_and_billed(

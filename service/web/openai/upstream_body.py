@@ -20,8 +20,12 @@ from service.web.current import services
 from service.web.schemas import Body, EndUser
 from service.web.validation import validate
 
-# Fields that change what a call costs in a way that its hold does not cover, or make the provider call others.
-NOT_OFFERED = ("audio", "prediction", "web_search_options")
+# Fields that change what a call costs in a way that its hold does not cover, or make the provider call others; also of
+# upstreams that are gateways themselves.
+NOT_OFFERED = (
+    *("audio", "prediction", "web_search_options", "best_of"),
+    *("models", "route", "preset", "plugins", "search_parameters"),
+)
 CLIENT_TOOLS = ("function", "custom")  # types of tools that the caller runs
 TEXTUAL = ("text", "refusal")  # types of content whose tokens their bytes bound
 COUNTED_BY_CONTEXT = ("image_url", "file")  # any other type, such as audio, has a price of its own
@@ -79,7 +83,7 @@ def chat_request() -> tuple[UpstreamBody, ChatRequest]:
         model=price.model,
         messages=[{"role": "user", "content": _counted(body, price, written)}],
         max_tokens=_most_output(body, price),
-        tools=[{}] if body.tools or "functions" in value else (),  # they are in the content; only framed here
+        tools=[{}],  # are in the content; this counts what chat templates add to a prompt
         stream=bool(body.stream),
         body=written,
         tells_usage=options is not None and bool(options.include_usage),
