@@ -71,6 +71,7 @@ bench-cost: ## cost of a day of questions, each saver on in turn (about an hour)
 
 lock: ## compile requirements*.in, with the newest versions (needs uv)
 	uv pip compile -q --universal --upgrade --python-version 3.11 requirements.in -o requirements.txt
+	uv pip compile -q --universal --upgrade --python-version 3.11 requirements-providers.in -o requirements-providers.txt
 	uv pip compile -q --universal --upgrade --python-version 3.11 requirements-dev.in -o requirements-dev.txt
 
 setup: ## create .venv with all development tools

@@ -288,7 +288,8 @@ class Settings(Doors):
     @property
     def offline(self) -> bool:
         """Return whether the offline model answers, because there is no key."""
-        return derived.is_offline(self.anthropic_api_key.get_secret_value())
+        key = self.anthropic_api_key.get_secret_value()
+        return "anthropic" in self.providers and derived.is_offline(key)
 
     @property
     def page_cookie_secure(self) -> bool:

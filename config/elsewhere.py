@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field, SecretStr
 
-from config.identity import Identity
+from config.providers import Providers
 
 
-class Elsewhere(Identity):
+class Elsewhere(Providers):
     """Fields of `config.base.Settings`."""
 
     remote_agents: str = Field(

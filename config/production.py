@@ -71,7 +71,9 @@ class Production(Settings):
 
     @field_validator("anthropic_api_key")
     @classmethod
-    def _real_model(cls, key: SecretStr) -> SecretStr:
+    def _real_model(cls, key: SecretStr, info: ValidationInfo) -> SecretStr:
+        if "anthropic" not in str(info.data.get("model_providers")):
+            return key
         if derived.is_offline(key.get_secret_value()):
             raise ValueError("is empty, and the offline model is no model; set a key")
         secrets.provider_key(key.get_secret_value())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service import approvals, sessions, webhooks
@@ -33,7 +34,7 @@ from service.store.database import Database
 from service.store.holds import ORPHANED_AFTER_MS
 from service.store.sweep import Work
 from service.usage import build as usage
-from service.usage.prices import PriceTable
+from service.usage.prices import ANTHROPIC, OPENAI, PriceTable
 from service.usage.reservation import sweep_holds
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Services:
 
 def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None = None) -> Services:
     """Build all services for these settings. Nothing is connected yet. `model` replaces the real client in tests."""
-    prices = PriceTable.load()
+    prices = _prices(settings)
     keyring = keyrings.build(settings.keyring_url)
     infra = _infra(settings, prices, keyring)
     trail = audit.build(settings, infra)
@@ -137,6 +138,12 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
         Schedules(infra.db, catalog, domains.sessions),
         dispatcher,
     )
+
+
+def _prices(settings: Settings) -> PriceTable:
+    """Load the price table. Models of an upstream that is not set up keep their prices, for the books."""
+    more = Path(settings.model_prices) if settings.model_prices else None
+    return PriceTable.load(more=more, providers=(ANTHROPIC, OPENAI) if settings.openai_url else (ANTHROPIC,))
 
 
 def _of_web(accounts: auth.AuthServices) -> list[Chore]:

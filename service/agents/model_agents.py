@@ -8,7 +8,6 @@ from types import MappingProxyType
 from service.agents.definitions import MODEL_ITSELF, AgentDefinition
 from service.agents.patterns.single import Options
 from service.agents.spec import MOST_TOKENS, CacheSpec, LimitSpec, TierSpec
-from service.errors import PriceUnknown
 from service.llm.routing import ModelRouter
 from service.usage.prices import PriceTable, today
 
@@ -16,15 +15,14 @@ LONGEST = 3_600.0  # seconds; `RUN_TIMEOUT` bounds it further
 
 
 def model_agent(name: str, prices: PriceTable) -> AgentDefinition | None:
-    """Return a model as an agent of pattern `single`. None: it has no price today.
+    """Return a model as an agent of pattern `single`. None: it has no price today, or no provider.
 
     Its id is the name in the price table, whatever date `name` ends with: caps, stops and scopes of a model are met by
     each of its names, and there are as many as rows.
     """
-    try:
-        model = prices.price(name, today()).model
-    except PriceUnknown:
+    if prices.provider(name) is None:
         return None
+    model = prices.price(name, today()).model
     return AgentDefinition(
         id=model,
         folder=Path(),

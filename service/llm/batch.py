@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple, Protocol
 
+from service.errors import ModelRejected, ModelUnavailable
 from service.llm.client import ModelCall, ModelReply, ModelRequest
 
 SENT_FIELDS = tuple(field.name for field in fields(ModelRequest))
@@ -32,6 +33,24 @@ class BatchClient(Protocol):
 
     def results(self, batch_id: str, call: ModelCall) -> Iterator[tuple[str, ModelReply | None]]:
         """Yield custom id and reply of each call of an ended batch, in any order; None: no answer."""
+
+    def close(self) -> None: ...
+
+
+class NoBatches:
+    """`BatchClient` of providers without batches: their steps are called directly, at the usual price."""
+
+    def submit(self, requests: Mapping[str, ModelRequest], call: ModelCall) -> str:
+        raise ModelRejected("The model's provider has no batches")
+
+    def batch(self, batch_id: str, call: ModelCall) -> BatchState:
+        raise ModelUnavailable("The provider of this batch is not set up any more")
+
+    def batches_since(self, ms: int, call: ModelCall) -> list[BatchState]:
+        return []
+
+    def results(self, batch_id: str, call: ModelCall) -> Iterator[tuple[str, ModelReply | None]]:
+        raise ModelUnavailable("The provider of this batch is not set up any more")
 
     def close(self) -> None: ...
 

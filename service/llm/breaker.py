@@ -16,6 +16,15 @@ from circuitbreaker import CircuitBreaker  # type: ignore[import-untyped]
 from service.errors import ModelUnavailable
 
 
+class BreakerState(NamedTuple):
+    """State of a model's breaker; `retry_after`: seconds until a call may be let through."""
+
+    model: str
+    state: str
+    retry_after: float
+    provider: str
+
+
 class BreakerPermit(NamedTuple):
     """Permit for one call; `probe`: it tests whether the model has recovered."""
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from service.infra.backends import Infra
-from service.llm.batch import BatchClient
+from service.llm.batch import BatchClient, NoBatches
+from service.llm.breaker import BreakerState
+from service.llm.chat_completions import ChatCompletionsClient
 from service.llm.claude import ClaudeClient
 from service.llm.client import ModelClient
+from service.llm.fallback import FallbackClient
 from service.llm.gateway import GatewayClient
-from service.llm.relay import RelayClient
-from service.llm.retry import RetryingClient
+from service.llm.messages_client import MessagesClient
+from service.llm.platforms import BedrockClient, PlatformClient
+from service.llm.relay import RelayClient, RelayRouter
+from service.llm.retry import Provider, RetryingClient
+from service.llm.sdk import bedrock, vertex
 
 if TYPE_CHECKING:
     from config.base import Settings
 
+OPENAI = "openai"
 GATEWAY_CONNECTIONS = 4  # of one run, which makes its model calls one after the other
 GATEWAY_FAILURES = 5  # calls of one run that fail in a row: further ones are then refused for …
 GATEWAY_RECOVERY = 1.0  # … this many seconds
@@ -47,13 +54,73 @@ class ModelClients(NamedTuple):
 
     calls: ModelClient
     batches: BatchClient
-    breakers: Callable[[], list[tuple[str, str, float]]]  # see `RetryingClient.breakers`
+    breakers: Callable[[], list[BreakerState]]
     relay: ModelClient  # for calls that remote agents have written, see `RelayClient`
 
 
 def build(settings: Settings, infra: Infra) -> ModelClients:
-    """Build the model clients of this process."""
-    upstream = claude(settings)
+    """Build the model clients of this process: of each provider, in the order in which they are asked."""
+    names = settings.providers
+    upstreams = [PROVIDERS[name](settings) for name in names]
+    retrying = [
+        _retrying(settings, infra, client, Provider(name, has_next=name != names[-1]))
+        for name, client in zip(names, upstreams, strict=True)
+    ]
+    relays = [one.around(RelayClient(client)) for one, client in zip(retrying, upstreams, strict=True)]
+    calls, chat = FallbackClient(retrying), _chat_completions(settings, infra)
+    batches = next((client for client in upstreams if isinstance(client, ClaudeClient)), None)
+
+    def breakers() -> list[BreakerState]:
+        return [*calls.breakers(), *(chat.breakers() if chat is not None else ())]
+
+    relay = RelayRouter(FallbackClient(relays), chat)
+    return ModelClients(calls, batches or NoBatches(), breakers, relay)
+
+
+def _retrying(settings: Settings, infra: Infra, client: ModelClient, provider: Provider) -> RetryingClient:
     failures, recovery = settings.breaker_failures, settings.breaker_recovery
-    calls = RetryingClient(upstream, settings.model_retries, failures, recovery, infra.observer.attempt)
-    return ModelClients(calls, upstream, calls.breakers, calls.around(RelayClient(upstream)))
+    observed = infra.observer.attempt
+    return RetryingClient(client, settings.model_retries, failures, recovery, observed, provider)
+
+
+def _chat_completions(settings: Settings, infra: Infra) -> RetryingClient | None:
+    if not settings.openai_url:
+        return None
+    client = ChatCompletionsClient(
+        settings.openai_url,
+        settings.openai_api_key.get_secret_value(),
+        settings.model_timeout,
+        settings.model_connect_timeout,
+        settings.model_max_connections,
+    )
+    return _retrying(settings, infra, client, Provider(OPENAI))
+
+
+def _bedrock(settings: Settings) -> BedrockClient:
+    return BedrockClient(
+        bedrock(settings.aws_region, settings.anthropic_bedrock_base_url),
+        settings.bedrock_ids,
+        settings.model_timeout,
+        settings.model_connect_timeout,
+        settings.model_max_connections,
+        default_id="anthropic.{}",
+    )
+
+
+def _vertex(settings: Settings) -> PlatformClient:
+    project, url = settings.anthropic_vertex_project_id, settings.anthropic_vertex_base_url
+    return PlatformClient(
+        vertex(settings.cloud_ml_region, project, url),
+        settings.vertex_ids,
+        settings.model_timeout,
+        settings.model_connect_timeout,
+        settings.model_max_connections,
+    )
+
+
+# Equal to those of `config/providers.py`, which tests/llm/test_build.py verifies.
+PROVIDERS: Mapping[str, Callable[[Settings], MessagesClient]] = {
+    "anthropic": claude,
+    "bedrock": _bedrock,
+    "vertex": _vertex,
+}

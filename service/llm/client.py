@@ -152,6 +152,7 @@ class ModelReply:
     stop_sequence: str | None = None  # that ended it
     request_id: str | None = None
     attempts: int = 1
+    provider: str = ""  # that answered, where there are several
     ms: float = field(default=0.0, compare=False)
 
     @property

@@ -13,11 +13,11 @@ from typing import Any
 
 import orjson
 
-from service.errors import ModelError
+from service.errors import ModelError, ModelUnavailable
 from service.llm.call_errors import our_errors
-from service.llm.claude import LAST_BYTES_SECONDS, ClaudeClient
-from service.llm.client import CallProgress, ModelCall, ModelReply, ModelRequest
+from service.llm.client import CallProgress, ModelCall, ModelClient, ModelReply, ModelRequest
 from service.llm.message_builder import MessageBuilder
+from service.llm.messages_client import LAST_BYTES_SECONDS, MessagesClient
 from service.llm.sse_data import SseData
 from service.llm.transport import ModelAnswer
 
@@ -33,13 +33,21 @@ class RelayedRequest(ModelRequest):
     betas: str = ""  # header `anthropic-beta`; checked by the door
 
 
+@dataclass(frozen=True, slots=True)
+class ChatRequest(RelayedRequest):
+    """Request of Chat Completions, whose `body` asks for usage. `tells_usage`: its caller asked for it, too."""
+
+    tells_usage: bool = True
+    context_tokens: int = 0  # most tokens of a prompt, which stand for those that cannot be counted
+
+
 class RelayClient:
     """`ModelClient` whose `create` takes a `RelayedRequest` and yields the answer's bytes, as they arrive.
 
     An answer that is not streamed is yielded whole, once it is known to be readable.
     """
 
-    def __init__(self, client: ClaudeClient) -> None:
+    def __init__(self, client: MessagesClient) -> None:
         self._client = client
 
     def create(self, request: ModelRequest, call: ModelCall) -> Generator[Any, None, ModelReply]:
@@ -61,7 +69,7 @@ class RelayClient:
                 finally:
                     call.progress.usage, call.progress.text = answer.usage, answer.written
             ms = (time.perf_counter() - began) * 1000
-            return answer.reply(response.header(b"request-id"), ms)
+            return answer.reply(response.request_id, ms)
 
     def count_tokens(self, request: ModelRequest, call: ModelCall) -> int:
         assert isinstance(request, RelayedRequest)
@@ -85,8 +93,39 @@ def _events(response: ModelAnswer, answer: MessageBuilder) -> Generator[bytes]:
             answer.feed(event)
         yield chunk
         if answer.ended:
-            if rest := response.wire.drain(LAST_BYTES_SECONDS):
+            if rest := response.drain(LAST_BYTES_SECONDS):
                 yield rest
             return
     if answer.stop_reason is None and not answer.written and answer.usage is None:
         raise ModelError("The model sent an answer that cannot be read")
+
+
+class RelayRouter:
+    """`ModelClient` that relays each call to the upstream of its dialect.
+
+    `chat` is that of `ChatRequest`s (see `service.llm.chat_completions`); None: there is none.
+    """
+
+    def __init__(self, messages: ModelClient, chat: ModelClient | None) -> None:
+        self._messages, self._chat = messages, chat
+
+    def create(self, request: ModelRequest, call: ModelCall) -> Generator[Any, None, ModelReply]:
+        return self._of(request).create(request, call)
+
+    def count_tokens(self, request: ModelRequest, call: ModelCall) -> int:
+        return self._of(request).count_tokens(request, call)
+
+    def ping(self) -> None:
+        self._messages.ping()
+
+    def close(self) -> None:
+        for client in (self._messages, self._chat):
+            if client is not None:
+                client.close()
+
+    def _of(self, request: ModelRequest) -> ModelClient:
+        if not isinstance(request, ChatRequest):
+            return self._messages
+        if self._chat is None:
+            raise ModelUnavailable("There is no upstream in OpenAI's dialect any more")
+        return self._chat

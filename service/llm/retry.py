@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import replace
+from typing import NamedTuple
 
 from service.errors import (
     ModelError,
@@ -21,7 +22,7 @@ from service.errors import (
     RunCancelled,
     SlipwayError,
 )
-from service.llm.breaker import Breaker, BreakerPermit
+from service.llm.breaker import Breaker, BreakerPermit, BreakerState
 from service.llm.client import ModelCall, ModelClient, ModelReply, ModelRequest, TextDelta
 from service.observe.observer import ModelAttempt
 
@@ -30,6 +31,16 @@ MAX_PAUSE = 8.0
 RETRIED = (ModelUnavailable, ModelTimeout, ModelInterrupted)
 HEALTHY = (ModelRejected, ModelRateLimited, ModelKeyRefused)
 CALLER_LEFT = "caller_left"
+
+
+class Provider(NamedTuple):
+    """Name of a provider. `has_next`: another one takes calls at once that it limits or does not answer in time."""
+
+    name: str = ""
+    has_next: bool = False
+
+
+ONLY = Provider()
 
 
 class RetryingClient:
@@ -45,12 +56,14 @@ class RetryingClient:
         breaker_failures: int,
         breaker_recovery: float,
         on_attempt: Callable[[ModelAttempt], None],
+        provider: Provider = ONLY,
     ) -> None:
         self._inner = inner
         self._retries = retries
         self._failures = breaker_failures
         self._recovery = breaker_recovery
         self._on_attempt = on_attempt
+        self._provider = provider
         self._breakers: dict[str, Breaker] = {}
         self._lock = threading.Lock()
 
@@ -65,7 +78,7 @@ class RetryingClient:
                     first = next(attempt)
                 except StopIteration as end:
                     reply: ModelReply = end.value  # complete without text, such as a tool call
-                    return _at(number, reply)
+                    return self._told(number, reply)
                 except ModelError as error:
                     pause = self._pause(error, request, call, number)
                 else:
@@ -75,7 +88,7 @@ class RetryingClient:
                         )  # text arrived: close the breaker before the answer ends
                     yield first
                     reply = yield from attempt
-                    return _at(number, reply)
+                    return self._told(number, reply)
             call.sleep(pause)
             if call.aborted:
                 raise RunCancelled()
@@ -97,11 +110,12 @@ class RetryingClient:
     def ping(self) -> None:
         self._inner.ping()
 
-    def breakers(self) -> list[tuple[str, str, float]]:
-        """List the models that were called: name, state of the breaker, seconds until a call may be let through."""
+    def breakers(self) -> list[BreakerState]:
+        """List the breakers of the models that were called."""
         with self._lock:
             known = sorted(self._breakers.items())
-        return [(model, breaker.state, breaker.retry_after) for model, breaker in known]
+        name = self._provider.name
+        return [BreakerState(model, breaker.state, breaker.retry_after, name) for model, breaker in known]
 
     def breaker(self, model: str) -> Breaker:
         """Return the breaker of a model; /ready and the metrics read its `state` and `retry_after`."""
@@ -132,11 +146,17 @@ class RetryingClient:
             usage = reply.usage if reply else call.progress.usage
             ms = (time.perf_counter() - began) * 1000
             is_open = breaker.state == "open"
-            self._on_attempt(
-                ModelAttempt(
-                    request.model, number, reply is not None, ms, usage, code, request.stream, is_open
-                )
+            told = ModelAttempt(
+                request.model, number, reply is not None, ms, usage, code, request.stream, is_open
             )
+            self._on_attempt(replace(told, provider=self._provider.name))
+
+    def _told(self, attempt: int, reply: ModelReply) -> ModelReply:
+        """Return the reply with the number of its attempt and its provider."""
+        about = (attempt, self._provider.name)
+        if (reply.attempts, reply.provider) == about:
+            return reply
+        return replace(reply, attempts=attempt, provider=self._provider.name)
 
     def _pause(self, error: ModelError, request: ModelRequest, call: ModelCall, number: int) -> float:
         """Return the seconds until the next attempt. Raises the error when there is to be none."""
@@ -145,17 +165,14 @@ class RetryingClient:
             pause = error.retry_after + random.uniform(
                 0, FIRST_PAUSE
             )  # jitter: spread clients given the same retry_after
-        if number > self._retries or not _may_retry(error, request, call) or pause >= call.remaining():
+        if self._provider.has_next and isinstance(error, ModelTimeout | ModelRateLimited):
+            raise error
+        if number > self._retries or not may_retry(error, request, call) or pause >= call.remaining():
             raise error
         return pause
 
 
-def _at(attempt: int, reply: ModelReply) -> ModelReply:
-    """Return the reply with the number of its attempt."""
-    return reply if reply.attempts == attempt else replace(reply, attempts=attempt)
-
-
-def _may_retry(error: ModelError, request: ModelRequest, call: ModelCall) -> bool:
+def may_retry(error: ModelError, request: ModelRequest, call: ModelCall) -> bool:
     """Return whether to retry; False if the failed attempt is already billed, since a retry would cost twice."""
     if isinstance(error, ModelKeyRefused) or not isinstance(error, RETRIED) or call.aborted:
         return False

@@ -163,17 +163,38 @@ class ModelAnswer(httpx2.SyncByteStream):
 
     def __init__(self, wire: Wire, encoded: bool, give_back: Callable[[], None]) -> None:
         self.wire = wire
+        self.decode: Callable[[bytes], bytes] | None = None  # of a body in another framing, piece by piece
         self.status = wire.status
         self.headers = [one for one in wire.headers if one[0] != ENCODING] if encoded else wire.headers
         self._encoded = encoded
         self._give_back: Callable[[], None] | None = give_back
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(()) if self._encoded else self.wire.body()
+        body = iter(()) if self._encoded else self.wire.body()
+        return body if self.decode is None else map(self.decode, body)
+
+    def arrived(self) -> bytes:
+        """Read what is available without blocking; see `Wire.arrived`."""
+        data = self.wire.arrived()
+        return data if self.decode is None else self.decode(data)
+
+    @property
+    def complete(self) -> bool:
+        return self.wire.complete
+
+    def drain(self, seconds: float) -> bytes:
+        """Read on to the end, so that the connection can be reused, and return it; see `Wire.drain`."""
+        data = self.wire.drain(seconds)
+        return data if self.decode is None else self.decode(data)
 
     def header(self, name: bytes) -> str | None:
         """Return a header that `Wire` keeps; its name is in lower case."""
         return next((value.decode("iso-8859-1") for key, value in self.headers if key == name), None)
+
+    @property
+    def request_id(self) -> str | None:
+        """Id of the request, by which its provider finds it."""
+        return self.header(b"request-id") or self.header(b"x-amzn-requestid")
 
     def close(self) -> None:
         give_back, self._give_back = self._give_back, None

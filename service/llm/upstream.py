@@ -82,7 +82,7 @@ def refused(
 
 
 def _says_too_long(body: object) -> bool:
-    error = body.get("error") if isinstance(body, Mapping) else None
+    error = body.get("error", body) if isinstance(body, Mapping) else None  # Bedrock has no object around it
     message = error.get("message") if isinstance(error, Mapping) else None
     return isinstance(message, str) and _TOO_LONG.search(message[:1_000]) is not None
 

@@ -25,6 +25,7 @@ READ = frozenset(
         b"content-type",
         b"content-encoding",
         b"request-id",
+        b"x-amzn-requestid",
         b"retry-after",
         b"retry-after-ms",
         b"x-should-retry",

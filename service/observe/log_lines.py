@@ -39,6 +39,7 @@ class LogLines(Observer):
         usage = attempt.usage
         fields = {
             "model": attempt.model,
+            "provider": attempt.provider,
             "attempt": attempt.attempt,
             "ok": attempt.ok,
             "latency_ms": round(attempt.ms, 1),

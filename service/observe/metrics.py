@@ -117,7 +117,7 @@ class Metrics(Observer):
             "http_request_seconds", "Time to the answer", _REQUEST_BUCKETS, "route"
         )
         self._runs = counter("runs", "Runs that ended", "agent", "status")
-        self._model_calls = counter("model_calls", "Attempts at a model call", "model", "outcome")
+        self._model_calls = counter("model_calls", "Attempts at a model call", "model", "outcome", "provider")
         self._model_seconds = histogram("model_call_seconds", "Time of one attempt", _MODEL_BUCKETS, "model")
         self._tokens = counter("tokens", "Tokens by kind", "model", "kind")
         self._prompt_cache = counter(
@@ -137,7 +137,9 @@ class Metrics(Observer):
         self._slots = counter("schedule_slots", "Slots of schedules by outcome", "agent", "outcome")
         self._late = histogram("schedule_late_seconds", "Time from a slot to its run", _LATE_BUCKETS, "agent")
         self._limited = counter("rate_limited", "Requests refused by a rate limit", "action")
-        self._breaker = gauge("breaker_open", "1 while a model's circuit breaker is open", "livemax", "model")
+        self._breaker = gauge(
+            "breaker_open", "1 while a model's circuit breaker is open", "livemax", "model", "provider"
+        )
         self._retried = counter(
             "transaction_retries",
             "Transactions that were run again: they collided, or had an unexpected result",
@@ -171,9 +173,9 @@ class Metrics(Observer):
             self._runs(run.agent, str(run.status)).inc()
 
     def attempt(self, attempt: ModelAttempt) -> None:
-        self._model_calls(attempt.model, attempt.error_code or "ok").inc()
+        self._model_calls(attempt.model, attempt.error_code or "ok", attempt.provider).inc()
         self._model_seconds(attempt.model).observe(attempt.ms / 1000)
-        self._breaker(attempt.model).set(int(attempt.breaker_open))
+        self._breaker(attempt.model, attempt.provider).set(int(attempt.breaker_open))
         kinds = ("input", "output", "cache_read", "cache_creation")
         for kind, amount in zip(kinds, attempt.usage or (), strict=False):
             if amount:

@@ -36,6 +36,7 @@ class ModelAttempt:
     error_code: str | None
     stream: bool
     breaker_open: bool = False  # after this attempt
+    provider: str = ""  # that was asked
 
 
 class Settled(NamedTuple):

@@ -102,6 +102,7 @@ class RunServices:
         self.supervisor.stop()
         self.batches.close()
         self.model.calls.close()
+        self.model.relay.close()
 
 
 def build(

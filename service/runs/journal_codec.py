@@ -24,6 +24,7 @@ def encode_reply(reply: ModelReply) -> dict[str, Any]:
         **({} if reply.stop_sequence is None else {"stop_sequence": reply.stop_sequence}),
         "request_id": reply.request_id,
         "attempts": reply.attempts,
+        **({"provider": reply.provider} if reply.provider else {}),
         "ms": round(reply.ms, 1),
     }
 

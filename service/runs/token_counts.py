@@ -49,10 +49,8 @@ class TokenCounts:
         files = (run.request.files or {}).values()
         messages = put_back(turns, {file.digest: file.data for file in files}, to_leave_out(turns))
         prompt = Prompt(system_of(agent, run.request), messages, tools=agent.pattern != WITHOUT_TOOLS)
-        tools, may_call = offered(run.request, prompt, [tool.for_model() for tool in agent.tools.values()])
-        counted = ModelRequest(
-            route.models[0], messages, 1, prompt.system, tools=tools, may_call_tools=may_call
-        )
+        offer = offered(run.request, prompt, [tool.for_model() for tool in agent.tools.values()])
+        counted = ModelRequest(route.models[0], messages, 1, prompt.system, **offer._asdict())
         return self.model.calls.count_tokens(counted, _call(sum(len(file.data) for file in files)))
 
 

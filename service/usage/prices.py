@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, TypeAdapter, ValidationError
@@ -22,6 +23,7 @@ BUNDLED = Path(__file__).with_name("prices.yaml")
 PICO_IN_NANO = 1_000
 OFFLINE = "offline-"
 BATCH = "/batch"
+ANTHROPIC, OPENAI = "anthropic", "openai"  # providers: dialects of models
 DATED = re.compile(r"-20[0-9]{6}\Z")  # claude-haiku-4-5-20251001 is claude-haiku-4-5
 
 
@@ -94,6 +96,9 @@ class Price(NamedTuple):
     source: Annotated[str, Field(min_length=1)]
     takes_files: Annotated[bool, Strict()] = True  # whether the model reads images and PDFs
     batched: bool = False  # at the Batches API's discount
+    provider: Literal["anthropic", "openai"] = "anthropic"  # of what dialect
+    max_output_tokens: Annotated[Count, Field(ge=1)] | None = None  # most of an answer
+    context_tokens: Annotated[Count, Field(ge=1)] | None = None  # most of a prompt
 
     @property
     def id(self) -> str:
@@ -129,20 +134,35 @@ class Price(NamedTuple):
 
 
 class PriceTable:
-    def __init__(self, prices: list[Price]) -> None:
+    """Prices by model and day. `providers`: those that are set up, whose models can be asked."""
+
+    def __init__(self, prices: list[Price], providers: Collection[str] = (ANTHROPIC,)) -> None:
+        self._providers = frozenset(providers)
         self._rows: dict[str, list[Price]] = {}
         for price in sorted(prices, key=lambda price: price.since, reverse=True):
             self._rows.setdefault(price.model, []).append(price)
 
     @classmethod
-    def load(cls, path: Path = BUNDLED) -> PriceTable:
-        """Load the table from YAML. Raises `ValueError` naming the model of an invalid row."""
-        rows = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-        return cls([_price(row) for row in rows["prices"]])
+    def load(
+        cls, path: Path = BUNDLED, more: Path | None = None, providers: Collection[str] = (ANTHROPIC,)
+    ) -> PriceTable:
+        """Load the table from YAML, with `more` rows. Raises `ValueError` naming the model of an invalid row."""
+        prices = [_price(row) for file in (path, more) if file is not None for row in _rows(file)]
+        twice = {price.id for price in prices if [one.id for one in prices].count(price.id) > 1}
+        if twice:
+            raise ValueError(f"prices: two rows for {', '.join(sorted(twice))}: a new price has a later day")
+        return cls(prices, providers)
 
     @property
     def models(self) -> list[str]:
         return sorted(self._rows)
+
+    def provider(self, model: str) -> str | None:
+        """Return the provider of a model that can be asked today; None: it has no price, or it is not set up."""
+        with suppress(PriceUnknown):
+            provider = self.price(model, today()).provider
+            return provider if provider in self._providers else None
+        return None
 
     def price(self, model: str, on: date) -> Price:
         """Return the row that applies on that day; `offline-X` costs the same as X. Raises `PriceUnknown`."""
@@ -163,6 +183,14 @@ class PriceTable:
         model, _, since = price_id.removesuffix(BATCH).rpartition("@")
         price = self.price(model, date.fromisoformat(since))
         return price.in_batch() if price_id.endswith(BATCH) else price
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    read = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    rows = read.get("prices") if isinstance(read, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ValueError(f"prices: {path.name} has no list named prices")
+    return rows
 
 
 _ROW = TypeAdapter(Price)

@@ -28,6 +28,7 @@ from service.store.visibility import AGENTS, allows
 from service.text.suggest import did_you_mean
 from service.types import Action as RunAction
 from service.types import Caller, RunRequest, action_of
+from service.usage.prices import ANTHROPIC
 from service.web import limits
 from service.web.authentication import identify
 from service.web.current import Request, current, current_caller, services
@@ -70,6 +71,8 @@ def admit(action: RunAction | None, read: Callable[[], RunRequest]) -> Admitted:
     if action is None:
         limits.limit_action(request, action_of(asked.door or ""))
     agent = allowed_agent(asked.agent) if action is not None else allowed_model(asked.agent)
+    if agent.is_model and not asked.relayed and request.services.usage.prices.provider(agent.id) != ANTHROPIC:
+        raise NotFound(f"{agent.id} is asked at /v1/chat/completions.")
     check_models(request.caller, agent.id, agent.models)
     if (request.view_args or {}).get("agent") != asked.agent:  # else `guard` has counted it
         limits.limit_agent(request, asked.agent)

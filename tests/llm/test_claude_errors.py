@@ -160,7 +160,7 @@ def test_the_call_s_deadline_is_a_timeout(claude: ClaudeClient, server: WireServ
 def test_no_free_connection_is_overload(
     server: WireServer, make_claude: MakeClaude, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.llm.claude.POOL_SECONDS", 0.05)
+    monkeypatch.setattr("service.llm.messages_client.POOL_SECONDS", 0.05)
     claude = make_claude(server.url, max_connections=1)
     server.script = [stream([start(), *text_events("a")], then=silent)]
     first = claude.create(ask(stream=True), a_call())

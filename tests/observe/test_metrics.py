@@ -36,7 +36,7 @@ def test_everything_counted_is_rendered() -> None:
     metrics.run(run, "started")
     metrics.run(answered(run), "ended")
     usage = Usage(10, 5, 3, 0)
-    metrics.attempt(ModelAttempt("claude", 1, True, 500.0, usage, None, False, breaker_open=True))
+    metrics.attempt(ModelAttempt("claude", 1, True, 500.0, usage, None, False, True, "bedrock"))
     metrics.settlement(Settled("hld_1", "support", "claude", usage, 1_500, 2_000))
     metrics.tool("calculator", True)
     metrics.cache("support", "hit")
@@ -51,14 +51,14 @@ def test_everything_counted_is_rendered() -> None:
         'slipway_http_requests_total{method="GET",route="/x",status="200"} 1.0',
         'slipway_http_request_seconds_count{route="/x"} 1.0',
         'slipway_runs_total{agent="support",status="succeeded"} 1.0',
-        'slipway_model_calls_total{model="claude",outcome="ok"} 1.0',
+        'slipway_model_calls_total{model="claude",outcome="ok",provider="bedrock"} 1.0',
         'slipway_tokens_total{kind="cache_read",model="claude"} 3.0',
         'slipway_cost_nano_usd_total{agent="support",model="claude"} 1500.0',
         'slipway_tool_calls_total{ok="true",tool="calculator"} 1.0',
         'slipway_cache_total{agent="support",result="hit"} 1.0',
         'slipway_rate_limited_total{action="runs"} 1.0',
         "slipway_limiter_fallback 1.0",
-        'slipway_breaker_open{model="claude"} 1.0',
+        'slipway_breaker_open{model="claude",provider="bedrock"} 1.0',
         'slipway_transaction_retries_total{reason="deadlock"} 1.0',
         "slipway_login_failures_total 1.0",
         "slipway_redis_up 0.0",

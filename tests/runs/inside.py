@@ -26,9 +26,14 @@ def services(
     model_url: str,
     agents: Mapping[str, str] | None = None,
     prompt: str = "Be good.",
+    *,
+    own_model: bool = True,
     **settings: Any,
 ) -> Iterator[Services]:
-    """Wired, not started: no supervisor runs, so a test does by hand what that would. `agents` are their agent.yaml."""
+    """Wired, not started: no supervisor runs, so a test does by hand what that would. `agents` are their agent.yaml.
+
+    `own_model`: agents ask by a client of the test; else by those that the settings make.
+    """
     for name, spec in (agents or {"probe": SINGLE}).items():
         folder = home / "agents" / name
         folder.mkdir(parents=True, exist_ok=True)
@@ -39,7 +44,7 @@ def services(
     made = Testing(**{**chosen, "anthropic_base_url": model_url, **settings})
     claude = ClaudeClient("", model_url, made.model_timeout, made.model_connect_timeout, 64)
     model = RetryingClient(claude, made.model_retries, made.breaker_failures, 0.5, lambda attempt: None)
-    wired = build(made, model=model)
+    wired = build(made, model=model if own_model else None)
     create_tables(wired.infra.db.engine)
     ada = {"id": ADA.user_id, "username": "ada", "password_hash": "", "role": "user", "created_at": now_ms()}
     wired.infra.db.transact(lambda tx: users.insert(tx, ada))

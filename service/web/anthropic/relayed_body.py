@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
-from service.errors import fault
+from service.errors import NotFound, fault
 from service.llm.relay import RelayedRequest
 from service.store.cap_scopes import DEFAULT_NAME
 from service.text import exact_json
 from service.text.sanitise import storable
 from service.types import RunRequest
-from service.usage.prices import today
+from service.usage.prices import ANTHROPIC, today
 from service.web.body import raw_json
 from service.web.current import current, services
 from service.web.schemas import Body
@@ -74,6 +74,8 @@ def relayed_request(*, needs_limit: bool) -> RelayedRequest:
         raise fault("/max_tokens", "Field required")
     _refuse_not_offered(value, body)
     price = services().usage.prices.price(body.model, today())
+    if price.provider != ANTHROPIC:
+        raise NotFound(f"{body.model} is asked at /v1/chat/completions.")
     sent = {name: part for name, part in value.items() if name not in WITHOUT_EFFECT}
     return RelayedRequest(
         model=price.model,  # the body has the name as it was sent

@@ -8,12 +8,15 @@ from typing import Any, Literal
 from flask import Blueprint, Response
 
 from service.errors import SlipwayError
+from service.llm.relay import ChatRequest
 from service.types import RunRequest
 from service.web.admission import Admitted, admit, guard
 from service.web.current import current, services
+from service.web.openai import upstream_answers
 from service.web.openai.chat_body import ChatBody
 from service.web.openai.chat_lens import ChatLens, completion
 from service.web.openai.errors import OpenAIError, error_response, problem_of_run, status_of
+from service.web.openai.upstream_body import chat_request, names_upstream_model, run_request
 from service.web.openapi import api
 from service.web.problems import error_shape
 from service.web.run_responses import RUN_ERRORS, folded, with_cache
@@ -25,19 +28,19 @@ blueprint = Blueprint("chat", __name__)
 
 
 class Completion(Shape):
-    """Answer of Chat Completions."""
+    """Answer of Chat Completions; an upstream may leave out `usage`, and has fields of its own."""
 
     id: str
     object: Literal["chat.completion"]
     created: int
     model: str
     choices: list[dict[str, Any]]
-    usage: dict[str, Any]
+    usage: dict[str, Any] | None = None
 
 
 @blueprint.post("/v1/chat/completions")
 @api(
-    "Ask an agent, as a model",
+    "Ask an agent, as a model; or a model of the upstream in this dialect",
     body=ChatBody,
     returns={200: Completion},
     errors=RUN_ERRORS,
@@ -48,16 +51,29 @@ class Completion(Shape):
     status=status_of,
     headers=("X-Cache", "X-Cost-USD", "Idempotency-Replayed"),
 )
-@guard(counts="run")
+@guard(counts="step")
 def complete() -> Response:
+    """Answer by an agent or a model; or, with the token of a run, relay an upstream model's answer as a step of it."""
+    grant = current().grant
+    return _answer() if grant is None else upstream_answers.relay_step(grant)
+
+
+def _answer() -> Response:
     counts: list[bool] = []
+    relayed: list[ChatRequest] = []
 
     def question() -> RunRequest:
+        if names_upstream_model():
+            upstream, asked = chat_request()
+            relayed.append(asked)
+            return run_request(upstream, asked)
         body = parse(ChatBody, most=services().settings.door_body_limit)
         counts.append(body.counts_usage)
         return body.request()
 
     admitted = admit(None, question)
+    if relayed:
+        return upstream_answers.answer(admitted, relayed[0])
     streams = admitted.request.door == "chat/stream"
     return _streamed(admitted, counts_usage=counts[0]) if streams else _whole(admitted)
 

@@ -48,8 +48,12 @@ _SHAPES: dict[type[SlipwayError], Mapped] = {  # the first that fits
 def error_response(error: SlipwayError) -> Response:
     """Answer with an error in OpenAI's shape."""
     kind, shape = type(error), _shape_of(type(error))
-    body = _body(shape, error.detail, error.code, current().id, error.errors)
-    return json_response(body, shape.status, _headers(kind, shape, error.retry_after))
+    return json_response(error_body(error), shape.status, _headers(kind, shape, error.retry_after))
+
+
+def error_body(error: SlipwayError) -> dict[str, Any]:
+    """Return the body of an error, which is also the last event of a stream that it ends."""
+    return _body(_shape_of(type(error)), error.detail, error.code, current().id, error.errors)
 
 
 def problem_of_run(problem: Mapping[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:

@@ -81,11 +81,12 @@ class LineState(Shape):
 
 
 class BreakerState(Shape):
-    """Circuit breaker of a model, in the process that answers."""
+    """Circuit breaker of a model at a provider, in the process that answers."""
 
     model: str
     state: str
     retry_after: float
+    provider: str
 
 
 class Degraded(Shape):
@@ -143,9 +144,7 @@ def _readiness() -> dict[str, Any]:
 def overview() -> Response:
     state, parts = _readiness(), services()
     stored = _stored() if state["database"]["status"] == "ok" else dict.fromkeys(_STORED, ())
-    breakers = [
-        dict(zip(BreakerState.model_fields, each, strict=True)) for each in parts.runs.model.breakers()
-    ]
+    breakers = [each._asdict() for each in parts.runs.model.breakers()]
     degraded = [
         {"part": part, "means": means}
         for part, means in MEANS.items()

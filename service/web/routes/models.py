@@ -20,7 +20,7 @@ from service.web.problems import error_shape
 from service.web.schemas import Shape, json_response
 
 blueprint = Blueprint("models", __name__)
-OWNER, MODELS_OWNER = "slipway", "anthropic"
+OWNER = "slipway"
 
 
 class Model(Shape):
@@ -41,7 +41,7 @@ def list_models() -> Response:
     caller = current_caller()
     models = [name for name in services().agents.models() if may_ask_model(caller, name)]
     found = [_shown(agent.id, OWNER) for agent in allowed_agents()]
-    found += [_shown(name, MODELS_OWNER) for name in models]
+    found += [_shown(name, _provider(name)) for name in models]
     if not _for_anthropic():
         return json_response({"object": "list", "data": found})
     ends = (
@@ -63,7 +63,7 @@ def list_models() -> Response:
 @guard()
 def get_model(agent: str) -> Response:
     found = allowed_model(agent)
-    return json_response(_shown(found.id, MODELS_OWNER if found.is_model else OWNER))
+    return json_response(_shown(found.id, _provider(found.id) if found.is_model else OWNER))
 
 
 @error_shape(blueprint, "/v1/models")
@@ -73,6 +73,10 @@ def refused(error: SlipwayError) -> Response:
 
 def _for_anthropic() -> bool:
     return "anthropic-version" in current().headers
+
+
+def _provider(name: str) -> str:
+    return services().usage.prices.provider(name) or OWNER
 
 
 def _shown(name: str, owner: str) -> dict[str, Any]:
