@@ -205,6 +205,7 @@ class RunRequest:
     cap_nano: int | None = None  # most the run may cost, within the caps; None: by these alone
     schedule_id: str | None = None  # schedule of which it is a run; stored with the run, as the next
     door: str | None = None  # label of the API surface
+    files: dict[str, Any] | None = None  # `service.files.Files` of `messages`, until they are stored
 
     @property
     def question(self) -> str:

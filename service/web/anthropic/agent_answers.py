@@ -27,7 +27,7 @@ def answer() -> Response:
 
 
 def _question() -> RunRequest:
-    return parse(AgentBody, texts=()).request()
+    return parse(AgentBody, most=services().settings.door_body_limit, texts=()).request()
 
 
 def _whole(admitted: Admitted) -> Response:
@@ -44,6 +44,7 @@ def _whole(admitted: Admitted) -> Response:
 
 def _streamed(admitted: Admitted) -> Response:
     started, batches = services().runs.start.stream(*admitted)
+    current().begun(admitted.request)
     on_disconnect = partial(services().runs.cancellation.client_gone, started.run)
     lens = MessagesLens(started.run)
     response = stream_response(lens, batches, started.place, on_disconnect, started.listener)

@@ -50,14 +50,16 @@ class Completion(Shape):
 )
 @guard(counts="run")
 def complete() -> Response:
-    bodies: list[ChatBody] = []
+    counts: list[bool] = []
 
     def question() -> RunRequest:
-        bodies.append(parse(ChatBody))
-        return bodies[0].request()
+        body = parse(ChatBody, most=services().settings.door_body_limit)
+        counts.append(body.counts_usage)
+        return body.request()
 
     admitted = admit(None, question)
-    return _streamed(admitted, counts_usage=bodies[0].counts_usage) if bodies[0].stream else _whole(admitted)
+    streams = admitted.request.door == "chat/stream"
+    return _streamed(admitted, counts_usage=counts[0]) if streams else _whole(admitted)
 
 
 def _whole(admitted: Admitted) -> Response:
@@ -74,6 +76,7 @@ def _whole(admitted: Admitted) -> Response:
 
 def _streamed(admitted: Admitted, *, counts_usage: bool) -> Response:
     started, batches = services().runs.start.stream(*admitted)
+    current().begun(admitted.request)
     on_disconnect = partial(services().runs.cancellation.client_gone, started.run)
     lens = ChatLens(started.run, counts_usage=counts_usage)
     response = stream_response(lens, batches, started.place, on_disconnect, started.listener)
