@@ -31,7 +31,7 @@ stands for any end.
 | --- | --- |
 | `agents:support`, `agents:sup*`, `agents:*` | agents, with their runs, sessions, approvals and usage; role `user` |
 | `actions:runs:read`, `actions:runs:*` | routes, by their action in the table below |
-| `models:claude-haiku-4-5`, `models:*` | agents that it starts: all models of their tiers; and these models themselves |
+| `models:claude-haiku-4-5`, `models:*` | agents that it starts: all models of their tiers; these models themselves |
 | `tools:read`, `tools:write`, `tools:danger`, `tools:*` | tools of its runs, by risk; no other is offered |
 
 A key with scopes, but none of `models:`, asks no [model itself](gateway.md#models-under-your-key).

@@ -93,7 +93,8 @@ def answer_of(response: httpx2.Response) -> Answer:
 
 def failure_of(failed: httpx2.RequestError) -> ConnectionFailed:
     kind = TimedOut if isinstance(failed, httpx2.TimeoutException) else ConnectionFailed
-    where = f"{failed.request.method} {failed.request.url.host}{failed.request.url.path}"
+    url = failed.request.url
+    where = f"{failed.request.method} {url.netloc.decode()}{url.path}"
     return kind(f"{where}: {failed or type(failed).__name__}")
 
 

@@ -225,6 +225,16 @@ def test_the_reference_shows_every_route(visit: Visit) -> None:
     )
 
 
+def test_the_reference_begins_with_the_doors(visit: Visit) -> None:
+    """With examples for this address, of the doors that the service has."""
+    visit.page.goto(f"{visit.url}/docs")
+    visit.page.locator(".door").first.wait_for()
+    names = visit.page.locator(".door summary").all_inner_texts()
+    assert {"OpenAI Chat Completions /v1/chat/completions", "Anthropic Messages /v1/messages"} <= set(names)
+    visit.page.get_by_text("Anthropic Messages").click()
+    assert f'base_url="{visit.url}"' in visit.page.locator(".door[open]").inner_text()
+
+
 def test_the_reference_can_be_searched(visit: Visit) -> None:
     visit.page.goto(f"{visit.url}/docs")
     visit.page.locator(".route").first.wait_for()

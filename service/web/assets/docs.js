@@ -1,6 +1,7 @@
 // /openapi.json as a page to read: groups, routes, and what goes in and comes out of each.
 import { curl } from "./curl.js";
 import { $, announce, h } from "./dom.js";
+import { DOORS, at } from "./doors.js";
 import { fieldTable, schemaName, words } from "./schema.js";
 
 const METHODS = ["get", "post", "put", "patch", "delete"];
@@ -11,6 +12,7 @@ async function draw() {
   if (!response.ok) throw new Error(`/openapi.json answered ${response.status}`);
   const api = await response.json();
   const groups = grouped(api);
+  $("doors").replaceChildren(...DOORS.filter(({ path }) => api.paths[path]).map(door));
   $("routes").replaceChildren(...[...groups].map(([tag, routes]) => group(tag, routes, api)));
   $("toc").replaceChildren(...[...groups.keys()].map(tocGroup));
   $("routes").setAttribute("aria-busy", "false");
@@ -91,8 +93,15 @@ function shape(type, schema, api) {
   return h("details", {}, h("summary", {}, h("code", {}, name), ` ${type}`), fieldTable(schema, api));
 }
 
-function command(route, api) {
-  const text = curl(route, api, location.origin);
+function door({ name, path, about, examples }) {
+  const shown = examples.map(({ language, text }) => part(language, copyable(at(location.origin, text))));
+  const summary = h("summary", {}, name, h("span", { class: "quiet" }, ` ${path}`));
+  return h("details", { class: "door" }, summary, h("p", {}, about), ...shown);
+}
+
+const command = (route, api) => copyable(curl(route, api, location.origin));
+
+function copyable(text) {
   const copy = h("button", { type: "button", class: "plain copy" }, "Copy");
   copy.onclick = async () => {
     await navigator.clipboard.writeText(text);
