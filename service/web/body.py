@@ -185,7 +185,9 @@ def _refuse_wide(value: Any, path: list[str | int]) -> None:
         for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
             _refuse_wide(inner, [*path, name])
     elif isinstance(value, str) and len(value) > MAX_BODY and not value.isascii():
-        raise fault(pointer(path), f"must not have more than {MAX_BODY} characters, some of them beyond ASCII")
+        raise fault(
+            pointer(path), f"must not have more than {MAX_BODY} characters, some of them beyond ASCII"
+        )
 
 
 def pointer(path: list[str | int]) -> str:

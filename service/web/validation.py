@@ -16,6 +16,8 @@ from service.web.current import Request
 M = TypeVar("M", bound=BaseModel)
 MAX_NAME = 128  # characters of an id, a name or a scope in a path
 MAX_FIELDS = 64  # fields of a body; unknown ones become errors
+# Faults of a field that may be text or a list: not told where the other branch has told of something in it.
+BRANCHES = ("string_type", "list_type")
 MAX_FAULTS = 50  # faults reported in one response
 
 
@@ -66,12 +68,21 @@ def located(details: Sequence[ErrorDetails], value: Any, within: str = "") -> li
 
     `within` is the pointer to `value` itself.
     """
-    return [
-        {
-            "pointer": within + _pointer(fault["loc"], value, fault["type"] == "missing"),
-            "detail": fault["msg"].removeprefix("Value error, "),
-        }
+    found: list[tuple[FieldFault, str]] = [
+        (
+            {
+                "pointer": within + _pointer(fault["loc"], value, fault["type"] == "missing"),
+                "detail": fault["msg"].removeprefix("Value error, "),
+            },
+            fault["type"],
+        )
         for fault in details[:MAX_FAULTS]
+    ]
+    told = [fault["pointer"] for fault, kind in found if kind not in BRANCHES]
+    return [
+        fault
+        for fault, kind in found
+        if kind not in BRANCHES or not any(f"{one}/".startswith(f"{fault['pointer']}/") for one in told)
     ]
 
 
