@@ -107,7 +107,8 @@ def test_every_route_is_limited_or_says_why_not(tmp_path: Path) -> None:
     assert client.post("/v1/auth/refresh", headers=refresh, buffered=True).status_code == 200
     for method, path in (("GET", "/v1/runs"), ("POST", "/v1/sessions"), ("POST", "/v1/agents/x/invoke")):
         assert client.open(path, method=method, headers=signed, buffered=True).status_code != 429
-    for method, path in (("DELETE", "/v1/auth/keys/x"), ("POST", "/v1/runs/x/cancel")):
+    ends = ("DELETE", "/v1/auth/keys/x"), ("POST", "/v1/runs/x/cancel"), ("POST", "/v1/responses/x/cancel")
+    for method, path in ends:
         ended = client.open(path, method=method, headers=signed, buffered=True)
         assert ended.status_code == 404, "used-up limits keep nobody from ending something"
     unlimited = set()
