@@ -35,7 +35,7 @@ __all__ = [
 os.environ["FLASK_SKIP_DOTENV"] = "1"  # no developer's .env changes what a test, or a program it starts, does
 # Nor do mail and calendar that a developer runs; a test that wants these starts its own (`tests/mcp_servers/house.py`).
 os.environ["MAIL_URL"] = os.environ["CALENDAR_URL"] = "http://127.0.0.1:9/mcp"
-START_TIMEOUT = 60.0
+START_TIMEOUT = 120.0
 LOGIN_SECONDS = 300.0  # a third of the life of an access token
 
 

@@ -48,7 +48,7 @@ def create_tables(engine: sa.Engine) -> None:
 def quicken(server: str) -> None:
     """Have a PostgreSQL that outlives no test not wait for its disk."""
     with _connected(server) as connection:
-        for setting in ("fsync", "synchronous_commit", "full_page_writes", "autovacuum"):
+        for setting in ("fsync", "full_page_writes", "autovacuum"):
             connection.execute(sa.text(f"ALTER SYSTEM SET {setting} = off"))
         connection.execute(sa.text("SELECT pg_reload_conf()"))
 
