@@ -14,6 +14,7 @@ from config.base import DEVELOPMENT_SECRET
 from config.describe import choices, type_of
 from config.elsewhere import Elsewhere
 from config.identity import Identity
+from config.doors import Doors
 from config.saving import Saving
 
 APP_ENV = f"Environment: one of {', '.join(f'`{name}`' for name in ENVIRONMENTS)}"
@@ -76,7 +77,7 @@ def _fields() -> list[tuple[str, FieldInfo]]:
     """List all settings; inherited fields, which come first, are listed last."""
     return sorted(
         Settings.model_fields.items(),
-        key=lambda item: sum(item[0] in cls.model_fields for cls in (Saving, Elsewhere, Identity)),
+        key=lambda item: sum(item[0] in cls.model_fields for cls in (Doors, Saving, Elsewhere, Identity)),
     )
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, SecretStr
 
 from config import derived
-from config.saving import Saving
+from config.doors import Doors
 
 DEVELOPMENT_SECRET = "development-only-secret-never-use-it-elsewhere"
 
@@ -18,7 +18,7 @@ def is_limit(name: str) -> bool:
     return name.startswith("limit_") or (name.startswith("budget_") and name.endswith("_usd"))
 
 
-class Settings(Saving):
+class Settings(Doors):
     """Typed, validated, frozen settings. Built by `config.load`; the constructor itself reads no environment.
 
     Empty `database_url`, `redis_url` and `anthropic_base_url` are replaced by the addresses in use.

@@ -65,7 +65,7 @@ def answer(parsed: Conversation) -> list[Json]:
         return [_text(written)]
     if _SUMMARY.search(parsed.question) or (not parsed.results and _SUMMARY.search(parsed.system[:200])):
         return [_text(_summarise(parsed))]
-    sentences = _tool_sentences(parsed) + _sum_sentences(parsed)
+    sentences = parsed.files + _tool_sentences(parsed) + _sum_sentences(parsed)
     quotes = extract.best(_without_sum(parsed), parsed.sources)
     found = _merged([_text(f"{sentence} ") for sentence in sentences] + _quoted(quotes))
     return found or [_text(_nothing_found(parsed))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from offline_model import files
 from offline_model.shapes import Json, invalid
 
 BLOCKS = {
@@ -85,7 +86,9 @@ def _check_document(block: Json, path: str) -> None:
     elif source.get("type") == "content":
         if not isinstance(source.get("content"), str):
             _check_texts(typed(source, "content", list, required=True, path=path), f"{path}source.content.")
-    elif source.get("type") not in ("base64", "url", "file"):
+    elif source.get("type") == "base64":
+        files.check(source, path)
+    elif source.get("type") not in ("url", "file"):
         raise invalid(f"{path}source.type: Input should be 'text', 'content', 'base64', 'url' or 'file'")
 
 
@@ -133,7 +136,16 @@ def check_schema(schema: Any, path: str, depth: int = 0) -> None:
             raise invalid(f"{path}.{name}: JSON schema is invalid: these should be strings")
 
 
+def _check_image(block: Json, path: str) -> None:
+    source = typed(block, "source", dict, required=True, path=path)
+    if source.get("type") == "base64":
+        files.check(source, path)
+    elif source.get("type") not in ("url", "file"):
+        raise invalid(f"{path}source.type: Input should be 'base64', 'url' or 'file'")
+
+
 CHECKS = {
+    "image": _check_image,
     "document": _check_document,
     "search_result": _check_search_result,
     "tool_result": _check_tool_result,

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from offline_model import files
 from offline_model.faults import strip_markers
 from offline_model.shapes import Json
 
@@ -62,6 +63,7 @@ class Conversation:
     earlier: list[tuple[str, str]] = field(default_factory=list)  # (role, text) before the question
     tools: list[Json] = field(default_factory=list)
     results: list[Result] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)  # sentences about images and PDFs
     noted: dict[str, int] = field(default_factory=dict)  # calls that only notes tell of, by tool
     choice: Json = field(default_factory=dict)
     seed: str = ""
@@ -108,6 +110,7 @@ def read(body: Json, seed: str) -> Conversation:
         Source("system", "", parsed.system[a:b]) for _, a, b, _ in _elements(_MATERIAL, parsed.system)
     ]
     parsed.sources += _given(messages)
+    parsed.files = files.told(messages)
     for message in messages[:asking]:
         text = strip_markers(_texts(message["content"]))
         if text and message["role"] != "system":

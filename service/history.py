@@ -12,6 +12,7 @@ from hashlib import blake2b
 from itertools import groupby
 from typing import Any, NamedTuple
 
+from service.files import estimated_tokens as tokens_of_files
 from service.text.sanitise import storable
 from service.types import Block, Message, Run, RunStatus, message_text, public_fields
 
@@ -84,7 +85,7 @@ def turn_rows(run: Run, now: int) -> list[dict[str, Any]]:
         {
             "role": message["role"],
             "content": message["content"],
-            "tokens": estimated_tokens(message_text(message)),
+            "tokens": estimated_tokens(message_text(message)) + tokens_of_files([message]),
         }
         | {**ended, "sources": None, "tools": None}
         for message in messages

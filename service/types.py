@@ -206,6 +206,7 @@ class RunRequest:
     schedule_id: str | None = None  # schedule of which it is a run; stored with the run, as the next
     door: str | None = None  # label of the API surface
     relayed: bool | None = None  # the client wrote the body of its one model call, which is not stored
+    files: dict[str, Any] | None = None  # `service.files.Files` of `messages`, until they are stored
 
     @property
     def question(self) -> str:

@@ -138,9 +138,20 @@ class Feedback(Model):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run(RunResult):
-    """Run with its steps, its webhook if any, and its user's feedback."""
+class File(Model):
+    """Image or document that came with a run; `digest`: SHA-256 of its content."""
 
+    type: Literal["image", "document"]
+    media_type: str
+    size: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run(RunResult):
+    """Run with the files that came with it, its steps, its webhook if any, and its user's feedback."""
+
+    files: list[File] | None = None
     step_list: list[Step] | None = None
     webhook: dict[str, Any] | None = None
     feedback: Feedback | None = None

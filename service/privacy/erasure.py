@@ -25,7 +25,7 @@ from service.privacy import redis_keys
 from service.privacy.keyring import Keyring
 from service.runs.cancel import Cancellation
 from service.runs.queries import RunQueries
-from service.store import erasures, ownership, personal_erasure, session_expiry
+from service.store import erasures, files, ownership, personal_erasure, runs, session_expiry
 from service.store.database import Database, Row, Transaction
 from service.store.personal_data import ERASED
 from service.types import now_ms, public_fields
@@ -153,6 +153,7 @@ class Erasures:
         found += self._in_batches(user_id, "schedules", personal_erasure.delete_schedules)
         found += self._in_batches(user_id, "runs", self._delete_runs)
         found += self._in_batches(user_id, "sessions", self._delete_sessions)
+        found += self._in_batches(user_id, "files", files.delete_of_user)
         found += self._in_batches(user_id, "idempotency_keys", personal_erasure.delete_idempotency)
         found += self._in_batches(user_id, "comments", personal_erasure.clear_comments)
         found += self._answers_about(user_id)
@@ -182,7 +183,7 @@ class Erasures:
 
     def _delete_runs(self, tx: Transaction, user_id: str, limit: int) -> int:
         ids = personal_erasure.ended_runs(tx, user_id, limit)
-        return personal_erasure.delete_runs(tx, ids)
+        return runs.delete(tx, ids)
 
     def _delete_sessions(self, tx: Transaction, user_id: str, limit: int) -> int:
         ids = personal_erasure.sessions_of(tx, user_id, limit)

@@ -25,7 +25,6 @@ from service.text import exact_json
 from service.text.packed import unpacked
 from service.types import public_fields
 
-PAGE = 20  # rows in memory, each of up to a megabyte
 Line = dict[str, Any]
 
 
@@ -61,7 +60,7 @@ def _lines(db: Database, user_id: str) -> Iterator[Line]:
 def _rows(db: Database, kind: PersonalRows, owner: str) -> Iterator[Row]:
     """Read rows page by page, each in a transaction of its own."""
     after = None
-    while page := db.query(partial(personal_data.page, kind=kind, owner=owner, after=after, limit=PAGE)):
+    while page := db.query(partial(personal_data.page, kind=kind, owner=owner, after=after, limit=kind.page)):
         yield from page
         after = [page[-1][column.name] for column in kind.by]
 

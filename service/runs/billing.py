@@ -10,6 +10,7 @@ from dataclasses import replace
 import orjson
 
 from service.errors import AgentStopped
+from service.files import references
 from service.llm.client import CallProgress, ModelCall, ModelReply, ModelRequest
 from service.runs.attempt import Attempt
 from service.runs.event_log import NewEvent
@@ -24,7 +25,8 @@ from service.usage.reservation import Spending
 
 log = logging.getLogger("slipway.money")
 CountTokens = Callable[[ModelRequest, ModelCall], int]
-COUNT_SECONDS = 5.0  # limit for the provider's count of a prompt
+COUNT_SECONDS = 5.0  # limit for the provider's count of a prompt, and with files …
+COUNT_BYTES = 1024 * 1024  # … a second more for so many bytes
 LATE = 0.5  # seconds from a hold's write to its call; after a hang the agent may be stopped meanwhile
 
 
@@ -142,7 +144,8 @@ class CallBilling:
         Raises `AgentStopped`: a prompt that is counted is sent too.
         """
         self._spending.check_running(self._run.agent)
-        return self._count(request, ModelCall(min(self._handle.deadline, time.monotonic() + COUNT_SECONDS)))
+        seconds = COUNT_SECONDS + sum(one["size"] for one in references(request.messages)) / COUNT_BYTES
+        return self._count(request, ModelCall(min(self._handle.deadline, time.monotonic() + seconds)))
 
 
 def settle_reply(

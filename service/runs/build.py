@@ -12,6 +12,7 @@ from service.agents.patterns import PATTERNS
 from service.auth.revocation import Revocations
 from service.auth.run_tokens import RunTokens
 from service.cache.build import build as build_cache
+from service.files import MAX_BYTES as MAX_FILE_BYTES
 from service.ids import new_id
 from service.infra.backends import Infra
 from service.infra.redis_client import connect
@@ -22,6 +23,7 @@ from service.runs.batch.steps import BatchSteps
 from service.runs.batch.submitter import BatchSubmitter
 from service.runs.budget_waits import BudgetWaits
 from service.runs.bulkhead import Bulkhead
+from service.runs.bytes_in_flight import BytesInFlight
 from service.runs.cancel import Cancellation
 from service.runs.ceiling import Ceilings
 from service.runs.client_tools import Continuations
@@ -30,6 +32,7 @@ from service.runs.estimates import Estimates
 from service.runs.events.event_stream import EventStreamReader
 from service.runs.events.publisher import Publisher
 from service.runs.execution import Execution
+from service.runs.file_content import ClientWithFiles
 from service.runs.gateway_calls import GatewayCalls
 from service.runs.gateway_watch import GatewayWatch
 from service.runs.new_run import NewRuns
@@ -81,6 +84,7 @@ class RunServices:
     cancellation: Cancellation
     stops: AgentStops
     bulkhead: Bulkhead
+    bodies: BytesInFlight
     batches: BatchSubmitter
     waits: BudgetWaits
     estimates: Estimates
@@ -119,7 +123,15 @@ def build(
     conflicts = Conflicts(sessions, queries, cancellation, bulkhead, settings.session_conflict, seconds)
     continuations = Continuations(infra.db)
     start = RunStarter(
-        new_runs=NewRuns(infra.db, domains.agents, sessions, conflicts, continuations, execution.worker_id),
+        new_runs=NewRuns(
+            infra.db,
+            domains.agents,
+            sessions,
+            conflicts,
+            continuations,
+            domains.usage.prices,
+            execution.worker_id,
+        ),
         lookups=build_cache(settings, infra, blocking),
         execution=execution,
         queries=queries,
@@ -141,6 +153,7 @@ def build(
         cancellation,
         stops,
         bulkhead,
+        BytesInFlight(2 * settings.door_body_limit),
         batches,
         waits,
         _estimates(settings, infra, domains, start.new_runs),
@@ -206,9 +219,9 @@ def _runner(
         questions=RemoteQuestions(infra.db, requests),
         base_url=settings.gateway_url or f"http://127.0.0.1:{settings.port}",
     )
-    steps = StepDependencies(
-        domains.model.calls, usage.prices, tools, usage.spending, batch_steps, observer, remote
-    )
+    room = BytesInFlight(2 * MAX_FILE_BYTES)
+    client = ClientWithFiles(domains.model.calls, infra.db, room)
+    steps = StepDependencies(client, usage.prices, tools, usage.spending, batch_steps, observer, remote)
     relay = RelayDependencies(domains.model.relay, usage.prices, usage.spending, observer, watch)
     return Runner(domains.agents, PATTERNS, steps, observer, domains.sessions, domains.webhooks, waits, relay)
 

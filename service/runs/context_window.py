@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import NamedTuple, Protocol
 
 import orjson
 
 from service.agents.pattern import Events, Prompt
 from service.errors import PromptTooLong
+from service.files import estimated_tokens
 from service.llm.client import ModelReply, ModelRequest
 from service.runs.compaction import (
     NOTES,
@@ -28,7 +30,7 @@ from service.types import Message, message_text
 TOO_LONG = "prompt_too_long"  # stop reason of the stored step whose prompt the model refused
 DEFAULT_TOKENS = 200_000  # every model of the price table has at least this window, some have five times it
 TOKENS_PER_BYTE = 1 / 3  # until a reply reports its own: English has about 1/4, other scripts and digits more
-LEAST_PER_BYTE = 1 / 6  # a lower figure is a mistake, or an image, whose bytes are no text
+LEAST_PER_BYTE = 1 / 6  # a lower figure is a mistake, or that of an estimate of files
 UNREADABLE_NOTES = "{count} tool calls were made here, of which no notes could be taken."
 
 Call = Callable[[ModelRequest], Events[ModelReply]]
@@ -50,18 +52,19 @@ class _Compacted(NamedTuple):
 
 @dataclass(slots=True)
 class _Estimate:
-    """Estimate of tokens from bytes; exact for prompts like the last one."""
+    """Estimate of tokens from bytes, besides those of files; exact for prompts like the last one."""
 
     per_byte: float = TOKENS_PER_BYTE
 
     def of(self, value: object) -> int:
-        return round(_bytes(value) * self.per_byte)
+        return round(_bytes(value) * self.per_byte) + _of_files(value)
 
     def learn(self, request: ModelRequest, reply: ModelReply) -> None:
         usage = reply.usage
         sent = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
         if reply.usage_source == "reported" and sent:
-            self.per_byte = max(LEAST_PER_BYTE, sent / _bytes(_sent(request)))
+            text = sent - estimated_tokens(request.messages)
+            self.per_byte = max(LEAST_PER_BYTE, text / _bytes(_sent(request)))
 
 
 class ContextWindow:
@@ -168,6 +171,15 @@ class ContextWindow:
 
 def _sent(request: ModelRequest) -> list[object]:
     return [request.system, request.messages, request.tools, request.json_schema]
+
+
+def _of_files(value: object) -> int:
+    """Estimate the tokens of files in messages, or in what `_sent` returns."""
+    if not isinstance(value, list | tuple):
+        return 0
+    parts = [part for part in value if isinstance(part, list | tuple)]
+    messages = [one for one in (*value, *chain(*parts)) if isinstance(one, dict) and "role" in one]
+    return estimated_tokens(messages)
 
 
 def _bytes(value: object) -> int:

@@ -19,7 +19,7 @@ from service.errors import BudgetExceeded, InvalidToken, ModelError, Overloaded,
 from service.ids import new_id
 from service.llm.client import CallProgress, ModelCall, ModelClient, ModelReply
 from service.llm.relay import RelayedRequest
-from service.runs.billing import COUNT_SECONDS, bound_of, settle_progress, settle_reply
+from service.runs.billing import COUNT_BYTES, COUNT_SECONDS, bound_of, settle_progress, settle_reply
 from service.runs.bulkhead import Bulkhead, Permit
 from service.runs.gateway_watch import GatewayWatch, WatchedCall
 from service.store import gateway_calls as rows
@@ -96,7 +96,8 @@ class GatewayCalls:
 
     def count_tokens(self, grant: RunGrant, request: RelayedRequest) -> int:
         """Count a prompt's tokens, which is free. Raises the errors of the model."""
-        return self.client.count_tokens(request, ModelCall(time.monotonic() + COUNT_SECONDS))
+        seconds = COUNT_SECONDS + len(request.body) / COUNT_BYTES
+        return self.client.count_tokens(request, ModelCall(time.monotonic() + seconds))
 
     def _kept(self, tx: Transaction, grant: RunGrant, digest: str) -> str | None:
         """Take the kept answer to this body, if there is one. Raises `InvalidToken`."""

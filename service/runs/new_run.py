@@ -12,6 +12,8 @@ from service.ids import new_id
 from service.runs.client_tools import Continuations
 from service.runs.client_tools import check as check_client_tools
 from service.runs.conflicts import Conflicts
+from service.runs.file_content import check as check_files
+from service.runs.file_content import store as store_files
 from service.runs.idempotency import Key
 from service.runs.journal import Opening
 from service.sessions import Sessions
@@ -21,6 +23,7 @@ from service.store.database import Database, Transaction
 from service.store.transaction import WriteInTransaction
 from service.store.visibility import TOOLS, of_kind
 from service.types import DOOR_OF_MODE, Caller, Mode, Run, RunRequest, mode_of, now_ms
+from service.usage.prices import PriceTable
 
 MODEL_TOKENS = 4_096  # of an answer of a model that is asked as it is, if the request does not say
 KEY_SECONDS = 1.0  # seconds a rate-limited request looks for the run its key may belong to
@@ -35,6 +38,7 @@ class NewRuns:
     sessions: Sessions
     conflicts: Conflicts
     continuations: Continuations
+    prices: PriceTable
     worker_id: str
 
     def agent(self, name: str) -> AgentDefinition:
@@ -65,6 +69,7 @@ class NewRuns:
             request = replace(request, max_tokens=agent.max_tokens)
         if request.on_cap is None and agent.on_cap == "pause":
             request = replace(request, on_cap="pause")
+        check_files(agent, request.messages, self.prices)
         if request.client_tools:
             check_client_tools(agent, request)
             request = replace(
@@ -95,6 +100,7 @@ class NewRuns:
             if key is not None:
                 key.start(tx, run.id)
             new = rows.insert(tx, run, worker_id=worker, wake_at=wake_at)
+            store_files(tx, run)
             waits = (
                 queued and self.conflicts.policy_of(run.request) != "reject"
             )  # the task queue is its queue

@@ -186,8 +186,8 @@ class Runner:
             yield from journal.publish(Event.RUN_RESUMED, resumed)
         else:
             # Otherwise it is stored with the hold for its first step, or does not begin if nothing can be held.
-            if run.request.session_id is not None and not journal.opened:
-                yield from journal.commit()  # a turn claims its session before reading it
+            if (run.request.session_id is not None or run.request.files) and not journal.opened:
+                yield from journal.commit()  # a turn claims its session before reading it; files are read from there
             journal.publish_after_commit(Event.RUN_STARTED, started)
 
     def _settle_lost_calls(self, attempt: Attempt) -> Generator[RunEvent]:

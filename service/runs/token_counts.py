@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from service.agents.pattern import Prompt
 from service.errors import fault
+from service.files import put_back, to_leave_out
 from service.history import alternating
 from service.llm.build import ModelClients
 from service.llm.client import ModelCall, ModelRequest
 from service.llm.relay import RelayedRequest
-from service.runs.billing import COUNT_SECONDS
+from service.runs.billing import COUNT_BYTES, COUNT_SECONDS
 from service.runs.client_tools import offered
 from service.runs.new_run import NewRuns
 from service.runs.turn import system_of, with_context
@@ -31,7 +32,7 @@ class TokenCounts:
 
     def of_body(self, asked: RelayedRequest) -> int:
         self.spending.check_running(asked.model)
-        return self.model.relay.count_tokens(asked, _call())
+        return self.model.relay.count_tokens(asked, _call(len(asked.body)))
 
     def of_run(self, caller: Caller, request: RunRequest) -> int:
         """Count what the first model call of a run would send: the agent's prompt and tools, and the conversation.
@@ -44,14 +45,16 @@ class TokenCounts:
             raise fault("/model", "is an agent that runs elsewhere: its tokens cannot be counted here")
         self.spending.check_running(agent.id)
         route = agent.model_router.route(request.tier, request.question, len(agent.tools), agent.bounds)
-        messages = alternating(with_context(run.request, instructed=not agent.is_model))
+        turns = alternating(with_context(run.request, instructed=not agent.is_model))
+        files = (run.request.files or {}).values()
+        messages = put_back(turns, {file.digest: file.data for file in files}, to_leave_out(turns))
         prompt = Prompt(system_of(agent, run.request), messages, tools=agent.pattern != WITHOUT_TOOLS)
         tools, may_call = offered(run.request, prompt, [tool.for_model() for tool in agent.tools.values()])
         counted = ModelRequest(
             route.models[0], messages, 1, prompt.system, tools=tools, may_call_tools=may_call
         )
-        return self.model.calls.count_tokens(counted, _call())
+        return self.model.calls.count_tokens(counted, _call(sum(len(file.data) for file in files)))
 
 
-def _call() -> ModelCall:
-    return ModelCall(time.monotonic() + COUNT_SECONDS)
+def _call(size: int) -> ModelCall:
+    return ModelCall(time.monotonic() + COUNT_SECONDS + size / COUNT_BYTES)

@@ -17,16 +17,19 @@ from service.store.schema import (
     approvals,
     batch_items,
     feedback,
+    files,
     gateway_calls,
     idempotency,
     identities,
     ledger,
     mcp_credentials,
     messages,
+    run_files,
     run_tokens,
     runs,
     schedule_slots,
     schedules,
+    session_files,
     sessions,
     sign_in_addresses,
     steps,
@@ -41,7 +44,7 @@ class PersonalRows(NamedTuple):
     """Rows of a person in a table: `of` names their owner, `by` orders them within it.
 
     `kind`: name in an export; None: not exported. `hidden`: columns that an export leaves out: secrets, and what
-    belongs to somebody else. `packed`: columns of compressed text.
+    belongs to somebody else. `packed`: columns of compressed text. `page`: rows that are read at once.
     """
 
     kind: str | None
@@ -50,6 +53,7 @@ class PersonalRows(NamedTuple):
     hidden: tuple[str, ...] = ()
     where: str = ""  # literal condition of the partial index that finds them
     packed: tuple[str, ...] = ()
+    page: int = 20  # each of up to a megabyte
 
     @property
     def table(self) -> sa.Table:
@@ -69,6 +73,7 @@ OF_USER = (
     PersonalRows("log_in", token_families.c.user_id, (token_families.c.id,), ("current_jti",)),
     PersonalRows("identity", identities.c.user_id, (identities.c.issuer, identities.c.subject)),
     PersonalRows("address", sign_in_addresses.c.user_id, (sign_in_addresses.c.digest,)),
+    PersonalRows("file", files.c.user_id, (files.c.digest,), page=1),
     PersonalRows("mcp_credential", mcp_credentials.c.user_id, (mcp_credentials.c.server,), ("secret",)),
     PersonalRows(
         "decision", approvals.c.decided_by, (approvals.c.id,), ("arguments", "untrusted", "decision_id")
@@ -96,7 +101,12 @@ OF_RUN = (
     ),
     PersonalRows("run_token", run_tokens.c.run_id, (run_tokens.c.digest,), ("digest", "refused")),
 )
-NOT_EXPORTED = (PersonalRows(None, idempotency.c.user_id, (idempotency.c.key,)),)
+NOT_EXPORTED = (
+    PersonalRows(None, idempotency.c.user_id, (idempotency.c.key,)),
+    # The requests and messages name them too.
+    PersonalRows(None, run_files.c.user_id, (run_files.c.run_id, run_files.c.digest)),
+    PersonalRows(None, session_files.c.user_id, (session_files.c.session_id, session_files.c.digest)),
+)
 # How the rows of each table are erased.
 ERASED = {
     "users": "anonymised: the id stays, for the ledger and the audit",
@@ -111,6 +121,9 @@ ERASED = {
     "schedules": "deleted",
     "schedule_slots": "deleted with their schedule",
     "runs": "deleted; one under way is cancelled first",
+    "files": "deleted",
+    "run_files": "deleted with their run",
+    "session_files": "deleted with their session",
     **{rows.table.name: "deleted with their run" for rows in OF_RUN},
 }
 # Texts and JSON of those tables that are not sealed, and why: any other column is one of `SealedText` and `SealedJson`.
@@ -137,6 +150,9 @@ NOT_SEALED = {
         "server": "a name of the operator's",
         "secret": "encrypted under SECRET_KEY: the service sends it without the user",
     },
+    "files": {"digest": "a digest", "media_type": "one of our words"},
+    "run_files": {"digest": "a digest"},
+    "session_files": {"digest": "a digest"},
     "sessions": {"agent": "a name of the author's", "summary_untrusted": "names of tools"},
     "messages": {
         "untrusted": "names of tools",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import orjson
 import sqlalchemy as sa
 
@@ -29,11 +27,6 @@ def unfinished_runs(tx: Transaction, user_id: str, limit: int) -> list[str]:
 def ended_runs(tx: Transaction, user_id: str, limit: int) -> list[str]:
     query = sa.select(runs.c.id).where(runs.c.user_id == user_id, runs.c.finished_at.is_not(None))
     return [row["id"] for row in tx.rows(query.order_by(runs.c.id).limit(limit))]
-
-
-def delete_runs(tx: Transaction, ids: Sequence[str]) -> int:
-    """Delete ended runs with all that depends on them; return how many."""
-    return tx.execute(sa.delete(runs).where(runs.c.id.in_(ids), runs.c.finished_at.is_not(None)))
 
 
 def sessions_of(tx: Transaction, user_id: str, limit: int) -> list[str]:

@@ -10,11 +10,8 @@ from service.text import exact_json
 from service.types import Run, RunRequest, RunStatus, Usage
 
 AS_TEXT = ("context", "metadata")  # fields of a request that are JSON text
-NOT_STORED = (
-    "on_conflict",
-    "door",
-    "schedule_id",
-)  # matters only until the run has begun; columns of their own
+# Matters only until the run has begun; columns of their own; rows of their own.
+NOT_STORED = ("on_conflict", "door", "schedule_id", "files")
 _FIELDS = frozenset(RunRequest.__dataclass_fields__) - {*NOT_STORED}
 # Fields of a run that are columns of the same name: those known when it begins, and the others.
 _INSERTED = (

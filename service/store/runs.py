@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from service.errors import AgentStopped
 from service.ids import first_id
-from service.store import agent_stops, run_lists
+from service.store import agent_stops, files, run_lists
 from service.store.database import Row, Transaction, clock_ms
 from service.store.run_values import inserted_values, progress_values, result_values, run_of
 from service.store.schema import runs, workers
@@ -228,8 +228,15 @@ def expire(tx: Transaction, before: int, limit: int) -> int:
     # There is no index on the end: a run that ended before a time began before it, and ids sort by the beginning.
     began = runs.c.id < first_id("run", before)
     old = sa.select(runs.c.id).where(began, runs.c.finished_at < before).order_by(runs.c.id).limit(limit)
-    old = old.with_for_update(skip_locked=True)
-    return tx.execute(sa.delete(runs).where(runs.c.id.in_(old)))
+    return delete(tx, [row["id"] for row in tx.rows(old.with_for_update(skip_locked=True))])
+
+
+def delete(tx: Transaction, ids: Sequence[str]) -> int:
+    """Delete ended runs with all that depends on them, and the files that only they refer to; return how many."""
+    referred = files.of_runs(tx, ids)
+    deleted = tx.execute(sa.delete(runs).where(runs.c.id.in_(ids), runs.c.finished_at.is_not(None)))
+    files.drop_unused(tx, referred)
+    return deleted
 
 
 def _update_owned(tx: Transaction, run_id: str, attempt: int, values: dict[str, Any]) -> bool:

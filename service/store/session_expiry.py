@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
+from service.store import files
 from service.store.database import Transaction
+from service.store.runs import delete as delete_runs
 from service.store.schema import messages, runs, sessions
 from service.store.sessions import unfinished
 from service.types import now_ms
@@ -40,13 +42,15 @@ def clear(tx: Transaction, ids: Sequence[str], limit: int) -> int:
     """
     old = sa.select(runs.c.id).where(runs.c.session_id.in_(ids), runs.c.finished_at.is_not(None))
     old = old.limit(limit).with_for_update(skip_locked=True)  # locked ones are left for the next time
-    deleted = tx.execute(sa.delete(runs).where(runs.c.id.in_(old)))
+    deleted = delete_runs(tx, [row["id"] for row in tx.rows(old)])
     key = (messages.c.session_id, messages.c.seq)
     batch = sa.select(*key).where(messages.c.session_id.in_(ids)).limit(limit - deleted)
     batch = batch.with_for_update(skip_locked=True)
     deleted += tx.execute(sa.delete(messages).where(sa.tuple_(*key).in_(batch)))
     if deleted < limit:
+        referred = files.of_sessions(tx, ids)
         deleted += tx.execute(sa.delete(sessions).where(sessions.c.id.in_(ids), ~_RUNS, ~_MESSAGES))
+        files.drop_unused(tx, referred)
     return deleted
 
 

@@ -94,6 +94,7 @@ class Price(NamedTuple):
     # Pico-dollars each, given in dollars each and not in dollars per million; no discount in a batch.
     server_tool_use: Annotated[Pico, AfterValidator(lambda pico: pico * 1_000_000)]
     source: Annotated[str, Field(min_length=1)]
+    takes_files: Annotated[bool, Strict()] = True  # whether the model reads images and PDFs
     batched: bool = False  # at the Batches API's discount
     provider: Literal["anthropic", "openai"] = "anthropic"  # of what dialect
     max_output_tokens: Annotated[Count, Field(ge=1)] | None = None  # most of an answer

@@ -77,7 +77,9 @@ def admit(action: RunAction | None, read: Callable[[], RunRequest]) -> Admitted:
     if (request.view_args or {}).get("agent") != asked.agent:  # else `guard` has counted it
         limits.limit_agent(request, asked.agent)
     limits.limit_session(request, asked.session_id)
-    return Admitted(request.caller, asked, idempotency_key(request), request.id, request.trip)
+    admitted = Admitted(request.caller, asked, idempotency_key(request), request.id, request.trip)
+    request.body = None  # it may be large, and is all in `asked` by now
+    return admitted
 
 
 def guard(*, counts: Literal["call", "run", "end", "step"] = "call") -> Callable[[V], V]:

@@ -36,7 +36,7 @@ def raw_json(most: int = MAX_BODY) -> Any:
     """Return the request's JSON, of any type, which must not be changed.
 
     Repeats the checks of a guard after a slow body. Raises `TooLarge`, `UnsupportedMediaType`, `InvalidJson`,
-    `Invalid`, and `BadRequest` for an unreadable body.
+    `Invalid`, `BadRequest` for an unreadable body, and `Overloaded` without room for a large one.
     """
     request = current()
     if request.body is ...:
@@ -49,6 +49,8 @@ def raw_json(most: int = MAX_BODY) -> Any:
 
 def _body(request: Request, most: int) -> Any:
     length = int(request.environ.get("CONTENT_LENGTH") or 0)  # the server has verified that it is a number
+    if length <= most and length > MAX_BODY:
+        request.hold_bytes(length)
     if length > most or len(data := _read(request, length, most)) > most:
         raise TooLarge(f"A body may have {most} bytes at most.")
     if request.environ.get("CONTENT_TYPE") != "application/json":  # fast path: nearly all clients send this
@@ -94,13 +96,22 @@ def _read(request: Request, length: int, most: int) -> bytes:
     """Read the body, of `length` bytes or in chunks. Raises `BadRequest` if it is incomplete or malformed."""
     request.max_content_length = most + 1  # at the limit, Werkzeug truncates a chunked body silently
     try:
-        data: bytes = request.environ["wsgi.input"].read(length) if length else request.get_data()
+        data: bytes = request.environ["wsgi.input"].read(length) if length else _chunks(request, most)
     except HTTPException:
         raise
     except Exception as error:  # each WSGI server has its own exceptions for this
         raise BadRequest("The body cannot be read to its end.") from error
     if len(data) < length:
         raise BadRequest("The body ended before its length was reached.")
+    return data
+
+
+def _chunks(request: Request, most: int) -> bytes:
+    """Read a body whose length nobody has told."""
+    data = request.stream.read(MAX_BODY + 1)
+    if len(data) > MAX_BODY and most > MAX_BODY:
+        request.hold_bytes(most)
+        data += request.stream.read()
     return data
 
 

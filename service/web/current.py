@@ -11,7 +11,8 @@ from flask import Flask, current_app
 
 from service.auth.run_tokens import RunGrant
 from service.infra.redis_trip import Trip
-from service.types import Caller
+from service.runs.bytes_in_flight import HeldBytes
+from service.types import Caller, RunRequest
 from service.usage.rate_limits import LimitWindow
 
 if TYPE_CHECKING:
@@ -37,6 +38,16 @@ class Request(flask.Request):
     limit_window: LimitWindow | None = None  # tightest, for the response's headers
     model_seconds = 0.0
     body: Any = ...  # its JSON, once read
+    held: HeldBytes | None = None  # room for a large body, until the response is sent
+
+    def hold_bytes(self, size: int) -> None:
+        """Take room for a large body. Raises `Overloaded`."""
+        self.held = self.services.runs.bodies.take(self.caller.user_id, size)
+
+    def begun(self, asked: RunRequest) -> None:
+        """Release the room of a large body whose run has begun: its files are in the database, and no longer here."""
+        if self.held is not None and asked.files == {}:
+            self.held.give()
 
     @property
     def itself(self) -> Request:

@@ -25,4 +25,6 @@ def _after(response: Response) -> Response:
     response = limits.refused(request, response)
     limits.add_headers(request, response)
     timing.finish(request, response)
+    if request.held is not None:
+        response.call_on_close(request.held.give)
     return response

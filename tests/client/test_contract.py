@@ -30,6 +30,7 @@ SCHEMAS: dict[type[Model], str] = {
     models.RunResult: "RunResult",
     models.Step: "StepShape",
     models.Feedback: "FeedbackShape",
+    models.File: "FileShape",
     models.Run: "RunView",
     models.Queued: "Queued",
     models.SessionItem: "SessionItem",

@@ -13,10 +13,14 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from service.infra.redis_trip import Trip
 from service.llm.relay import RelayedRequest
 from service.runs import gateway_watch
 from service.runs.gateway_calls import Relayed
-from service.store.schema import holds
+from service.runs.relayed_call import RelayedCall
+from service.runs.start import Relay
+from service.store.schema import holds, runs
+from service.web.anthropic.relayed_body import run_request
 from tests.conftest import RedisServer, Slipway, slipway_server, wait_until
 from tests.examples.slipway_house import selected
 from tests.gateway import house
@@ -25,6 +29,7 @@ from tests.llm.wire_server import Exchange, WireServer, whole
 from tests.messages_api.asked import says
 from tests.messages_api.server import MessagesApi
 from tests.remote.house import SUCCEEDED, spec
+from tests.runs import inside
 
 LONG = says("A long answer. " * 200_000)  # more than the buffers between two sockets hold
 STREAM = {
@@ -36,7 +41,7 @@ STREAM = {
 ESTABLISHED = "01"
 
 
-def write_all(relayed: Relayed, near: socket.socket, ended: threading.Event) -> None:
+def write_all(relayed: Relayed | Relay, near: socket.socket, ended: threading.Event) -> None:
     """Write an answer to a socket, as a server's thread does."""
     with suppress(OSError):
         for piece in relayed.pieces:
@@ -45,16 +50,18 @@ def write_all(relayed: Relayed, near: socket.socket, ended: threading.Event) -> 
     ended.set()
 
 
+REQUEST = RelayedRequest(
+    model=MODEL,
+    messages=STREAM["messages"],  # type: ignore[arg-type]
+    max_tokens=60_000,
+    stream=True,
+    body=json.dumps(STREAM).encode(),
+)
+
+
 def relayed_to(gateway: Gateway, near: socket.socket, token: str) -> Relayed:
     grant = gateway.services.auth.run_tokens.find(token)
-    request = RelayedRequest(
-        model=MODEL,
-        messages=STREAM["messages"],  # type: ignore[arg-type]
-        max_tokens=60_000,
-        stream=True,
-        body=json.dumps(STREAM).encode(),
-    )
-    return gateway.services.runs.gateway.relay(grant, request, lambda: near.shutdown(socket.SHUT_RDWR))
+    return gateway.services.runs.gateway.relay(grant, REQUEST, lambda: near.shutdown(socket.SHUT_RDWR))
 
 
 @pytest.mark.parametrize("why", ["unread", "ended"])
@@ -75,6 +82,23 @@ def test_writer_to_a_client_that_reads_nothing_wakes_up_and_is_settled(
         assert gateway.held == 0 and gateway.spent > 0
         [row] = gateway.rows()
         assert (row["state"], row["answer"]) == ("failed", None)
+
+
+def test_stream_under_a_key_that_nobody_reads_ends_its_run(
+    tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_watch, "UNREAD_SECONDS", 0.3)
+    with house.gateway(tmp_path, redis_server.url, lambda asked: LONG) as gateway:
+        near, far = socket.socketpair()
+        with closing(near), closing(far):
+            relayed, ended = RelayedCall(REQUEST, lambda: near.shutdown(socket.SHUT_RDWR)), threading.Event()
+            trip = Trip(gateway.services.infra.redis_store)
+            asked = run_request(MODEL, REQUEST)
+            relay = gateway.services.runs.start.relay(inside.ADA, asked, None, "req", trip, relayed)
+            threading.Thread(target=write_all, args=(relay, near, ended), daemon=True).start()
+            assert ended.wait(20)
+        assert gateway.held == 0 and gateway.spent > 0
+        assert [row["status"] for row in gateway.rows(runs)] == ["cancelled"]
 
 
 class NeverReads:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from config.base import Settings
 from service.error_table import all_errors
 from tests.nginx.edge import ROOT, Edge
 
@@ -125,6 +126,16 @@ def test_retried_posts_always_have_an_idempotency_key() -> None:
         passed_on = any(re.search(p.removeprefix("~ "), path) for p in replayable)
         has_key = any(re.fullmatch(p, path) for p in keyed)
         assert passed_on == has_key == (path in examples), path
+
+
+def test_bodies_with_images_pass_where_the_service_takes_them() -> None:
+    """A little over DOOR_BODY_LIMIT, so that a body at the edge is judged by the service; others as before."""
+    most = {
+        path: size for path, body in locations().items() for size in re.findall("max_body_size (.+);", body)
+    }
+    assert most == {"~ ^/v1/chat/completions$": "33m", "~ ^/v1/messages(/count_tokens)?$": "33m"}
+    assert Settings.model_fields["door_body_limit"].default == 32 * 1024 * 1024
+    assert re.findall(r"(?m)^client_max_body_size (.+);", SERVER) == ["1100k"]
 
 
 def test_nginx_errors_match_the_error_tree() -> None:

@@ -143,6 +143,12 @@ def test_body_slightly_too_large_is_left_to_the_service(edge: Edge) -> None:
     assert answer.status_code == 200  # the scripted replica takes all; the service would say its own 413
 
 
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens", "/v1/chat/completions"])
+def test_bodies_with_images_reach_the_service_whole(edge: Edge, path: str) -> None:
+    assert edge.http.post(path, content=b"x" * (32 * 1024 * 1024 + 1)).status_code == 200
+    assert edge.http.post(path, content=b"x" * (33 * 1024 * 1024 + 1)).status_code == 413
+
+
 def test_chunked_body_is_limited(edge: Edge) -> None:
     answer = edge.http.post("/v1/agents/a/invoke", content=iter([b"x" * 100_000] * 20))
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from tests.llm.wire_server import Exchange, WireServer, whole
 from tests.made import app_in, close
 from tests.privacy.canaries import Canaries, in_redis, in_rows
 from tests.usage.conftest import postgres_url, url
+from tests.web.made_files import HEADS, block
 
 __all__ = ["postgres_url", "url"]
 PASSWORD = "a-password-of-some-length"
@@ -129,6 +131,10 @@ class House:
             queued = ask(f"POST /v1/agents/{agent}/tasks", task)
             self.services.runs.execution.take_up(queued["run_id"])
         ask("POST /v1/agents/common/tasks", {"input": f"Tell me of {word()}"})  # stays in the queue
+        image = a2b_base64(f"{b2a_base64(HEADS['image/png'] + b'-').decode().strip()}{word()}{word()}")
+        content = [block("image/png", image), {"type": "text", "text": word()}]
+        messages = [{"role": "user", "content": content}]
+        ask("POST /v1/messages", {"model": "common", "max_tokens": 99, "messages": messages})
 
     def create(self, words: Canaries, root: str) -> User:
         name = words.word()

@@ -28,12 +28,12 @@ from tests.privacy.house import House, house, postgres_url, url
 
 __all__ = ["house", "postgres_url", "url"]
 PAGE = (ROOT / "docs" / "personal-data.md").read_text()
-# The last: the house has no MCP servers. Tokens of runs are digests, slots are times.
+# The house has no MCP servers. Tokens of runs are digests, as are names of files; slots are times.
 NO_WORDS = {
     f"rows of {table}"
     for table in (
         *("token_families", "sign_in_addresses", "batch_items", "schedule_slots"),
-        *("run_tokens", "mcp_credentials"),
+        *("run_tokens", "mcp_credentials", "run_files", "session_files"),
     )
 }
 

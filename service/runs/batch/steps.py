@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from service.files import references
 from service.llm.batch import as_json, of_json
 from service.llm.client import ModelReply, ModelRequest
 from service.runs.billing import book_later, booked, settle_reply
@@ -29,8 +30,12 @@ class WaitsForBatch(Exception):
 
 
 def can_wait(run: Run, request: ModelRequest) -> bool:
-    """Return whether a call can wait: the answer of a batch task. Classifications are cheap and not deferred."""
-    return run.mode == "queue" and run.request.priority == "batch" and request.stream
+    """Return whether a call can wait: the answer of a batch task. Classifications are cheap and not deferred.
+
+    Nor are prompts with files: a batch of them could be gigabytes.
+    """
+    waits = run.mode == "queue" and run.request.priority == "batch" and request.stream
+    return waits and not references(request.messages)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import binascii
 from typing import Any
 
 import orjson
@@ -56,6 +57,19 @@ class SealedPacked(SealedText):
 
     cache_ok = True
     stand_in = packed(ERASED.encode())
+
+
+class SealedBase64(SealedText):
+    """Column of content in base64, which is sealed as its bytes; "" in place of what cannot be decrypted."""
+
+    cache_ok = True
+    stand_in = ""
+
+    def encode(self, value: Any) -> bytes:
+        return binascii.a2b_base64(value)
+
+    def decode(self, content: bytes) -> Any:
+        return binascii.b2a_base64(content, newline=False).decode()
 
 
 class SealedJson(SealedText):

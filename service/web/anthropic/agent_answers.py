@@ -34,6 +34,7 @@ def _whole(admitted: Admitted) -> Response:
 
 def _streamed(admitted: Admitted) -> Response:
     started, batches = services().runs.start.stream(*admitted)
+    current().begun(admitted.request)
     on_disconnect = partial(services().runs.cancellation.client_gone, started.run)
     lens = MessagesLens(started.run)
     response = stream_response(lens, batches, started.place, on_disconnect, started.listener)

@@ -11,10 +11,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from service.errors import fault
+from service.files import FILE_TYPES
 from service.types import Block, Effort, Message, RunRequest
+from service.web.anthropic.content_blocks import (
+    MAX_BLOCKS,
+    AnyBlock,
+    Marks,
+    TextBlock,
+    ToolUseBlock,
+    blocks_of,
+)
 from service.web.client_conversation import (
     MAX_TOOLS,
-    CallId,
     StopText,
     Text,
     ToolName,
@@ -22,62 +30,10 @@ from service.web.client_conversation import (
     client_tools,
     instructions,
 )
+from service.web.client_files import without_files
 from service.web.schemas import Body, EndUser
 
-MAX_BLOCKS = 1_000  # blocks of a message
 SCHEMA = ("output_config", "format", "schema")
-Marks = dict[str, Any] | None  # `cache_control`, without effect
-
-
-class TextBlock(Body):
-    type: Literal["text"]
-    text: Text
-    cache_control: Marks = None
-    citations: Any = None
-
-    def block(self) -> Block:
-        return {"type": "text", "text": self.text}
-
-
-class ToolUseBlock(Body):
-    type: Literal["tool_use"]
-    id: CallId
-    name: ToolName
-    input: dict[str, Any]
-    cache_control: Marks = None
-    caller: Any = None
-
-    def block(self) -> Block:
-        return {"type": "tool_use", "id": self.id, "name": self.name, "input": self.input}
-
-
-class ToolResultBlock(Body):
-    type: Literal["tool_result"]
-    tool_use_id: CallId
-    content: Text | Annotated[list[TextBlock], Field(max_length=MAX_BLOCKS)] | None = None
-    is_error: bool | None = None
-    cache_control: Marks = None
-
-    def block(self) -> Block:
-        text = (
-            self.content
-            if isinstance(self.content, str)
-            else "\n".join(one.text for one in self.content or ())
-        )
-        block = {"type": "tool_result", "tool_use_id": self.tool_use_id, "content": text}
-        return {**block, "is_error": True} if self.is_error else block
-
-
-class ThinkingBlock(Body):
-    """Thinking of an earlier answer, which is left out: only the model that wrote it could read it."""
-
-    type: Literal["thinking", "redacted_thinking"]
-    thinking: str | None = None
-    signature: str | None = None
-    data: str | None = None
-
-
-AnyBlock = Annotated[TextBlock | ToolUseBlock | ToolResultBlock | ThinkingBlock, Field(discriminator="type")]
 
 
 class InputMessage(Body):
@@ -144,9 +100,11 @@ class AgentBody(Body):
         offered = self.tools and (self.tool_choice is None or self.tool_choice.type == "auto")
         said = [self.system] if isinstance(self.system, str) else [block.text for block in self.system or ()]
         tools = _client_tools(self)
+        messages, files = without_files(_conversation(self.messages))
         return RunRequest(
             agent=self.model,
-            messages=_conversation(self.messages),
+            messages=messages,
+            files=files,
             instructions=instructions(said),
             max_tokens=self.max_tokens,
             effort=config.effort,
@@ -166,7 +124,7 @@ def _conversation(messages: Sequence[InputMessage]) -> tuple[Message, ...]:
     known: set[str] = set()  # calls so far
     for number, message in enumerate(messages):
         where = f"/messages/{number}"
-        blocks = _blocks(message)
+        blocks = _blocks(message, f"{where}/content")
         results = [block["tool_use_id"] for block in blocks if block["type"] == "tool_result"]
         if set(results) != asked or len(results) > len(asked):
             raise fault(
@@ -195,16 +153,16 @@ def _check_turn(message: InputMessage, blocks: Sequence[Block], where: str, *, f
         raise fault(f"{where}/content", "must contain more than white space")
     if ("tool_use" if message.role == "user" else "tool_result") in kinds:
         raise fault(f"{where}/content", "tool_use is the assistant's, tool_result the user's")
+    if message.role == "assistant" and not kinds.isdisjoint(FILE_TYPES):
+        raise fault(f"{where}/content", "images and documents are the user's")
 
 
-def _blocks(message: InputMessage) -> list[Block]:
-    """Return the blocks of a turn, results first, without blank texts and without thinking."""
+def _blocks(message: InputMessage, where: str) -> list[Block]:
+    """Return the blocks of a turn, results first, without blank texts and without thinking. Raises `Invalid`."""
     content = message.content
     if isinstance(content, str):
         content = [TextBlock(type="text", text=content)]
-    blocks = [one.block() for one in content if not isinstance(one, ThinkingBlock)]
-    blocks = [one for one in blocks if one["type"] != "text" or one["text"].strip()]
-    return sorted(blocks, key=lambda one: one["type"] != "tool_result")
+    return sorted(blocks_of(content, where), key=lambda one: one["type"] != "tool_result")
 
 
 def _client_tools(body: AgentBody) -> tuple[dict[str, Any], ...] | None:

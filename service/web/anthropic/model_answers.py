@@ -13,7 +13,7 @@ from service.web.admission import admit, allowed_model
 from service.web.anthropic import agent_answers
 from service.web.anthropic.agent_body import AgentBody
 from service.web.anthropic.errors import error_of_run, headers_of, status_of
-from service.web.anthropic.relayed_body import MAX_BODY, relayed_request, run_request
+from service.web.anthropic.relayed_body import relayed_request, run_request
 from service.web.body import raw_json
 from service.web.current import current, services
 from service.web.relaying import Dialect, Problem, relayed_answer
@@ -27,7 +27,7 @@ def answer() -> Response:
 
     def question() -> RunRequest:
         if (name := _model_named()) is None:
-            return parse(AgentBody, texts=()).request()
+            return parse(AgentBody, most=services().settings.door_body_limit, texts=()).request()
         relayed.append(relayed_request(needs_limit=True))
         return run_request(name, relayed[0])
 
@@ -43,7 +43,7 @@ def count() -> int:
         asked = relayed_request(needs_limit=False)
         with services().runs.bulkhead.take(caller.user_id):
             return counts.of_body(asked)
-    value = raw_json(MAX_BODY)
+    value = raw_json(services().settings.door_body_limit)
     body = validate(AgentBody, {"max_tokens": 1, **value} if isinstance(value, dict) else value, texts=())
     agent = allowed_model(body.model)
     check_models(caller, agent.id, agent.models)
@@ -53,7 +53,7 @@ def count() -> int:
 
 def _model_named() -> str | None:
     """Return the name in the body where it is a model's of the price table, and no agent's."""
-    value = raw_json(MAX_BODY)
+    value = raw_json(services().settings.door_body_limit)
     name = value.get("model") if isinstance(value, dict) else None
     return name if isinstance(name, str) and services().agents.model(name) is not None else None
 

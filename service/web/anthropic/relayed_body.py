@@ -20,7 +20,6 @@ from service.web.current import current, services
 from service.web.schemas import Body
 from service.web.validation import validate
 
-MAX_BODY = 8 * 1024 * 1024  # bytes
 WITHOUT_EFFECT = ("temperature", "top_p", "top_k")  # the models take them no longer
 # Fields that add nothing to the prompt, or whose own bound is known. Any other may be a part of it, and counts as one.
 NO_PROMPT = frozenset(
@@ -69,7 +68,7 @@ def relayed_request(*, needs_limit: bool) -> RelayedRequest:
 
     The model gets what was read here, written anew: of a name that comes twice it cannot see another value.
     """
-    value = raw_json(MAX_BODY)
+    value = raw_json(services().settings.door_body_limit)
     body = validate(MessagesBody, value)
     if needs_limit and "max_tokens" not in value:
         raise fault("/max_tokens", "Field required")

@@ -59,21 +59,23 @@ def complete() -> Response:
 
 
 def _answer() -> Response:
-    bodies: list[ChatBody] = []
+    counts: list[bool] = []
     relayed: list[ChatRequest] = []
 
     def question() -> RunRequest:
         if names_upstream_model():
-            body, asked = chat_request()
-            relayed.append(asked)
-            return run_request(body, asked)
-        bodies.append(parse(ChatBody))
-        return bodies[0].request()
+            asked, request = chat_request()
+            relayed.append(request)
+            return run_request(asked, request)
+        body = parse(ChatBody, most=services().settings.door_body_limit)
+        counts.append(body.counts_usage)
+        return body.request()
 
     admitted = admit(None, question)
     if relayed:
         return upstream_answers.answer(admitted, relayed[0])
-    return _streamed(admitted, counts_usage=bodies[0].counts_usage) if bodies[0].stream else _whole(admitted)
+    streams = admitted.request.door == "chat/stream"
+    return _streamed(admitted, counts_usage=counts[0]) if streams else _whole(admitted)
 
 
 def _whole(admitted: Admitted) -> Response:
@@ -90,6 +92,7 @@ def _whole(admitted: Admitted) -> Response:
 
 def _streamed(admitted: Admitted, *, counts_usage: bool) -> Response:
     started, batches = services().runs.start.stream(*admitted)
+    current().begun(admitted.request)
     on_disconnect = partial(services().runs.cancellation.client_gone, started.run)
     lens = ChatLens(started.run, counts_usage=counts_usage)
     response = stream_response(lens, batches, started.place, on_disconnect, started.listener)

@@ -5,51 +5,27 @@ A field that Slipway cannot honour is refused by name, or is one of those withou
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from service.errors import fault
-from service.types import Block, Effort, Message, RunRequest
-from service.web.body import json_in
+from service.types import Effort, RunRequest
 from service.web.client_conversation import (
     EMPTY,
     MAX_TOOLS,
-    CallId,
     StopText,
-    Text,
     ToolName,
     checked_schema,
     client_tools,
     instructions,
 )
+from service.web.client_files import without_files
+from service.web.openai.chat_messages import ChatMessage, conversation
 from service.web.schemas import Body, EndUser, Metadata
 
 _EFFORTS: dict[str, Effort] = {"none": "low", "minimal": "low"}  # others have the same names
 _ANY_OBJECT = {"type": "object"}
-
-
-class TextPart(Body):
-    type: Literal["text"]
-    text: Text
-
-
-class FunctionCall(Body):
-    name: ToolName
-    arguments: Text
-    parsed_arguments: Any = None  # of an SDK's own reading of a stream, as are `index` and `parsed`
-
-
-class ToolCall(Body):
-    id: CallId
-    type: Literal["function"]
-    function: FunctionCall
-    index: int | None = None
-
-    def block(self, arguments: dict[str, Any]) -> Block:
-        """Convert to a block of the Messages API."""
-        return {"type": "tool_use", "id": self.id, "name": self.function.name, "input": arguments}
 
 
 class Function(Body):
@@ -75,29 +51,6 @@ class FunctionTool(Body):
             "description": self.function.description or "",
             "input_schema": schema,
         }
-
-
-class ChatMessage(Body):
-    """Message of a conversation; `name` has no effect. An SDK sends an answer back with the fields it was given."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Text | Annotated[list[TextPart], Field(fail_fast=True, min_length=1, max_length=100)] | None = (
-        None
-    )
-    name: Annotated[str, Field(max_length=256)] | None = None
-    refusal: Text | None = None
-    annotations: Annotated[list[dict[str, Any]], Field(max_length=100)] | None = None
-    audio: None = None
-    function_call: None = None
-    parsed: Any = None
-    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_TOOLS)] | None = None
-    tool_call_id: CallId | None = None
-
-    @property
-    def text(self) -> str:
-        if isinstance(self.content, list):
-            return "\n".join(part.text for part in self.content)
-        return self.content or ""
 
 
 class NamedSchema(Body):
@@ -157,13 +110,15 @@ class ChatBody(Body):
 
     def request(self) -> RunRequest:
         """Convert to a run request. Raises `Invalid` for a conversation or a schema that does not fit."""
-        effort, turns = self.reasoning_effort, _conversation(self.messages)
+        effort = self.reasoning_effort
+        turns, files = without_files(conversation(self.messages))
         if self.tool_choice is not None and not self.tools:
             raise fault("/tool_choice", "needs `tools`")
         tools = _client_tools(self)
         return RunRequest(
             agent=self.model,
             messages=turns,
+            files=files,
             client_tools=tools,
             client_choice="none" if tools and (self.tool_choice == "none" or not self.tools) else None,
             stop_sequences=_stops(self.stop),
@@ -181,81 +136,6 @@ class ChatBody(Body):
 
 def _stops(stop: str | list[str] | None) -> tuple[str, ...] | None:
     return ((stop,) if isinstance(stop, str) else tuple(stop or ())) or None
-
-
-def _conversation(messages: list[ChatMessage]) -> tuple[Message, ...]:
-    """Return the turns of the user and the agent, without empty ones of the agent. Raises `Invalid`."""
-    turns: list[Message] = []
-    arguments = json_in(dict(_arguments(messages)))
-    asked: set[str] = set()  # calls whose results have not come yet
-    known: set[str] = set()  # calls so far
-    for number, message in enumerate(messages):
-        where = f"/messages/{number}"
-        if message.role in ("system", "developer"):
-            continue
-        if message.role == "tool":
-            if message.tool_call_id not in asked:
-                raise fault(f"{where}/tool_call_id", "must be the id of a call in the message before")
-            asked.discard(message.tool_call_id)
-            _add_result(turns, message)
-            continue
-        if asked:
-            raise fault(
-                f"{where}/role", "results of the calls before it must come first, as messages of role tool"
-            )
-        if message.role == "assistant" and not turns:
-            raise fault(f"{where}/role", "the first message of a conversation must be the user's")
-        if message.role == "user" and not message.text.strip():
-            raise fault(f"{where}/content", "must contain more than white space")
-        if blocks := _blocks(message, where, arguments):
-            turns.append({"role": message.role, "content": blocks})
-        asked = _new_calls(message, where, known)
-        known |= asked
-    if asked or not turns or turns[-1]["role"] != "user":
-        raise fault(
-            f"/messages/{len(messages) - 1}/role",
-            "the last message must be the user's, or a result of role tool",
-        )
-    return tuple(turns)
-
-
-def _new_calls(message: ChatMessage, where: str, known: Set[str]) -> set[str]:
-    """Return the ids of a message's calls. Raises `Invalid` for one that is known."""
-    calls = [call.id for call in message.tool_calls or ()]
-    found = set(calls)
-    if len(found) < len(calls) or found & known:
-        raise fault(f"{where}/tool_calls", "two calls have the same id")
-    return found
-
-
-def _arguments(messages: Sequence[ChatMessage]) -> Iterator[tuple[str, str]]:
-    """Yield the arguments of all calls as they were written, by their pointers."""
-    for number, message in enumerate(messages):
-        for place, call in enumerate(message.tool_calls or ()):
-            where = f"/messages/{number}/tool_calls/{place}/function/arguments"
-            yield where, call.function.arguments or "{}"
-
-
-def _blocks(message: ChatMessage, where: str, arguments: Mapping[str, Any]) -> str | list[Block]:
-    """Return the content of a turn, empty for an assistant's turn without any. Raises `Invalid`."""
-    if not message.tool_calls:
-        return message.text if message.text.strip() else ""
-    if message.role != "assistant":
-        raise fault(f"{where}/tool_calls", "only the assistant calls tools")
-    calls = [
-        call.block(arguments[f"{where}/tool_calls/{number}/function/arguments"])
-        for number, call in enumerate(message.tool_calls)
-    ]
-    return [*([{"type": "text", "text": message.text}] if message.text.strip() else []), *calls]
-
-
-def _add_result(turns: list[Message], message: ChatMessage) -> None:
-    """Add a result to the turn that answers the assistant's calls."""
-    block = {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": message.text}
-    if turns[-1]["role"] == "user":
-        turns[-1]["content"].append(block)
-    else:
-        turns.append({"role": "user", "content": [block]})
 
 
 def _client_tools(body: ChatBody) -> tuple[dict[str, Any], ...] | None:

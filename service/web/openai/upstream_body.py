@@ -60,7 +60,7 @@ class UpstreamBody(Body):
 
 def names_upstream_model() -> bool:
     """Return whether the body names a model of the upstream, and no agent."""
-    value = raw_json()
+    value = raw_json(services().settings.door_body_limit)
     name = value.get("model") if isinstance(value, dict) else None
     known = isinstance(name, str) and services().agents.model(name) is not None
     return known and services().usage.prices.provider(str(name)) == OPENAI
@@ -71,7 +71,7 @@ def chat_request() -> tuple[UpstreamBody, ChatRequest]:
 
     The model gets what was read here, written anew: of a name that comes twice it cannot see another value.
     """
-    value = raw_json()
+    value = raw_json(services().settings.door_body_limit)
     body = validate(UpstreamBody, value, texts=())
     price = services().usage.prices.price(body.model, today())
     _refuse_not_offered(value, body)

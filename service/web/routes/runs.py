@@ -8,6 +8,7 @@ from flask import Blueprint, Response, request
 
 from service import errors
 from service.errors import fault
+from service.files import references
 from service.runs.result import shown
 from service.store.database import Row
 from service.store.run_lists import RunFilter
@@ -61,8 +62,19 @@ class WebhookShape(Shape):
     delivered_at: str | None
 
 
+class FileShape(Shape):
+    """Image or document that came with a run; `digest`: SHA-256 of its content."""
+
+    type: Literal["image", "document"]
+    media_type: str
+    size: int
+    digest: str
+
+
 class RunView(RunResult):
-    """Run with its steps, its webhook if any, and its user's feedback."""
+    """Run with the files that came with it, its steps, its webhook if any, and its user's feedback."""
+
+    files: list[FileShape]
 
     step_list: list[StepShape] | None = None
     webhook: WebhookShape | None = None
@@ -115,6 +127,7 @@ def get_run(run_id: str) -> Response:
     run = services().runs.queries.get(run_id, current_caller())
     steps, rating = services().runs.queries.steps_and_feedback(run_id)
     more = {
+        "files": references(run.request.messages),
         "step_list": [_step(step) for step in steps if step["kind"] != "note"],
         "webhook": services().webhooks.of_run(run),
         "feedback": None if rating is None else feedback_of(rating),

@@ -1,0 +1,22 @@
+"""Define the settings of the doors for clients of other APIs."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from config.saving import Saving
+
+MIB = 1024 * 1024
+
+
+class Doors(Saving):
+    """Fields of `config.base.Settings` about the doors for clients of other APIs."""
+
+    door_body_limit: int = Field(
+        32 * MIB,
+        ge=MIB,
+        le=64 * MIB,
+        description="Most bytes of a body at the doors for clients of other APIs, which holds images and documents; "
+        "any other body has 1 MiB at most. Of bodies above that, a worker takes twice as many bytes at once, and half of "
+        "them from one user",
+    )
