@@ -64,9 +64,9 @@ def _answer() -> Response:
 
     def question() -> RunRequest:
         if names_upstream_model():
-            upstream, asked = chat_request()
-            relayed.append(asked)
-            return run_request(upstream, asked)
+            asked, request = chat_request()
+            relayed.append(request)
+            return run_request(asked, request)
         body = parse(ChatBody, most=services().settings.door_body_limit)
         counts.append(body.counts_usage)
         return body.request()
