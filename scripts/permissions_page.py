@@ -31,11 +31,14 @@ stands for any end.
 | --- | --- |
 | `agents:support`, `agents:sup*`, `agents:*` | agents, with their runs, sessions, approvals and usage; role `user` |
 | `actions:runs:read`, `actions:runs:*` | routes, by their action in the table below |
-| `models:claude-haiku-4-5`, `models:*` | agents that it starts: every model of their tiers must be in scope; and opens these models [themselves](gateway.md#models-under-your-key), which a key with scopes of other kinds only may not ask |
+| `models:claude-haiku-4-5`, `models:*` | agents that it starts: every model of their tiers must be in scope |
 | `tools:read`, `tools:write`, `tools:danger`, `tools:*` | tools of its runs, by risk; no other is offered |
 
 A key with scopes of any kind sets passwords and roles of users below its user's rank only, never its user's own:
 whoever sets a password can sign in with it, without scopes.
+
+A key with scopes asks [models themselves](gateway.md#models-under-your-key) only by scopes of the kind `models:`, and
+by no other: those of other kinds were given for agents.
 
 """
 TABLE = """
