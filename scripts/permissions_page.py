@@ -39,6 +39,9 @@ A key with scopes, but none of `models:`, asks no [model itself](gateway.md#mode
 A key with scopes of any kind sets passwords and roles of users below its user's rank only, never its user's own:
 whoever sets a password can sign in with it, without scopes.
 
+A key with scopes asks [models themselves](gateway.md#models-under-your-key) only by scopes of the kind `models:`, and
+by no other: those of other kinds were given for agents.
+
 """
 TABLE = """
 A key of an operator that decides approvals and does nothing else: `actions:approvals:*`.
