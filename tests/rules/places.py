@@ -29,6 +29,7 @@ SLACK = 80
 SCOPED = {"root": "a key of root", "ada": "a key of ada"}  # keys that name few agents
 # A session's messages and its export are as long as it is: of the same length in both places.
 PATHS = {
+    "response_id": "resp_" + "0" * 26,
     "run_id": "run",
     "session_id": "fixed_session",
     "schedule_id": "schedule",

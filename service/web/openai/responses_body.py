@@ -60,7 +60,7 @@ _REPEATED: dict[str, Any] = {
 }
 
 
-class FunctionTool(Body):
+class ResponseFunction(Body):
     """Function of the client; `strict` has no effect: arguments are what the model writes."""
 
     type: Literal["function"]
@@ -114,7 +114,7 @@ class ResponseBody(Body):
     max_output_tokens: Annotated[int, Field(ge=1, le=128_000)] | None = None
     reasoning: Reasoning | None = None
     text: TextOptions | None = None
-    tools: Annotated[list[FunctionTool], Field(fail_fast=True, max_length=MAX_TOOLS)] | None = None
+    tools: Annotated[list[ResponseFunction], Field(fail_fast=True, max_length=MAX_TOOLS)] | None = None
     tool_choice: Literal["auto", "none"] | None = None
     user: EndUser | None = None
     safety_identifier: EndUser | None = None

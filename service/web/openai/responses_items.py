@@ -24,7 +24,7 @@ def _kind(value: Any) -> str:
     return "text" if isinstance(value, str) else "list"
 
 
-class TextPart(Body):
+class InputText(Body):
     """Text. An SDK sends an answer back with the fields that it was given: some have no effect."""
 
     type: Literal["input_text", "output_text", "refusal", "reasoning_text"]
@@ -40,7 +40,7 @@ class TextPart(Body):
         return {"type": "text", "text": text} if text.strip() else None
 
 
-class ImagePart(Body):
+class InputImage(Body):
     """Image as a data URL; `detail` has no effect."""
 
     type: Literal["input_image"]
@@ -56,7 +56,7 @@ class ImagePart(Body):
         return image(*from_data_url(self.image_url or "", pointer), pointer)
 
 
-class FilePart(Body):
+class InputFile(Body):
     """PDF as a data URL."""
 
     type: Literal["input_file"]
@@ -76,7 +76,7 @@ class FilePart(Body):
         return pdf(media_type, data, pointer, title=self.filename)
 
 
-Part = Annotated[TextPart | ImagePart | FilePart, Field(discriminator="type")]
+Part = Annotated[InputText | InputImage | InputFile, Field(discriminator="type")]
 Parts = Annotated[list[Part], Field(fail_fast=True, max_length=100)]
 Content = Annotated[Annotated[Text, Tag("text")] | Annotated[Parts, Tag("list")], Discriminator(_kind)]
 
@@ -256,11 +256,11 @@ def _content(content: str | list[Part] | None, where: str) -> str | list[Block]:
 
 
 def _has_files(content: str | list[Part] | None) -> bool:
-    return isinstance(content, list) and any(not isinstance(part, TextPart) for part in content)
+    return isinstance(content, list) and any(not isinstance(part, InputText) for part in content)
 
 
 def _text(content: str | list[Part] | None) -> str:
     if isinstance(content, list):
-        words = (part.text or part.refusal for part in content if isinstance(part, TextPart))
+        words = (part.text or part.refusal for part in content if isinstance(part, InputText))
         return "\n".join(filter(None, words))
     return content or ""
