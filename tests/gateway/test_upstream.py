@@ -32,7 +32,12 @@ def running(
     tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer
 ) -> Iterator[tuple[Gateway, WireServer]]:
     server = WireServer(chat)
-    settings = {"openai_base_url": f"{server.url}/v1", "openai_api_key": KEY, "model_retries": 0}
+    settings = {
+        "openai_base_url": f"{server.url}/v1",
+        "openai_api_key": KEY,
+        "model_retries": 0,
+        "breaker_failures": 1_000,
+    }
     with house.gateway(tmp_path_factory.mktemp("upstream"), redis_server.url, **settings) as made:
         yield made, server
     _HTTP.close()
