@@ -16,6 +16,7 @@ LABELS: list[tuple[Mode, str | None, str]] = [
     ("wait", "messages/invoke", "messages/invoke"),
     ("stream", "messages/stream", "messages/stream"),
     ("stream", "messages", "messages"),
+    ("stream", "socket", "socket"),
     ("queue", "a2a/task", "a2a/task"),
     ("queue", "schedule/task", "schedule/task"),
     ("wait", None, "invoke"),
