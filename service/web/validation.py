@@ -17,6 +17,8 @@ from service.web.current import Request
 M = TypeVar("M", bound=BaseModel)
 MAX_NAME = 128  # characters of an id, a name or a scope in a path
 MAX_FIELDS = 64  # fields of a body; unknown ones become errors
+# Faults of a field that may be text or a list: not told where the other branch has told of something in it.
+BRANCHES = ("string_type", "list_type")
 MAX_FAULTS = 50  # faults reported in one response
 # Pydantic's words for a part whose kind cannot be told, which quote the value; `tags` are those that it may have.
 _KIND = re.compile(
@@ -73,15 +75,20 @@ def located(details: Sequence[ErrorDetails], value: Any, within: str = "") -> li
 
     `within` is the pointer to `value` itself.
     """
-    faults: list[FieldFault] = []
+    found: list[tuple[FieldFault, str]] = []
     for one in details[:MAX_FAULTS]:
         where = within + _pointer(one["loc"], value, one["type"] == "missing")
         detail = one["msg"].removeprefix("Value error, ")
-        if kind := _KIND.fullmatch(detail):
-            where += f"/{kind['absent'] or kind['name']}"
-            detail = f"Input should be one of {kind['tags']}" if kind["tags"] else "Field required"
-        faults.append({"pointer": where, "detail": detail})
-    return faults
+        if kind_of := _KIND.fullmatch(detail):
+            where += f"/{kind_of['absent'] or kind_of['name']}"
+            detail = f"Input should be one of {kind_of['tags']}" if kind_of["tags"] else "Field required"
+        found.append(({"pointer": where, "detail": detail}, one["type"]))
+    told = [fault["pointer"] for fault, kind in found if kind not in BRANCHES]
+    return [
+        fault
+        for fault, kind in found
+        if kind not in BRANCHES or not any(f"{one}/".startswith(f"{fault['pointer']}/") for one in told)
+    ]
 
 
 def _pointer(location: Sequence[int | str], value: Any, missing: bool) -> str:

@@ -95,3 +95,16 @@ def test_a_conversation_besides_its_files_is_bounded(app: Flask) -> None:
     body = {"max_tokens": 99, "messages": [*turns, {"role": "user", "content": "So?"}]}
     refused = post(app, "/v1/messages", body)
     assert refused.status_code == 413 and "besides" in refused.get_data(as_text=True)
+
+
+def test_long_text_beyond_ascii_is_refused_before_it_is_copied(app: Flask) -> None:
+    body = {"max_tokens": 99, "messages": [{"role": "user", "content": "x" * MIB + "\u00e9"}]}
+    refused = post(app, "/v1/messages", body)
+    assert refused.status_code == 400
+    assert refused.get_json()["error"]["message"].startswith("/messages/0/content: must not have more")
+
+
+def test_only_the_fault_itself_is_told(app: Flask) -> None:
+    odd = {"max_tokens": 99, "messages": [{"role": "user", "content": [{"type": "image", "source": 1}]}]}
+    message = post(app, "/v1/messages", odd).get_json()["error"]["message"]
+    assert message.startswith("/messages/0/content/0/source: ") and ";" not in message
