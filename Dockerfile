@@ -3,7 +3,7 @@ FROM python:3.12-slim AS builder
 
 WORKDIR /app
 COPY requirements.txt requirements-providers.txt ./
-# `--build-arg PROVIDERS=yes` for Bedrock and Vertex AI: 45 MB more.
+# `--build-arg PROVIDERS=yes` for Bedrock and Vertex AI: about 40 MB more.
 ARG PROVIDERS=no
 RUN python -m venv --without-pip /opt/venv \
     && pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check -r requirements.txt \

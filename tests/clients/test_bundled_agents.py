@@ -106,13 +106,31 @@ def _of_message(answer: Any) -> Told:
     return Told(f"run_{answer.id.removeprefix('msg_')}", answer.content[-1].text, answer.stop_reason)
 
 
+def by_responses(house: House, agent: str, messages: Any) -> Told:
+    return _of_response(house.openai.responses.create(model=agent, input=messages))
+
+
+def by_streamed_responses(house: House, agent: str, messages: Any) -> Told:
+    with house.openai.responses.stream(model=agent, input=messages) as events:
+        return _of_response(events.get_final_response())
+
+
+def _of_response(answer: Any) -> Told:
+    return Told(f"run_{answer.id.removeprefix('resp_')}", answer.output_text, answer.status)
+
+
 DOORS: dict[str, Callable[[House, str, Any], Told]] = {
     "stream": by_stream,
     "chat/invoke": by_chat,
     "chat/stream": by_streamed_chat,
     "messages/invoke": by_messages,
     "messages/stream": by_streamed_messages,
+    "responses/invoke": by_responses,
+    "responses/stream": by_streamed_responses,
 }
+
+
+REASONS = {"chat": "stop", "responses": "completed"}  # of the others: end_turn
 
 
 def rows_of(db: Database, run_id: str) -> list[tuple[Any, ...]]:
@@ -140,6 +158,6 @@ def test_every_door_gives_the_answer_of_invoke(house: House, agent: str) -> None
         run = house.client.get(f"/v1/runs/{answer.run_id}").json()
         assert (run["status"], run["door"]) == ("succeeded", door)
         assert run["output"] == told["output"] and answer.text.endswith(told["output"]), door
-        assert answer.reason == ("stop" if door.startswith("chat") else "end_turn"), door
+        assert answer.reason == REASONS.get(door.partition("/")[0], "end_turn"), door
         assert run["usage"] == told["usage"], door
         assert rows_of(house.db, answer.run_id) == rows, door

@@ -17,6 +17,7 @@ from service.web.client_conversation import (
     Text,
     ToolName,
     checked_schema,
+    client_choice,
     client_tools,
     instructions,
 )
@@ -24,6 +25,7 @@ from service.web.client_files import without_files
 from service.web.openai.chat_body import ANY_OBJECT, EFFORTS
 from service.web.openai.responses_chain import earlier_turns
 from service.web.openai.responses_items import Input, Item, called_in, conversation, instructions_in, items_of
+from service.web.openai.tool_choice import FlatChoice, Mode, chosen
 from service.web.schemas import Body, EndUser, Metadata
 
 INCLUDABLE = Literal[
@@ -115,7 +117,7 @@ class ResponseBody(Body):
     reasoning: Reasoning | None = None
     text: TextOptions | None = None
     tools: Annotated[list[ResponseFunction], Field(fail_fast=True, max_length=MAX_TOOLS)] | None = None
-    tool_choice: Literal["auto", "none"] | None = None
+    tool_choice: Mode | FlatChoice | None = None
     user: EndUser | None = None
     safety_identifier: EndUser | None = None
     metadata: Metadata | None = None
@@ -150,16 +152,18 @@ class ResponseBody(Body):
         """Convert to a run request that goes on from an earlier response. Raises `Invalid`."""
         if self.background and not self.kept:
             raise fault("/store", "must not be false for a response in the background")
+        if self.tool_choice not in (None, "auto", "none") and not self.tools:
+            raise fault("/tool_choice", "needs `tools`")
         items = items_of(self.input)
         turns, files = without_files(conversation(items, [] if earlier is None else earlier_turns(earlier)))
         effort = self.reasoning.effort if self.reasoning is not None else None
-        tools = self._client_tools(items, earlier)
+        tools, choice = self._client_tools(items, earlier)
         return RunRequest(
             agent=self.model,
             messages=turns,
             files=files,
             client_tools=tools,
-            client_choice="none" if tools and (self.tool_choice == "none" or not self.tools) else None,
+            client_choice=choice,
             instructions=instructions([self.instructions or "", *instructions_in(items)]),
             max_tokens=self.max_output_tokens,
             effort=None if effort is None else EFFORTS.get(effort, effort),  # type: ignore[arg-type]
@@ -174,15 +178,22 @@ class ResponseBody(Body):
         shown = [item.shown(f"item_{number}") for number, item in enumerate(items)]
         return {"fields": self.repeated, "input": shown}
 
-    def _client_tools(self, items: list[Item], earlier: Run | None) -> tuple[dict[str, Any], ...] | None:
-        """Return the functions that are offered, and otherwise those of the conversation so far. Raises `Invalid`."""
+    def _client_tools(
+        self, items: list[Item], earlier: Run | None
+    ) -> tuple[tuple[dict[str, Any], ...] | None, Literal["none", "any"] | None]:
+        """Return the functions that are offered, or stubs of those of the conversation, and the choice among them.
+
+        Raises `Invalid`.
+        """
         offered = [tool.definition(f"/tools/{number}") for number, tool in enumerate(self.tools or ())]
         names = [tool["name"] for tool in offered]
         for number, name in enumerate(names):
             if name in names[:number]:
                 raise fault(f"/tools/{number}/name", "two functions have the same name")
         before = {tool["name"] for tool in (earlier.request.client_tools or ())} if earlier else set[str]()
-        return client_tools(offered, {*before, *called_in(items)})
+        mode, offered = chosen(self.tool_choice, offered)
+        tools = client_tools(offered, {*before, *called_in(items)})
+        return tools, client_choice(mode, offered) if tools else None
 
     def _schema(self) -> dict[str, Any] | None:
         """Return the schema that an answer must be valid for. Raises `Invalid`."""

@@ -1,4 +1,4 @@
-"""Choice among a client's functions, in the forms that Chat Completions has for it."""
+"""Choice among a client's functions, in the forms that OpenAI's two APIs have for it."""
 
 from __future__ import annotations
 
@@ -35,13 +35,32 @@ class AllowedChoice(Body):
     allowed_tools: AllowedFunctions
 
 
+class FlatFunctionChoice(Body):
+    """Call of this function, as the Responses API has it."""
+
+    type: Literal["function"]
+    name: ToolName
+
+
+class FlatAllowedChoice(Body):
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[FlatFunctionChoice], Field(min_length=1, max_length=MAX_TOOLS)]
+
+
 ObjectChoice = Annotated[FunctionChoice | AllowedChoice, Field(discriminator="type")]
+FlatChoice = Annotated[FlatFunctionChoice | FlatAllowedChoice, Field(discriminator="type")]
 
 
 def chosen(
-    choice: Mode | ObjectChoice | None, tools: list[dict[str, Any]]
+    choice: Mode | ObjectChoice | FlatChoice | None, tools: list[dict[str, Any]]
 ) -> tuple[Literal["auto", "none", "any"], list[dict[str, Any]]]:
     """Return the mode of a choice and the tools that it leaves. Raises `Invalid` for one that is not offered."""
+    if isinstance(choice, FlatFunctionChoice):
+        return "any", narrowed(tools, {"/tool_choice/name": choice.name})
+    if isinstance(choice, FlatAllowedChoice):
+        named = {f"/tool_choice/tools/{number}/name": one.name for number, one in enumerate(choice.tools)}
+        return "any" if choice.mode == "required" else "auto", narrowed(tools, named)
     if isinstance(choice, FunctionChoice):
         return "any", narrowed(tools, {"/tool_choice/function/name": choice.function.name})
     if isinstance(choice, AllowedChoice):

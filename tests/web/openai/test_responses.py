@@ -13,7 +13,6 @@ from pydantic import BaseModel
 
 from tests.conftest import Model, Slipway
 from tests.web.openai.conftest import sdk_of
-from tests.web.openai.test_chat import BUNDLED, question_of
 
 HELLO = {"role": "user", "content": "Hello"}
 WEATHER: dict[str, Any] = {
@@ -33,28 +32,44 @@ def run_of(client: httpx2.Client, response_id: str) -> dict[str, Any]:
     return run
 
 
-@pytest.mark.parametrize("agent", BUNDLED)
-def test_answer_is_that_of_invoke_by_json_and_by_stream(
-    sdk: openai.OpenAI, client: httpx2.Client, agent: str
-) -> None:
-    question = question_of(client, agent)
-    told = client.post(f"/v1/agents/{agent}/invoke", json={"input": question, "cache": "bypass"}).json()
-    whole = sdk.responses.create(model=agent, input=question)
-    assert (whole.status, whole.output_text, whole.model) == ("completed", told["output"], agent)
-    with sdk.responses.stream(model=agent, input=question) as stream:
+def test_events_are_numbered_in_their_order(sdk: openai.OpenAI) -> None:
+    with sdk.responses.stream(model="analyst", input="What is 17 * 23?") as stream:
         events = list(stream)
-        last = stream.get_final_response()
     assert [event.sequence_number for event in events] == list(range(len(events)))
     names = [event.type for event in events if event.type != "response.output_text.delta"]
     assert names[:4] == AROUND + MESSAGE and names[-4:] == [*MESSAGE_DONE, "response.completed"]
-    assert last.output_text.endswith(told["output"]) and last.status == "completed"
-    run = run_of(client, whole.id)
-    assert (run["status"], run["door"], run["output"]) == ("succeeded", "responses/invoke", told["output"])
-    assert run["usage"] == told["usage"]
-    used = told["usage"]
-    assert whole.usage is not None and whole.usage.output_tokens == used["output_tokens"]
+
+
+def test_usage_is_that_of_the_run(sdk: openai.OpenAI, client: httpx2.Client) -> None:
+    answer = sdk.responses.create(model="analyst", input="What is 17 * 24?")
+    used = run_of(client, answer.id)["usage"]
+    assert answer.usage is not None and answer.usage.output_tokens == used["output_tokens"]
     asked = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
-    assert whole.usage.input_tokens == sum(used[name] for name in asked)
+    assert answer.usage.input_tokens == sum(used[name] for name in asked)
+
+
+NAMED = {"type": "function", "name": "get_weather"}
+
+
+@pytest.mark.parametrize(
+    "choice",
+    ["required", NAMED, {"type": "allowed_tools", "mode": "required", "tools": [NAMED]}],
+    ids=["any", "named", "allowed"],
+)
+def test_a_forced_call(sdk: openai.OpenAI, choice: Any) -> None:
+    """Of a function that the question has nothing to do with, by an agent that has tools of its own."""
+    other = {"type": "function", "name": "alarm", "parameters": {"type": "object"}}
+    tools: Any = [WEATHER] if choice == "required" else [other, WEATHER]
+    answer = sdk.responses.create(model="analyst", input="Hello", tools=tools, tool_choice=choice)
+    [call] = [item for item in answer.output if item.type == "function_call"]
+    assert (call.name, answer.tool_choice if isinstance(choice, str) else choice) == ("get_weather", choice)
+
+
+def test_a_model_itself(sdk: openai.OpenAI, client: httpx2.Client) -> None:
+    answer = sdk.responses.create(model="claude-haiku-5-5", input="Hello", instructions="Be brief.")
+    assert answer.status == "completed" and answer.output_text
+    run = run_of(client, answer.id)
+    assert (run["agent"], run["status"], run["steps"]) == ("claude-haiku-5-5", "succeeded", 1)
 
 
 def test_instructions_and_earlier_turns_reach_the_model(sdk: openai.OpenAI) -> None:
@@ -161,13 +176,14 @@ BAD: list[tuple[dict[str, Any], str | None]] = [
     ({"max_output_tokens": 0}, "max_output_tokens"),
     ({"safety_identifier": "x" * 65}, "safety_identifier"),
     ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
-    ({"tools": [WEATHER], "tool_choice": "required"}, "tool_choice"),
+    ({"tool_choice": "required"}, "tool_choice"),
+    ({"tools": [WEATHER], "tool_choice": {"type": "function", "name": "x"}}, "tool_choice.name"),
     ({"tools": [WEATHER, WEATHER]}, "tools[1].name"),
     ({"input": []}, "input"),
     ({"input": " "}, "input[0].content"),
     ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0].type"),
     ({"input": [{"role": "robot", "content": "Hi"}]}, "input[0].role"),
-    ({"input": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "input[0].content[0]"),
+    ({"input": [{"role": "user", "content": [{"type": "input_audio"}]}]}, "input[0].content[0].type"),
     ({"input": [HELLO, {"role": "assistant", "content": "Hi"}]}, "input"),
     ({"input": [HELLO, RESULT]}, "input[1].call_id"),
     ({"input": [HELLO, CALL]}, "input"),
