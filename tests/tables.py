@@ -6,12 +6,16 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from functools import cache
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from service.store.schema import metadata
 
+ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = "tables"
 # For what is refused before a database is asked: the other one would only be made in vain.
 ON_SQLITE = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
@@ -55,11 +59,14 @@ def quicken(server: str) -> None:
 
 @cache
 def _template(server: str) -> str:
-    """Make the database that others of this server are copies of; return its name."""
+    """Make the database that others of this server are copies of, as if it were migrated; return its name."""
     with _connected(server) as connection:
         connection.execute(sa.text(f"CREATE DATABASE {TEMPLATE}"))
     engine = sa.create_engine(_of(server, TEMPLATE), poolclass=sa.NullPool)
     metadata.create_all(engine)
+    with engine.begin() as connection:
+        command = MigrationContext.configure(connection)
+        command.stamp(ScriptDirectory(str(ROOT / "migrations")), "head")
     return TEMPLATE
 
 

@@ -15,7 +15,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.auth.run_tokens import RunGrant, RunTokens
-from service.errors import BudgetExceeded, InvalidToken, ModelError, Overloaded, RateLimited, RunLimit
+from service.errors import (
+    BudgetExceeded,
+    InvalidToken,
+    ModelError,
+    Overloaded,
+    RateLimited,
+    RunCancelled,
+    RunLimit,
+)
 from service.ids import new_id
 from service.llm.client import CallProgress, ModelCall, ModelClient, ModelReply
 from service.llm.relay import RelayedRequest
@@ -159,6 +167,8 @@ class _Call:
                     kept.append(piece)
                     with watched.offering():
                         yield piece
+        except RunCancelled:
+            raise InvalidToken() from None  # the watch found that the run has ended
         finally:
             answer.close()
             relayed.cost_nano = self._settle(reply, b"".join(kept))

@@ -1,6 +1,6 @@
 """Images and documents of runs and sessions, stored once for each owner.
 
-Who begins to refer to content holds its row until the commit, and who deletes the last reference waits for that: so
+A transaction that begins to refer to content locks its row, and the deletion of the last reference waits for that lock:
 content that is referred to is never deleted.
 """
 

@@ -100,13 +100,6 @@ def test_request_that_cannot_be_priced_or_read_is_refused(
     assert gateway.rows() == [] and gateway.api.requests == [] and gateway.held == 0
 
 
-def test_other_credentials_are_not_taken_yet(gateway: Gateway) -> None:
-    services = gateway.services
-    key = services.auth.keys.create("usr_ada", "k")["key"]
-    answer = gateway.post(key)
-    assert (answer.status_code, answer.json()["error"]["type"]) == (404, "not_found_error")
-
-
 def test_tokens_are_counted_without_a_hold(gateway: Gateway) -> None:
     token = gateway.token(gateway.run())
     counted = gateway.sdk(token).messages.count_tokens(model=MODEL, messages=ASKED)

@@ -20,6 +20,7 @@ _TYPES = {
     403: "permission_error",
     404: "not_found_error",
     405: "invalid_request_error",
+    409: "invalid_request_error",
     413: "request_too_large",
     429: "rate_limit_error",
     504: "timeout_error",
@@ -28,7 +29,6 @@ _TYPES = {
 _STATUS: dict[type[SlipwayError], int] = {  # where it differs from the problem's; the first that fits
     errors.PriceUnknown: 404,
     errors.RunLimit: 403,
-    errors.RunCancelled: 401,
     errors.ModelKeyRefused: 500,
     errors.ModelRejected: 400,
     errors.Unavailable: 529,
