@@ -196,7 +196,9 @@ def allowed_agents() -> list[AgentDefinition]:
 
 
 def no_agent(name: str) -> str:
-    """Build the problem detail for an unknown agent, suggesting a similar name among those the caller may use."""
+    """Build the problem detail for an unknown agent: where a model is asked, or a similar name the caller may use."""
+    if services().agents.model(name) is not None:
+        return f"{name} is a model, not an agent; POST /v1/chat/completions asks it."
     known = [agent.id for agent in allowed_agents()]
     return f"There is no agent named {name}{did_you_mean(name, known) or '.'}"
 
