@@ -224,11 +224,12 @@ def test_broken_stream_ends_with_an_error_and_is_paid_in_full(
     server.otherwise = streamed(PARTS[:2], then=close)
     before, got = gateway.spent, ""
     with (
-        pytest.raises(openai.APIError),
+        pytest.raises(openai.APIError) as raised,
         sdk(gateway, token).chat.completions.create(**BODY, stream=True) as stream,
     ):  # type: ignore[call-overload]
         for one in stream:
             got += one.choices[0].delta.content
+    assert raised.type is openai.APIError, "an event, and not the end of the connection"
     assert got == "Good "[: len(got)] or got == "Good day."
     wait_until(lambda: gateway.held == 0, "the settlement", 5)
     assert gateway.spent - before > 50 * 4_500
