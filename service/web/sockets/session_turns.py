@@ -56,9 +56,10 @@ def start(agent: str, turn: Turn, session: SessionOfConnection) -> Stream:
 
 @guard(counts="run")
 def _start(*, agent: str, session: SessionOfConnection) -> Stream:
+    joins = _in_session()  # the body is let go once the turn is admitted
     admitted = admit("stream", partial(_question, agent, session))
     asked = admitted.request
-    if asked.session_id is None and _in_session():
+    if asked.session_id is None and joins:
         PERMISSIONS["POST /v1/sessions"].check(admitted.caller)
         admitted.trip.send()  # no session for a turn that is refused
         session.id = services().sessions.begin_for(admitted.caller, agent)
