@@ -152,6 +152,12 @@ def test_bad_request_is_refused_in_the_dialect(
     assert len(keys.api.requests) == asked and keys.held == 0
 
 
+@pytest.mark.parametrize("model", ["probe", MODEL])
+def test_thread_is_refused_and_the_sdks_way_without_it_told(keys: Gateway, key: str, model: str) -> None:
+    answer = keys.post(key, {**HELLO, "model": model, "thread": {"type": "create"}})
+    assert answer.status_code == 400 and "`thread=False`" in answer.json()["error"]["message"]
+
+
 def test_tokens_are_counted(keys: Gateway, key: str) -> None:
     sdk = keys.sdk(key)
     bare = sdk.messages.count_tokens(model=MODEL, messages=ASKED).input_tokens

@@ -15,6 +15,7 @@ from service.files import FILE_TYPES
 from service.types import Block, Effort, Message, RunRequest
 from service.web.anthropic.content_blocks import (
     MAX_BLOCKS,
+    NO_THREAD,
     AnyBlock,
     Marks,
     TextBlock,
@@ -92,6 +93,7 @@ class AgentBody(Body):
     metadata: UserMetadata | None = None
     output_config: OutputConfig | None = None
     tools: Annotated[list[ClientTool], Field(fail_fast=True, max_length=MAX_TOOLS)] | None = None
+    thread: dict[str, Any] | None = None  # refused with a hint
     tool_choice: Annotated[ToolChoice | NamedChoice, Field(discriminator="type")] | None = None
     service_tier: Literal["auto", "standard_only"] | None = None
     thinking: dict[str, Any] | None = None
@@ -103,6 +105,8 @@ class AgentBody(Body):
     def request(self) -> RunRequest:
         """Convert to a run request. Raises `Invalid` for a conversation or a schema that does not fit."""
         config = self.output_config or OutputConfig()
+        if self.thread is not None:
+            raise fault("/thread", NO_THREAD)
         if self.tool_choice is not None and not self.tools:
             raise fault("/tool_choice", "needs `tools`")
         said = [self.system] if isinstance(self.system, str) else [block.text for block in self.system or ()]

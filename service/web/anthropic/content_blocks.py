@@ -14,6 +14,7 @@ from service.web.client_files import NO_ADDRESS, image, pdf
 from service.web.schemas import Body
 
 MAX_BLOCKS = 1_000  # blocks of a message
+NO_THREAD = "is not offered here; the SDK's tool_runner does without it by `thread=False`"
 Marks = dict[str, Any] | None  # `cache_control`, without effect
 
 

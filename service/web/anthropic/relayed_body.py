@@ -15,6 +15,7 @@ from service.text import exact_json
 from service.text.sanitise import storable
 from service.types import RunRequest
 from service.usage.prices import ANTHROPIC, today
+from service.web.anthropic.content_blocks import NO_THREAD
 from service.web.body import raw_json
 from service.web.current import current, services
 from service.web.schemas import Body
@@ -96,7 +97,7 @@ def _refuse_not_offered(value: dict[str, Any], body: MessagesBody) -> None:
     """Refuse what the hold of a call does not cover. Raises `Invalid`."""
     for name in NOT_OFFERED:
         if value.get(name) is not None:
-            raise fault(f"/{name}", "is not offered here")
+            raise fault(f"/{name}", NO_THREAD if name == "thread" else "is not offered here")
     if value.get("service_tier", "standard_only") not in ("auto", "standard_only"):
         raise fault("/service_tier", "must be auto or standard_only")
     for number, tool in enumerate(body.tools):
