@@ -45,7 +45,8 @@ class ChatCompletionsClient:
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
-        self._request = self._transport.prepare(httpx2.Request("POST", base_url + PATH, headers=headers))
+        post = httpx2.Request("POST", base_url + PATH, headers=headers)
+        self._request = self._transport.prepare(post, without=(b"content-length",))  # each call has its own
         self._ping = self._transport.prepare(httpx2.Request("GET", f"{base_url}/models", headers=headers))
 
     def create(self, request: ModelRequest, call: ModelCall) -> Generator[Any, None, ModelReply]:

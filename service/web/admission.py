@@ -18,7 +18,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
 from service.audit.record import Action
-from service.auth.permissions import PERMISSIONS, Permission, check_model, check_models
+from service.auth.permissions import PERMISSIONS, Permission, check_model, check_models, may_ask_model
 from service.errors import Forbidden, NotFound, RateLimited, SlipwayError
 from service.infra.redis_trip import Trip
 from service.observe import logs
@@ -177,11 +177,16 @@ def allowed_agent(name: str) -> AgentDefinition:
 def allowed_model(name: str) -> AgentDefinition:
     """Return an agent, as a model; without one of this name, the model itself. Raises `NotFound` and `Forbidden`."""
     request = current()
-    model = request.services.agents.model(name)
-    if model is None:
+    agents = request.services.agents
+    if (model := agents.model(name)) is not None:
+        check_model(request.caller, model.id)
+        return model
+    try:
         return allowed_agent(name)
-    check_model(request.caller, model.id)
-    return model
+    except NotFound:
+        known = [agent.id for agent in allowed_agents()]
+        known += [name for name in agents.models() if may_ask_model(request.caller, name)]
+        raise NotFound(f"There is no agent or model named {name}{did_you_mean(name, known) or '.'}") from None
 
 
 def allowed_agents() -> list[AgentDefinition]:
@@ -191,7 +196,9 @@ def allowed_agents() -> list[AgentDefinition]:
 
 
 def no_agent(name: str) -> str:
-    """Build the problem detail for an unknown agent, suggesting a similar name among those the caller may use."""
+    """Build the problem detail for an unknown agent: where a model is asked, or a similar name the caller may use."""
+    if services().agents.model(name) is not None:
+        return f"{name} is a model, not an agent; POST /v1/chat/completions asks it."
     known = [agent.id for agent in allowed_agents()]
     return f"There is no agent named {name}{did_you_mean(name, known) or '.'}"
 

@@ -62,8 +62,10 @@ def test_tools_make_a_round_trip_and_links_stay(keys: Gateway, sdk: openai.OpenA
 
 
 def test_unknown_model_is_404_and_a_key_without_the_scope_403(keys: Gateway, sdk: openai.OpenAI) -> None:
-    with pytest.raises(openai.NotFoundError):
-        sdk.chat.completions.create(model="claude-none-1", messages=ASKED)
+    with pytest.raises(
+        openai.NotFoundError, match=f"no agent or model named {MODEL}0; did you mean '{MODEL}'"
+    ):
+        sdk.chat.completions.create(model=f"{MODEL}0", messages=ASKED)
     with pytest.raises(openai.PermissionDeniedError):
         restricted = sdk.with_options(api_key=key_of(keys, "agents:probe"))
         restricted.chat.completions.create(model=MODEL, messages=ASKED)

@@ -58,7 +58,7 @@ def test_native_doors_take_agents_only(keys: Gateway, key: str) -> None:
     answer = httpx2.post(
         f"{keys.url}/v1/agents/{MODEL}/invoke", json={"input": "Hi"}, headers={"x-api-key": key}
     )
-    assert answer.status_code == 404
+    assert answer.status_code == 404 and "is a model, not an agent" in answer.json()["detail"]
 
 
 def test_dated_name_of_a_model_is_under_its_caps_stops_and_scopes(keys: Gateway, key: str) -> None:

@@ -126,6 +126,10 @@ class WireServer:
                 return None
             data += more
         head, _, body = data.partition(b"\r\n\r\n")
+        names = [line.lower().partition(b":")[0] for line in head.split(b"\r\n")[1:]]
+        if len(names) != len(set(names)):  # servers refuse a second Content-Length (RFC 9112, 6.3)
+            conn.sendall(b"HTTP/1.1 400 X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            return None
         length = next(
             (int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0
         )

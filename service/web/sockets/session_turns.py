@@ -56,8 +56,8 @@ def start(agent: str, turn: Turn, session: SessionOfConnection) -> Stream:
 
 @guard(counts="run")
 def _start(*, agent: str, session: SessionOfConnection) -> Stream:
-    joins = _in_session()  # the body is let go once the turn is admitted
-    admitted = admit("stream", partial(_question, agent, session))
+    joins = "session_id" not in raw_json()  # not `null` either; admission lets the body go
+    admitted = admit("stream", partial(_question, agent, session if joins else None))
     asked = admitted.request
     if asked.session_id is None and joins:
         PERMISSIONS["POST /v1/sessions"].check(admitted.caller)
@@ -67,12 +67,7 @@ def _start(*, agent: str, session: SessionOfConnection) -> Stream:
     return services().runs.start.stream(*admitted)
 
 
-def _question(agent: str, session: SessionOfConnection) -> RunRequest:
-    if session.id is not None and _in_session():
-        return validate(RunBody, {**raw_json(), "session_id": session.id}).request(agent, "socket")
+def _question(agent: str, joined: SessionOfConnection | None) -> RunRequest:
+    if joined is not None and joined.id is not None:
+        return validate(RunBody, {**raw_json(), "session_id": joined.id}).request(agent, "socket")
     return parse(RunBody).request(agent, "socket")
-
-
-def _in_session() -> bool:
-    """Return whether the turn belongs to the session of its connection: it names none, and no `null` either."""
-    return "session_id" not in raw_json()
