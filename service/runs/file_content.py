@@ -42,7 +42,7 @@ def store(tx: Transaction, run: Run, most: int) -> None:
     """Store the files of a new run, and that it refers to those of the run that it goes on from.
 
     Once that is committed, this process lets go of them. Raises `TooLarge` where its user then had more than `most`
-    bytes: whoever may spend nothing could fill the disk otherwise.
+    bytes: calls that no cap has room for are stored, too, and must not fill the disk.
     """
     earlier = {one["digest"] for one in references(run.request.messages)} - (run.request.files or {}).keys()
     if earlier:
