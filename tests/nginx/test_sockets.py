@@ -18,11 +18,10 @@ from tests.web.sockets import LAST, QUICK, SLOW, bearer, chatting
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # two replicas start, on a busy machine in a minute
 
 
-@pytest.fixture
-def pair(scratch: Path) -> Iterator[Pair]:
-    with pair_of(
-        scratch / "pair-sockets", "sqlite", WEB_CONCURRENCY="1", THREADS="12", HEARTBEAT_SECONDS="5"
-    ) as pair:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def pair(request: pytest.FixtureRequest, scratch: Path) -> Iterator[Pair]:
+    folder = scratch / f"pair-sockets-{request.param}"
+    with pair_of(folder, request.param, WEB_CONCURRENCY="1", THREADS="12", HEARTBEAT_SECONDS="5") as pair:
         yield pair
 
 
