@@ -43,6 +43,7 @@ def things_of(world: World) -> Things:
         services.usage.budgets.put(scope, "month", cap)
     arguments = {
         "run_id": [run_id],
+        "response_id": [world.make("resp")],
         "session_id": [session_id],
         "approval_id": [approval_id],
         "schedule_id": [schedule_id],
