@@ -20,3 +20,9 @@ class Doors(Saving):
         "any other body has 1 MiB at most. Of bodies above that, a worker takes twice as many bytes at once, and half "
         "of them from one user",
     )
+    file_bytes_per_user: int = Field(
+        5 * 1024 * MIB,
+        ge=64 * MIB,
+        description="Most bytes of images and documents that are stored for one user; calls that bring more are 413 "
+        "until runs and sessions that refer to some are deleted, or expire. Calls at the same moment may pass it",
+    )

@@ -60,6 +60,8 @@ class ChatAnswer:
         """Process a complete answer. Raises `ModelError` if it cannot be read."""
         try:
             answer = parse(body)
+            if answer.get("error") is not None:
+                raise ModelError("The model answered with an error")
             self._model = _word(answer.get("model") or self._model)
             self._take_usage(answer.get("usage"))
             for choice in answer["choices"]:
@@ -91,7 +93,9 @@ class ChatAnswer:
             called = call.get("function") or call.get("custom") or {}
             self._write(called.get("arguments") or called.get("input") or "")
 
-    def _write(self, piece: str, *, shown: bool = False) -> None:
+    def _write(self, piece: Any, *, shown: bool = False) -> None:
+        if not isinstance(piece, str):
+            raise TypeError("no text")
         self._room -= len(piece)
         if self._room < 0:
             raise ModelError("The model's answer is longer than it was asked for")

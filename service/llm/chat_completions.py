@@ -134,7 +134,7 @@ def _refusal(answer: ModelAnswer, body: bytes) -> SlipwayError:
     """Map a refusal. Only its status and code are read: the upstream's words are not passed on."""
     try:
         error = parse(body)["error"]
-        code = error["code"] if isinstance(error, dict) else None
+        code = str(error["code"]) if isinstance(error, dict) else None
     except (ValueError, KeyError, TypeError):
         code = None
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in answer.headers}

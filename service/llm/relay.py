@@ -31,6 +31,7 @@ class RelayedRequest(ModelRequest):
 
     body: bytes = b""
     betas: str = ""  # header `anthropic-beta`; checked by the door
+    by_address: bool = False  # has content that the provider fetches: what is counted may not be what is read
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,20 @@ import orjson
 from service.errors import AgentStopped
 from service.files import references
 from service.llm.client import CallProgress, ModelCall, ModelReply, ModelRequest
+from service.llm.relay import RelayedRequest
 from service.runs.attempt import Attempt
 from service.runs.event_log import NewEvent
 from service.runs.journal import Journal
 from service.store.holds import Hold
 from service.store.transaction import WriteInTransaction
 from service.types import RunEvent, Usage
-from service.usage.bounds import estimated_usage, interrupted_usage, is_plausible, prompt_bound
+from service.usage.bounds import (
+    LARGEST_WINDOW,
+    estimated_usage,
+    interrupted_usage,
+    is_plausible,
+    prompt_bound,
+)
 from service.usage.estimate import FEWEST_TOKENS, CallEstimate, Reserved, Settlement
 from service.usage.prices import Price
 from service.usage.reservation import Spending
@@ -109,7 +116,7 @@ class CallBilling:
             max_tokens=request.max_tokens,
             fewest=fewest,
             input_tokens=bound_of(request),
-            count=lambda: self._counted(request),
+            count=None if is_by_address(request) else lambda: self._counted(request),
             most=self._spending.remaining_budget(self._run) if self._tree is None else None,
             tree=self._tree,
             waits=self._run.request.on_cap == "pause",
@@ -197,7 +204,14 @@ def _plausible(hold: Hold, request: ModelRequest, prompt: int | None, usage: Usa
 
 
 def bound_of(request: ModelRequest) -> int | None:
+    """Bound a prompt's tokens; None where counting does. An address may answer anew, so its content may be anything."""
+    if is_by_address(request):
+        return LARGEST_WINDOW
     return prompt_bound(request.system, request.messages, request.tools, request.json_schema)
+
+
+def is_by_address(request: ModelRequest) -> bool:
+    return isinstance(request, RelayedRequest) and request.by_address
 
 
 def booked(reply: ModelReply, settlement: Settlement) -> ModelReply:

@@ -136,6 +136,7 @@ def build(
             queue,
             domains.usage.prices,
             execution.worker_id,
+            settings.file_bytes_per_user,
         ),
         lookups=build_cache(settings, infra, blocking),
         execution=execution,

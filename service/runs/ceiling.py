@@ -24,10 +24,9 @@ from service.runs.output_form import MAX_REPAIRED, OutputForm
 from service.runs.replies import MAX_PARTS
 from service.runs.turn import with_context
 from service.types import RunRequest, usd
-from service.usage.bounds import OUTPUT_SLACK, prompt_bound
+from service.usage.bounds import LARGEST_WINDOW, OUTPUT_SLACK, prompt_bound
 from service.usage.prices import Price, PriceTable, today
 
-LARGEST_WINDOW = 1_000_000  # tokens of a prompt that any model of the price table takes
 BYTES_PER_CHARACTER = 6  # as JSON
 BYTES_PER_TOKEN = 8  # of an answer that is sent again
 INSTRUCTIONS = 8_000  # bytes of a pattern's own words, and of the frame around a prompt

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from service.agents.definitions import AgentDefinition
-from service.errors import fault
+from service.errors import TooLarge, fault
 from service.files import put_back, references, to_leave_out
 from service.llm.client import ModelCall, ModelClient, ModelReply, ModelRequest, TextDelta
 from service.runs.bytes_in_flight import BytesInFlight
@@ -38,16 +38,21 @@ def check(agent: AgentDefinition, messages: Sequence[Message], prices: PriceTabl
             )
 
 
-def store(tx: Transaction, run: Run) -> None:
+def store(tx: Transaction, run: Run, most: int) -> None:
     """Store the files of a new run, and that it refers to those of the run that it goes on from.
 
-    Once that is committed, this process lets go of them.
+    Once that is committed, this process lets go of them. Raises `TooLarge` where its user then had more than `most`
+    bytes: whoever may spend nothing could fill the disk otherwise.
     """
     earlier = {one["digest"] for one in references(run.request.messages)} - (run.request.files or {}).keys()
     if earlier:
         rows.refer(tx, run, sorted(earlier))
     if run.request.files:
-        rows.insert(tx, run, dict(run.request.files))
+        if rows.insert(tx, run, dict(run.request.files)) and rows.stored_bytes(tx, run.user_id) > most:
+            raise TooLarge(
+                f"More than {most} bytes of your images and documents would be stored. Delete responses or sessions "
+                "that have some."
+            )
         tx.after_commit(run.request.files.clear)
 
 

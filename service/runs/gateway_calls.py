@@ -27,7 +27,14 @@ from service.errors import (
 from service.ids import new_id
 from service.llm.client import CallProgress, ModelCall, ModelClient, ModelReply
 from service.llm.relay import RelayedRequest
-from service.runs.billing import COUNT_BYTES, COUNT_SECONDS, bound_of, settle_progress, settle_reply
+from service.runs.billing import (
+    COUNT_BYTES,
+    COUNT_SECONDS,
+    bound_of,
+    is_by_address,
+    settle_progress,
+    settle_reply,
+)
 from service.runs.bulkhead import Bulkhead, Permit
 from service.runs.gateway_watch import GatewayWatch, WatchedCall
 from service.store import gateway_calls as rows
@@ -184,7 +191,7 @@ class _Call:
             max_tokens=request.max_tokens,
             fewest=request.max_tokens,
             input_tokens=bound_of(request),
-            count=lambda: self._calls.count_tokens(self._grant, request),
+            count=None if is_by_address(request) else lambda: self._calls.count_tokens(self._grant, request),
             tree=self._tree,
         )
 

@@ -42,6 +42,7 @@ class NewRuns:
     queue: QueueBounds
     prices: PriceTable
     worker_id: str
+    file_bytes: int  # most that are stored for one user
 
     def agent(self, name: str) -> AgentDefinition:
         """Find an agent, or a model that is asked as it is. Raises `NotFound`."""
@@ -102,7 +103,7 @@ class NewRuns:
             if key is not None:
                 key.start(tx, run.id)
             new = rows.insert(tx, run, worker_id=worker, wake_at=wake_at)
-            store_files(tx, run)
+            store_files(tx, run, self.file_bytes)
             waits = (
                 queued and self.conflicts.policy_of(run.request) != "reject"
             )  # the task queue is its queue

@@ -22,8 +22,11 @@ BATCH = 500  # digests in one statement: databases bound the number of values
 _HOLDERS = (run_files, session_files)
 
 
-def insert(tx: Transaction, run: Run, given: Mapping[str, File]) -> None:
-    """Store what a new run brings and its owner does not have yet, and that the run and its session refer to it."""
+def insert(tx: Transaction, run: Run, given: Mapping[str, File]) -> int:
+    """Store what a new run brings and its owner does not have yet; return how many.
+
+    Also that the run and its session refer to all of it.
+    """
     known = _held(tx, run.user_id, list(given))
     for digest, file in given.items():
         if digest not in known:
@@ -31,6 +34,13 @@ def insert(tx: Transaction, run: Run, given: Mapping[str, File]) -> None:
             tx.execute(InsertOnce(files), tx.sealed(files, row, run.user_id))
     for digest in given:
         _refer(tx, run, digest)
+    return len(given) - len(known)
+
+
+def stored_bytes(tx: Transaction, user_id: str) -> int:
+    """Return the bytes of all contents of a user."""
+    row = tx.row(sa.select(sa.func.sum(files.c.size).label("bytes")).where(files.c.user_id == user_id))
+    return int(row["bytes"] or 0) if row is not None else 0
 
 
 def refer(tx: Transaction, run: Run, digests: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from service.types import Block, Message, Usage
 FRAME, TOOLS_FRAME, SCHEMA_FRAME = 64, 1_000, 500
 OUTPUT_SLACK = 16  # tokens by which the server's count may exceed the limit it cut the answer at
 ON_THEIR_WAY = 32  # tokens a stream may have carried already when its connection was cut
+LARGEST_WINDOW = 1_000_000  # tokens of a prompt that any model of the price table takes
 TEXTUAL = frozenset({"text", "tool_use", "thinking", "redacted_thinking"})
 
 

@@ -12,11 +12,13 @@ from service.llm.relay import RelayedRequest
 from service.runs.bulkhead import Permit
 from service.runs.gateway_calls import Relayed
 from service.types import usd
-from service.web.current import services
+from service.web.current import current, services
 from service.web.relaying import hang_up
 from service.web.streaming import HEADERS
 
-ErrorEvent = Callable[[SlipwayError], bytes]  # writes the last event of a stream that has failed
+ErrorEvent = Callable[
+    [SlipwayError, str], bytes
+]  # writes the last event of a failed stream; given the request's id
 
 
 def relay(grant: RunGrant, asked: RelayedRequest, event: ErrorEvent) -> Response:
@@ -39,12 +41,13 @@ def _whole(relayed: Relayed, place: Permit) -> Response:
 
 def _streamed(relayed: Relayed, place: Permit, event: ErrorEvent) -> Response:
     """Stream the answer; a failure after its beginning is an event of the stream."""
+    request_id = current().id  # the request is over by the time its body is read
 
     def body() -> Iterator[bytes]:
         try:
             yield from relayed.pieces
         except SlipwayError as error:
-            yield event(error)
+            yield event(error, request_id)
         finally:
             relayed.close()
             place.give()

@@ -48,6 +48,7 @@ class Gateway:
     services: Services
     api: MessagesApi
     url: str
+    client: httpx2.Client  # one for all: to make one takes longer than a call
 
     def run(self, caller: Caller = ADA, **fields: Any) -> Run:
         """Begin a run that this worker executes, and that does nothing by itself."""
@@ -91,7 +92,7 @@ class Gateway:
     ) -> httpx2.Response:
         """Post; the answer is checked against `/openapi.json`."""
         sent = {"x-api-key": token, **headers}
-        answer = httpx2.post(self.url + path, json=body, headers=sent, timeout=30)
+        answer = self.client.post(path, json=body, headers=sent)
         self.description.hook(answer)
         return answer
 
@@ -129,10 +130,14 @@ def gateway(
             server = make_server("127.0.0.1", 0, create_app(wired.settings, wired), threaded=True)
             thread = threading.Thread(target=server.serve_forever, daemon=True)
             thread.start()
+            url = f"http://127.0.0.1:{server.server_port}"
             try:
-                made = Gateway(wired, api, f"http://127.0.0.1:{server.server_port}")
-                assert made.description  # read before a test takes every thread
-                yield made
+                with httpx2.Client(
+                    base_url=url, timeout=30, limits=httpx2.Limits(), trust_env=False
+                ) as client:
+                    made = Gateway(wired, api, url, client)
+                    assert made.description  # read before a test takes every thread
+                    yield made
             finally:
                 server.shutdown()
                 server.server_close()

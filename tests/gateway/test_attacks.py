@@ -89,9 +89,8 @@ def test_call_that_may_cost_more_than_the_cap_is_refused_whole(
         assert_untouched(gateway)
 
 
-@pytest.mark.parametrize("size", [8 * MIB + 1, 32 * MIB + 1])
-def test_body_that_is_too_large_is_not_read(attacked: Gateway, size: int) -> None:
-    answer = sent(attacked, attacked.token(attacked.run()), b" " * size)
+def test_body_that_is_too_large_is_not_read(attacked: Gateway) -> None:
+    answer = sent(attacked, attacked.token(attacked.run()), b" " * (32 * MIB + 1))
     assert (answer.status_code, answer.json()["error"]["type"]) == (413, "request_too_large")
     assert_untouched(attacked)
 

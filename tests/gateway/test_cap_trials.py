@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx2
 import pytest
 import sqlalchemy as sa
 
@@ -73,8 +72,8 @@ def ask(gateway: Gateway, token: str, user_id: str, kind: str, start: threading.
     body = {**HELLO, "messages": [{"role": "user", "content": user_id}], "stream": kind != "whole"}
     body["max_tokens"] = random.randint(20, 60)
     start.wait(30)
-    url, headers = gateway.url + "/v1/messages", {"x-api-key": token}
-    with httpx2.stream("POST", url, json=body, headers=headers, timeout=300) as answer:
+    headers = {"x-api-key": token}
+    with gateway.client.stream("POST", "/v1/messages", json=body, headers=headers, timeout=300) as answer:
         for _ in answer.iter_raw():
             if kind == "left":
                 break

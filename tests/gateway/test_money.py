@@ -24,6 +24,13 @@ def reply_text(answer: httpx2.Response) -> Any:
     return answer.json()["content"][0]["text"]
 
 
+def insist(gateway: Gateway, token: str) -> httpx2.Response:
+    """Post, and again where the worker has no place for it, as an SDK would."""
+    return wait_until(
+        lambda: answer if (answer := gateway.post(token)).status_code != 529 else None, "a place"
+    )
+
+
 def tell(gateway: Gateway, run: Run) -> list[str]:
     """Tell the run's gateway calls; return the names of the events."""
     return [event.name for event in gateway.steps(run).tell()]
@@ -36,9 +43,9 @@ def test_cap_is_402_and_never_passed(tmp_path: Path, redis_server: RedisServer, 
     ) as gateway:
         token = gateway.token(gateway.run(), most_calls=500)
         with ThreadPoolExecutor(8) as pool:
-            answers = list(pool.map(lambda _: gateway.post(token), range(40)))
+            answers = list(pool.map(lambda _: insist(gateway, token), range(40)))
         codes = {answer.status_code for answer in answers}
-        assert 402 in codes and codes <= {200, 402, 429, 529}
+        assert 402 in codes and codes <= {200, 402, 429}
         refused = next(answer for answer in answers if answer.status_code == 402)
         assert (
             refused.json()["error"]["type"] == "billing_error"
@@ -53,8 +60,8 @@ def test_most_of_a_run_is_never_passed_by_calls_side_by_side(
     with house.gateway(tmp_path, redis_server.url, database_url=url, budget_run_usd="0.000100") as gateway:
         token = gateway.token(gateway.run(), most_calls=500)
         with ThreadPoolExecutor(8) as pool:
-            codes = {answer.status_code for answer in pool.map(lambda _: gateway.post(token), range(40))}
-        assert codes <= {200, 402, 429, 529} and 402 in codes
+            codes = {answer.status_code for answer in pool.map(lambda _: insist(gateway, token), range(40))}
+        assert codes <= {200, 402, 429} and 402 in codes
         assert 0 < gateway.spent <= 100_000 and gateway.held == 0
 
 

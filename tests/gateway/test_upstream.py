@@ -24,6 +24,7 @@ ASKED: list[Any] = [{"role": "user", "content": "Hello"}]
 BODY = {"model": MODEL, "max_completion_tokens": 50, "messages": ASKED}
 PATH = "/v1/chat/completions"
 KEY = "sk-upstream"
+NO_TEXT = [{"index": 0, "message": {"role": "assistant", "content": ["a", 5]}, "finish_reason": "stop"}]
 _HTTP = httpx2.Client(timeout=30)
 
 
@@ -197,6 +198,9 @@ def test_usage_that_cannot_be_is_the_worst(
         (refusal(429, "rate_limit_exceeded", "retry-after: 3\r\n"), openai.APIStatusError),
         (refusal(500), openai.InternalServerError),
         (whole(b"<html>"), openai.InternalServerError),
+        (whole(b'{"error": {"code": ["context_length_exceeded"]}}', 500), openai.InternalServerError),
+        (whole({**COMPLETION, "error": {"message": "UPSTREAM WORDS"}}), openai.InternalServerError),
+        (whole({**COMPLETION, "choices": NO_TEXT}), openai.InternalServerError),
         (close, openai.InternalServerError),
     ],
 )
@@ -224,11 +228,12 @@ def test_broken_stream_ends_with_an_error_and_is_paid_in_full(
     server.otherwise = streamed(PARTS[:2], then=close)
     before, got = gateway.spent, ""
     with (
-        pytest.raises(openai.APIError),
+        pytest.raises(openai.APIError) as raised,
         sdk(gateway, token).chat.completions.create(**BODY, stream=True) as stream,
     ):  # type: ignore[call-overload]
         for one in stream:
             got += one.choices[0].delta.content
+    assert raised.type is openai.APIError, "an event, and not the end of the connection"
     assert got == "Good "[: len(got)] or got == "Good day."
     wait_until(lambda: gateway.held == 0, "the settlement", 5)
     assert gateway.spent - before > 50 * 4_500

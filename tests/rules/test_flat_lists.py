@@ -60,6 +60,7 @@ REPORTS = {
     "/v1/usage": "sums over the time that is asked for",
     "/v1/admin/users/{user_id}/export": "reads all of one user",
     "/v1/admin/audit/verify": "reads all rows, within a time",
+    "/v1/agents/{agent}/chat": "speaks WebSocket",
 }
 # Each search reads at most so many titles, however many sessions there are: see `service.store.sessions.MAX_SESSIONS`.
 SEARCHES = {"/v1/sessions": "q"}

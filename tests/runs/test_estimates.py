@@ -35,6 +35,7 @@ from tests.runs import inside, newsroom
 from tests.runs.scripted import Upstream, call, holds
 
 RUNS = int(os.environ.get("ESTIMATE_RUNS", "60"))
+SEED = int(os.environ.get("SEED", "22"))
 FREE = "tier: {default: simple, ask: true}\n"
 SCHEMA = "output_schema: {type: object, properties: {a: {type: string}}, required: [a], additionalProperties: false}\n"
 AGENTS = {
@@ -49,7 +50,7 @@ AGENTS = {
 @pytest.fixture
 def model() -> Iterator[WireServer]:
     server = Upstream(whole(MESSAGE))
-    server.otherwise = Anything(random.Random(22))
+    server.otherwise = Anything(random.Random(SEED))
     yield server
     server.stop()
 
@@ -139,7 +140,7 @@ def anything(chance: random.Random, session: str | None) -> RunRequest:
 def test_no_run_costs_more_than_its_ceiling(wired: Services) -> None:
     row = wired.sessions.new(inside.ADA, "react", "", None)
     wired.infra.db.transact(lambda tx: wired.sessions.create(tx, row))
-    chance, costs = random.Random(7), []
+    chance, costs = random.Random(SEED + 1), []
     for number in range(RUNS):
         asked = anything(chance, row["id"])
         told = wired.runs.estimates.of(inside.ADA, asked)
@@ -155,7 +156,7 @@ def test_no_run_costs_more_than_its_ceiling(wired: Services) -> None:
         ceiling = nano_of(told["ceiling_usd"])
         assert run.cost_nano <= ceiling, (asked, told, run.cost_nano)
         costs.append(run.cost_nano / ceiling)
-    assert max(costs) > 0.01 and holds(wired) == 0
+    assert max(costs) > 0.001 and holds(wired) == 0
 
 
 def inside_run(wired: Services, asked: RunRequest) -> Any:

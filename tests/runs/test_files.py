@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from service.errors import Invalid
+from service.errors import Invalid, TooLarge
 from service.files import put_aside
 from service.jobs.upkeep import delete_expired
 from service.runs import file_content
@@ -166,3 +167,15 @@ def test_content_outlives_a_deletion_at_the_same_moment(house: Services, first: 
     assert counts(house)[:2] == (1, 1)
     query = sa.select(run_files.c.run_id)
     assert house.infra.db.query(lambda tx: tx.rows(query)) == [{"run_id": run.id}]
+
+
+def test_contents_of_one_user_are_bounded(house: Services) -> None:
+    """What is stored already is not counted again. A call beyond leaves nothing."""
+    start = house.runs.start
+    new_runs = replace(start.new_runs, file_bytes=1_999)
+    house = replace(house, runs=replace(house.runs, start=replace(start, new_runs=new_runs)))
+    image = made("image/png", 1_000)
+    assert [ask(house, image).status for _ in range(2)] == ["succeeded"] * 2
+    with pytest.raises(TooLarge):
+        ask(house, made("image/png", 1_000))
+    assert counts(house) == (1, 2, 0) and count(house, runs) == 2

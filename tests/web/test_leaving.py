@@ -61,7 +61,7 @@ def test_a_server_that_stops_sends_its_clients_elsewhere(
     client: httpx2.Client, slipway: Slipway, redis_server: RedisServer, calm: Model
 ) -> None:
     home = Path(slipway.env["SLIPWAY_HOME"])  # a second replica, over the same database
-    settings = {"WEB_CONCURRENCY": "1", "THREADS": "8", "GRACEFUL_TIMEOUT": "3"}
+    settings = {"WEB_CONCURRENCY": "1", "THREADS": "8", "GRACEFUL_TIMEOUT": "8"}
     token = {"Authorization": client.headers["Authorization"]}
     with slipway_server(home, redis_server.url, calm.url, **settings) as leaves, ExitStack() as held:
         reader = held.enter_context(httpx2.Client(base_url=leaves.url, headers=token, timeout=60))
@@ -74,7 +74,7 @@ def test_a_server_that_stops_sends_its_clients_elsewhere(
         calm.control()
         told = events_of(client.get(f"/v1/runs/{run_id}/events", headers={"Last-Event-ID": last}).text)
         assert told[-1][1] == "run.completed"
-        assert leaves.child.wait(20) == 0
+        assert leaves.child.wait(40) == 0
         whole = events_of(client.get(f"/v1/runs/{run_id}/events").text)
         assert [int(event_id.rpartition(":")[2]) for event_id, _, _ in whole] == list(
             range(1, len(whole) + 1)

@@ -73,9 +73,9 @@ def error_response(error: SlipwayError) -> Response:
     return response
 
 
-def error_body(error: SlipwayError) -> dict[str, Any]:
+def error_body(error: SlipwayError, request_id: str) -> dict[str, Any]:
     """Build the body of an error, for a stream that has begun."""
-    return _body(status_of(type(error)), error.detail, error.code, current().id, error.errors)
+    return _body(status_of(type(error)), error.detail, error.code, request_id, error.errors)
 
 
 def error_of_run(problem: Mapping[str, Any]) -> dict[str, Any]:

@@ -89,6 +89,7 @@ def relayed_request(*, needs_limit: bool) -> RelayedRequest:
         user_id=_user_id(value),
         body=exact_json.dumps(sent),
         betas=_betas(),
+        by_address=_is_by_address([body.system, *(turn.content for turn in body.messages)]),
     )
 
 
@@ -102,6 +103,21 @@ def _refuse_not_offered(value: dict[str, Any], body: MessagesBody) -> None:
     for number, tool in enumerate(body.tools):
         if tool.get("type", "custom") not in (None, "custom"):
             raise fault(f"/tools/{number}/type", "tools that the provider runs are not offered here")
+
+
+def _is_by_address(content: list[Any]) -> bool:
+    """Return whether content has a source that is an address, at any depth but in arguments of calls."""
+    waiting = content
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, list):
+            waiting += one
+        elif isinstance(one, dict):
+            source = one.get("source")
+            if isinstance(source, dict) and source.get("type") == "url":
+                return True
+            waiting += [part for name, part in one.items() if name != "input"]
+    return False
 
 
 def _betas() -> str:

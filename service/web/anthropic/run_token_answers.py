@@ -24,5 +24,5 @@ def count(grant: RunGrant) -> int:
         return gateway.count_tokens(grant, asked)
 
 
-def _error_event(error: SlipwayError) -> bytes:
-    return b"event: error\ndata: %b\n\n" % orjson.dumps(error_body(error))
+def _error_event(error: SlipwayError, request_id: str) -> bytes:
+    return b"event: error\ndata: %b\n\n" % orjson.dumps(error_body(error, request_id))

@@ -34,8 +34,7 @@ for _path in PATHS:
 @blueprint.before_app_request
 def refuse_hosted_agents() -> Response | None:
     """Refuse requests for agents that a vendor hosts: they are not meant for the routes of ours."""
-    path = request.path
-    if any(path == shared or path.startswith(f"{shared}/") for shared in SHARED) and any(
+    if request.path.startswith(SHARED) and any(
         mark in request.headers.get(header, "") for header, mark in HOSTED
     ):
         return refused(NotOffered("Agents that the vendor hosts are not offered here."))

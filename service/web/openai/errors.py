@@ -48,12 +48,14 @@ _SHAPES: dict[type[SlipwayError], Mapped] = {  # the first that fits
 def error_response(error: SlipwayError) -> Response:
     """Answer with an error in OpenAI's shape."""
     kind, shape = type(error), _shape_of(type(error))
-    return json_response(error_body(error), shape.status, _headers(kind, shape, error.retry_after))
+    return json_response(
+        error_body(error, current().id), shape.status, _headers(kind, shape, error.retry_after)
+    )
 
 
-def error_body(error: SlipwayError) -> dict[str, Any]:
+def error_body(error: SlipwayError, request_id: str) -> dict[str, Any]:
     """Return the body of an error, which is also the last event of a stream that it ends."""
-    return _body(_shape_of(type(error)), error.detail, error.code, current().id, error.errors)
+    return _body(_shape_of(type(error)), error.detail, error.code, request_id, error.errors)
 
 
 def problem_of_run(problem: Mapping[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:

@@ -22,7 +22,7 @@ def relay_step(grant: RunGrant) -> Response:
         raise NotFound(
             "There is no such model here. With the token of a run, Claude is asked at /v1/messages."
         )
-    return relay(grant, chat_request()[1], lambda error: _event(error_body(error)))
+    return relay(grant, chat_request()[1], lambda error, request_id: _event(error_body(error, request_id)))
 
 
 def answer(admitted: Admitted, asked: ChatRequest) -> Response:

@@ -60,7 +60,7 @@ def test_images_and_documents_reach_the_model_as_they_were_sent_also_by_a_chain(
         ({"type": "input_file", "file_id": "file-1"}, ".file_id"),
         ({"type": "input_file", "filename": "a.pdf"}, ".file_data"),
         (pdf(IMAGE), ".file_data"),
-        ({"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}, ""),
+        ({"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}, ".type"),
     ],
 )
 def test_faults_are_told_by_their_place(sdk: openai.OpenAI, bad: dict[str, Any], pointer: str) -> None:
