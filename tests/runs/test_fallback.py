@@ -14,9 +14,9 @@ FIRST, SECOND, THIRD = "claude-haiku-5-5", "claude-sonnet-5-5", "claude-opus-5-5
 
 def away(wired: Services, *models: str) -> None:
     """Their breakers are open, and stay so for as long as a test takes."""
-    client = wired.runs.execution.runner.steps.client
+    client = wired.runs.execution.runner.steps.client.client  # type: ignore[attr-defined]
     for name in models:
-        breaker = client.breaker(name)  # type: ignore[attr-defined]
+        breaker = client.breaker(name)
         breaker._circuit._recovery_timeout = 600
         while breaker.state == "closed":
             breaker.record_failure(breaker.allow())
