@@ -73,7 +73,7 @@ class Replica:
         self.settings = SimpleNamespace(**wanted)
         rated = SimpleNamespace(id="rated", limits=SimpleNamespace(rate="2/minute"))
         plain = SimpleNamespace(id="plain", limits=SimpleNamespace(rate=None))
-        self.catalog = SimpleNamespace(agents={"rated": rated, "plain": plain})
+        self.catalog = SimpleNamespace(agents={"rated": rated, "plain": plain}, model=lambda _: None)
         self.app = _application(self)
 
     def client(self, token: str | None = None) -> FlaskClient:
