@@ -137,10 +137,6 @@ class Settings(Doors):
         gt=0,
         description="Longest life of one attempt at a run, in seconds, without waits for a person",
     )
-    heartbeat_seconds: float = Field(
-        10.0, gt=0, le=15, description="Longest silence of an event stream before a comment line is sent"
-    )
-    socket_idle_seconds: float = Field(600.0, gt=0, description="Longest silence of a WebSocket, in seconds")
     lease_seconds: float = Field(
         10.0,
         ge=1,

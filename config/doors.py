@@ -1,4 +1,4 @@
-"""Define the settings of the doors for clients of other APIs."""
+"""Define the settings of the doors: streams, WebSockets, and the bodies of clients of other APIs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MIB = 1024 * 1024
 
 
 class Doors(Saving):
-    """Fields of `config.base.Settings` about the doors for clients of other APIs."""
+    """Fields of `config.base.Settings` about the doors."""
 
     door_body_limit: int = Field(
         32 * MIB,
@@ -26,3 +26,7 @@ class Doors(Saving):
         description="Most bytes of images and documents that are stored for one user; calls that bring more are 413 "
         "until runs and sessions that refer to some are deleted, or expire. Calls at the same moment may pass it",
     )
+    heartbeat_seconds: float = Field(
+        10.0, gt=0, le=15, description="Longest silence of an event stream before a comment line is sent"
+    )
+    socket_idle_seconds: float = Field(600.0, gt=0, description="Longest silence of a WebSocket, in seconds")

@@ -195,9 +195,7 @@ class RunRequest:
     parent_message_id: str | None = None  # message this turn continues; "": none; None: the newest
     output_schema: dict[str, Any] | None = None  # of the answer; None: the agent's own, if any
     client_tools: tuple[dict[str, Any], ...] | None = None  # as the Messages API takes them
-    client_choice: Literal["none", "any"] | None = (
-        None  # none: listed only, as the history requires; any: call one
-    )
+    client_choice: Literal["none", "any"] | None = None  # none: only listed; any: one is to be called
     stop_sequences: tuple[str, ...] | None = None  # of steps whose text is told
     instructions: str | None = None  # of the application that asks, to the agent
     end_user: str | None = None  # for whom the caller asks, by the caller's own name for them

@@ -120,24 +120,10 @@ def build(
     seconds, sessions = settings.run_timeout, domains.sessions
     queries = RunQueries(infra.db, event_streams, settings.heartbeat_seconds, seconds, role.draining)
     cancellation = Cancellation(infra.db, execution.slots, sessions, domains.webhooks)
-    stops = AgentStops(infra.db, domains.revocations, domains.agents.has)
-    total = settings.request_places
-    bulkhead = Bulkhead(total, max(total // 2, settings.limit_concurrent_runs or total))
+    bulkhead = _bulkhead(settings)
     conflicts = Conflicts(sessions, queries, cancellation, bulkhead, settings.session_conflict, seconds)
-    continuations = Continuations(infra.db)
-    queue = QueueBounds(infra.db, settings.limit_queued_runs, settings.max_queued_runs)
     start = RunStarter(
-        new_runs=NewRuns(
-            infra.db,
-            domains.agents,
-            sessions,
-            conflicts,
-            continuations,
-            queue,
-            domains.usage.prices,
-            execution.worker_id,
-            settings.file_bytes_per_user,
-        ),
+        new_runs=_new_runs(settings, infra, domains, conflicts, execution.worker_id),
         lookups=build_cache(settings, infra, blocking),
         execution=execution,
         queries=queries,
@@ -145,12 +131,11 @@ def build(
         bulkhead=bulkhead,
         concurrent=concurrent,
         redis_store=infra.redis_store,
-        stops=stops,
+        stops=AgentStops(infra.db, domains.revocations, domains.agents.has),
     )
     batches = _batches(settings, infra, domains, batch_steps)
-    chores = [*chores, Chore(batches.tick_in_background, Work.BATCHES), Chore(waits.look, Work.BUDGET_WAITS)]
-    times = Times(settings.lease_seconds, settings.sweep_seconds, settings.graceful_timeout)
-    supervisor = Supervisor(infra.db, execution, role, times, chores)
+    own = [Chore(batches.tick_in_background, Work.BATCHES), Chore(waits.look, Work.BUDGET_WAITS)]
+    supervisor = Supervisor(infra.db, execution, role, _times(settings), [*chores, *own])
     waits.woken, domains.usage.budgets.changed = supervisor.hurry, waits.caps_changed
     return RunServices(
         start,
@@ -158,7 +143,7 @@ def build(
         queries,
         cancellation,
         Deletion(infra.db, infra.redis_store),
-        stops,
+        start.stops,
         bulkhead,
         BytesInFlight(2 * settings.door_body_limit),
         batches,
@@ -169,6 +154,31 @@ def build(
         domains.model,
         role.wakeup,
         supervisor,
+    )
+
+
+def _bulkhead(settings: Settings) -> Bulkhead:
+    total = settings.request_places
+    return Bulkhead(total, max(total // 2, settings.limit_concurrent_runs or total))
+
+
+def _times(settings: Settings) -> Times:
+    return Times(settings.lease_seconds, settings.sweep_seconds, settings.graceful_timeout)
+
+
+def _new_runs(
+    settings: Settings, infra: Infra, domains: Domains, conflicts: Conflicts, worker_id: str
+) -> NewRuns:
+    return NewRuns(
+        infra.db,
+        domains.agents,
+        domains.sessions,
+        conflicts,
+        Continuations(infra.db),
+        QueueBounds(infra.db, settings.limit_queued_runs, settings.max_queued_runs),
+        domains.usage.prices,
+        worker_id,
+        settings.file_bytes_per_user,
     )
 
 

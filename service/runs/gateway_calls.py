@@ -43,14 +43,13 @@ from service.store import runs as run_rows
 from service.store.database import Database, Transaction
 from service.store.holds import Hold
 from service.store.transaction import WriteInTransaction
-from service.text.packed import packed, unpacked
+from service.text import packed
 from service.types import Run, now_ms
 from service.usage.estimate import CallEstimate, Settlement
 from service.usage.prices import Price, PriceTable, today
 from service.usage.reservation import Spending
 
 AT_ONCE = 8  # calls under way with one token
-MOST_KEPT = 1_400_000  # characters of an answer, compressed; a longer one is paid again after a lost worker
 
 
 @dataclass(slots=True)
@@ -94,7 +93,7 @@ class GatewayCalls:
         digest = hashlib.sha256(b"%b\n%b" % (request.betas.encode(), request.body)).hexdigest()
         kept = self.db.transact(lambda tx: self._kept(tx, grant, digest))
         if kept is not None:
-            return Relayed(kept=True, pieces=iter([unpacked(kept)]))
+            return Relayed(kept=True, pieces=iter([packed.unpacked(kept)]))
         run, tree = self.db.query(lambda tx: (run_rows.get(tx, grant.run_id), _tree_of(tx, grant)))
         if run is None or (tree is None and grant.tree_id is not None):
             raise InvalidToken()
@@ -253,7 +252,7 @@ class _Call:
         if hold is None:
             return 0
         settlement = self._settlement(hold, reply)
-        kept = _to_keep(body) if reply is not None else None
+        kept = packed.kept(body) if reply is not None else None
 
         def work(tx: Transaction) -> int:
             current = rows.lock(tx, grant.digest)
@@ -277,12 +276,6 @@ class _Call:
         if reply is None:
             return settle_progress(spending, hold, self._price, request, self._call.progress)
         return settle_reply(spending, hold, self._price, request, reply)
-
-
-def _to_keep(body: bytes) -> str | None:
-    """Compress an answer for its row; None for one that is too long to be kept."""
-    text = packed(body)
-    return text if len(text) <= MOST_KEPT else None
 
 
 def _tree_of(tx: Transaction, grant: RunGrant) -> Hold | None:

@@ -23,14 +23,13 @@ from service.runs.relayed_call import RelayedCall
 from service.runs.replies import well_formed
 from service.store import steps as step_rows
 from service.store.database import Transaction
-from service.text.packed import packed, unpacked
+from service.text import packed
 from service.text.sanitise import storable
 from service.types import Answer, Event, RunEvent
 from service.usage.prices import PriceTable, today
 from service.usage.reservation import Spending
 
 NAME = "answer"
-MOST_KEPT = 1_400_000  # characters of an answer, compressed; a longer one cannot be given again
 LOST = "The worker that relayed this call ended. The call is not made again by itself."
 _ARRIVED = RunEvent(Event.TEXT_DELTA, {})  # told to nobody: hands the thread to whoever takes the pieces
 
@@ -109,8 +108,7 @@ class RelayStep:
 
     def _store(self, relayed: RelayedCall, reply: ModelReply, cost: int, body: bytes) -> None:
         stored, source = encode_reply(reply), reply.usage_source
-        text = packed(body) if relayed.kept else ""
-        if text and len(text) <= MOST_KEPT:
+        if relayed.kept and (text := packed.kept(body)) is not None:
             stored["relayed"] = text
         self._journal.add_step("model", NAME, stored, usage=reply.usage, cost_nano=cost, source=source)
         self._deps.observer.step(self._run, "model", NAME)
@@ -124,4 +122,4 @@ def kept_answer(tx: Transaction, run_id: str) -> bytes | None:
     """Return the bytes of the answer that a relayed run has stored, if it has."""
     rows = step_rows.of_run(tx, run_id)
     found = next((row["reply"]["relayed"] for row in rows if "relayed" in row["reply"]), None)
-    return None if found is None else unpacked(found)
+    return None if found is None else packed.unpacked(found)

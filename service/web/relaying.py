@@ -14,18 +14,29 @@ from service.runs.relayed_call import RelayedCall
 from service.runs.start import Relay
 from service.types import usd
 from service.web.admission import Admitted
+from service.web.body import raw_json
 from service.web.current import current, services
+from service.web.run_answers import Problem, ProblemOfRun
 from service.web.run_responses import with_cache
+from service.web.schemas import json_response
 from service.web.streaming import HEADERS
-
-Problem = Mapping[str, Any]  # of a failed run
 
 
 class Dialect(NamedTuple):
-    """Errors of a door: as the answer, and as the last event of a stream that has begun."""
+    """Errors of a door: the answer to a failed run, and its body as the last event of a stream that has begun."""
 
-    answer: Callable[[Problem], Response]
-    event: Callable[[Problem], bytes]
+    problem_of_run: ProblemOfRun
+    event: Callable[[Mapping[str, Any]], bytes]
+
+    def answer(self, problem: Problem) -> Response:
+        return json_response(*self.problem_of_run(problem))
+
+
+def model_named() -> str | None:
+    """Return the name in the body where it is a model's of the price table, and no agent's."""
+    value = raw_json(services().settings.door_body_limit)
+    name = value.get("model") if isinstance(value, dict) else None
+    return name if isinstance(name, str) and services().agents.model(name) is not None else None
 
 
 def relayed_answer(admitted: Admitted, asked: RelayedRequest, dialect: Dialect) -> Response:
@@ -58,7 +69,7 @@ def _streamed(relay: Relay, first: bytes, dialect: Dialect) -> Response:
             yield first
             yield from relay.pieces
             if relay.started.run.error is not None:
-                yield dialect.event(relay.started.run.error)
+                yield dialect.event(dialect.problem_of_run(relay.started.run.error)[0])
         finally:
             relay.close()
 

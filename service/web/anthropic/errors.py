@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import orjson
 from flask import Response
 
 from service import errors
@@ -68,7 +69,7 @@ def error_response(error: SlipwayError) -> Response:
     """Answer with an error in Anthropic's shape."""
     status = status_of(type(error))
     body = _body(status, error.detail, error.code, current().id, error.errors)
-    response = json_response(body, status, headers_of(type(error), error.retry_after))
+    response = json_response(body, status, _headers(type(error), error.retry_after))
     response.headers["request-id"] = current().id
     return response
 
@@ -76,6 +77,17 @@ def error_response(error: SlipwayError) -> Response:
 def error_body(error: SlipwayError, request_id: str) -> dict[str, Any]:
     """Build the body of an error, for a stream that has begun."""
     return _body(status_of(type(error)), error.detail, error.code, request_id, error.errors)
+
+
+def problem_of_run(problem: Mapping[str, Any]) -> tuple[dict[str, Any], int, dict[str, str]]:
+    """Return body, status and headers for the problem of a failed run, of any thread."""
+    kind = error_class(problem["code"])
+    return error_of_run(problem), status_of(kind), _headers(kind, problem.get("retry_after"))
+
+
+def error_event(body: Mapping[str, Any]) -> bytes:
+    """Encode the body of an error as the last event of a stream."""
+    return b"event: error\ndata: %b\n\n" % orjson.dumps(body)
 
 
 def error_of_run(problem: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,7 +107,7 @@ def status_of(kind: type[SlipwayError]) -> int:
     return next((status for known, status in _STATUS.items() if issubclass(kind, known)), kind.status)
 
 
-def headers_of(kind: type[SlipwayError], retry_after: float | None) -> dict[str, str]:
+def _headers(kind: type[SlipwayError], retry_after: float | None) -> dict[str, str]:
     """Return headers by which the SDKs decide about another try."""
     status, headers = status_of(kind), {}
     if retry_after is not None or status in (429, 529):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, Literal
 
 from flask import Blueprint, Response
@@ -10,7 +9,7 @@ from flask import Blueprint, Response
 from service.errors import SlipwayError
 from service.llm.relay import ChatRequest
 from service.types import RunRequest
-from service.web.admission import Admitted, admit, guard
+from service.web.admission import admit, guard
 from service.web.current import current, services
 from service.web.openai import upstream_answers
 from service.web.openai.chat_body import ChatBody
@@ -19,9 +18,9 @@ from service.web.openai.errors import OpenAIError, error_response, problem_of_ru
 from service.web.openai.upstream_body import chat_request, names_upstream_model, run_request
 from service.web.openapi import api
 from service.web.problems import error_shape
-from service.web.run_responses import RUN_ERRORS, folded, with_cache
+from service.web.run_answers import streamed, whole
+from service.web.run_responses import RUN_ERRORS
 from service.web.schemas import Shape
-from service.web.streaming import stream_response
 from service.web.validation import parse
 
 blueprint = Blueprint("chat", __name__)
@@ -75,28 +74,9 @@ def _answer() -> Response:
     if relayed:
         return upstream_answers.answer(admitted, relayed[0])
     streams = admitted.request.door == "chat/stream"
-    return _streamed(admitted, counts_usage=counts[0]) if streams else _whole(admitted)
-
-
-def _whole(admitted: Admitted) -> Response:
-    started = services().runs.start.invoke(*admitted)
-    run = started.run
-    if run.error is None:
-        return folded(started, completion(run, run.result or {}))
-    body, status, headers = problem_of_run(run.error)
-    response = folded(started, body, error_type="application/json")
-    response.status_code = status
-    response.headers.update(headers)
-    return response
-
-
-def _streamed(admitted: Admitted, *, counts_usage: bool) -> Response:
-    started, batches = services().runs.start.stream(*admitted)
-    current().begun(admitted.request)
-    on_disconnect = partial(services().runs.cancellation.client_gone, started.run)
-    lens = ChatLens(started.run, counts_usage=counts_usage)
-    response = stream_response(lens, batches, started.place, on_disconnect, started.listener)
-    return with_cache(current(), response, started, started.run.cache)
+    if streams:
+        return streamed(admitted, lambda run: ChatLens(run, counts_usage=counts[0]))
+    return whole(admitted, completion, problem_of_run)
 
 
 @error_shape(blueprint, "/v1/chat/completions")

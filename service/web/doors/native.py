@@ -14,11 +14,11 @@ from service.types import Priority, RunRequest
 from service.web.admission import admit, allowed_agent, guard
 from service.web.current import current, services
 from service.web.openapi import api
+from service.web.run_answers import streamed
 from service.web.run_body import RunBody
-from service.web.run_responses import ADMISSION_ERRORS, RUN_ERRORS, folded, with_cache, with_replayed
+from service.web.run_responses import ADMISSION_ERRORS, RUN_ERRORS, folded, with_replayed
 from service.web.schemas import Queued, RunResult, Shape, json_response
 from service.web.sse import SseLens
-from service.web.streaming import stream_response
 from service.web.validation import parse
 
 blueprint = Blueprint("native", __name__)
@@ -86,11 +86,8 @@ def invoke(agent: str) -> Response:
 )
 @guard(counts="run")
 def stream(agent: str) -> Response:
-    started, batches = services().runs.start.stream(*admit("stream", partial(_question, agent, "stream")))
-    on_disconnect = partial(services().runs.cancellation.client_gone, started.run)
-    lens = SseLens(started.run.id)
-    response = stream_response(lens, batches, started.place, on_disconnect, started.listener)
-    return with_cache(current(), response, started, started.run.cache)
+    admitted = admit("stream", partial(_question, agent, "stream"))
+    return streamed(admitted, lambda run: SseLens(run.id))
 
 
 @blueprint.post("/v1/agents/<agent>/estimate")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, Literal
 
 from flask import Blueprint, Response, request
@@ -30,7 +29,8 @@ from service.web.openai.responses_lens import ResponsesLens
 from service.web.openapi import api
 from service.web.problems import error_shape
 from service.web.recheck import still_admitted
-from service.web.run_responses import RUN_ERRORS, folded, with_cache, with_replayed
+from service.web.run_answers import streamed, whole
+from service.web.run_responses import RUN_ERRORS, with_replayed
 from service.web.schemas import Shape, json_response
 from service.web.streaming import stream_response
 from service.web.validation import parse
@@ -95,7 +95,9 @@ def create_response() -> Response:
     fields, stream = asked[0]
     if fields["background"]:
         return _queued(admitted, fields, stream)
-    return _streamed(admitted, fields) if stream else _whole(admitted, fields)
+    if stream:
+        return streamed(admitted, lambda run: ResponsesLens(run, fields))
+    return whole(admitted, lambda run, result: response_of(run, result, fields), problem_of_run)
 
 
 @blueprint.get("/v1/responses/<response_id>")
@@ -183,26 +185,6 @@ def input_items(response_id: str) -> Response:
     if order not in ("asc", "desc"):
         raise fault("/order", "must be asc or desc")
     return json_response(page_of(items if order == "asc" else items[::-1], request.args.get("after")))
-
-
-def _whole(admitted: Admitted, fields: Fields) -> Response:
-    started = services().runs.start.invoke(*admitted)
-    run = started.run
-    if run.error is None:
-        return folded(started, response_of(run, run.result or {}, fields))
-    problem, status, headers = problem_of_run(run.error)
-    response = folded(started, problem, error_type="application/json")
-    response.status_code = status
-    response.headers.update(headers)
-    return response
-
-
-def _streamed(admitted: Admitted, fields: Fields) -> Response:
-    started, batches = services().runs.start.stream(*admitted)
-    on_disconnect = partial(services().runs.cancellation.client_gone, started.run)
-    lens = ResponsesLens(started.run, fields)
-    response = stream_response(lens, batches, started.place, on_disconnect, started.listener)
-    return with_cache(current(), response, started, started.run.cache)
 
 
 def _queued(admitted: Admitted, fields: Fields, stream: bool | None) -> Response:

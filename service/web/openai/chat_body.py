@@ -17,13 +17,11 @@ from service.web.client_conversation import (
     StopText,
     ToolName,
     checked_schema,
-    client_choice,
-    client_tools,
     instructions,
 )
 from service.web.client_files import without_files
 from service.web.openai.chat_messages import ChatMessage, conversation
-from service.web.openai.tool_choice import Mode, ObjectChoice, chosen
+from service.web.openai.tool_choice import Mode, ObjectChoice, functions
 from service.web.schemas import Body, EndUser, Metadata
 
 EFFORTS: dict[str, Effort] = {"none": "low", "minimal": "low"}  # others have the same names
@@ -144,19 +142,9 @@ def _stops(stop: str | list[str] | None) -> tuple[str, ...] | None:
 def _client_tools(
     body: ChatBody,
 ) -> tuple[tuple[dict[str, Any], ...] | None, Literal["none", "any"] | None]:
-    """Return the functions that are offered, or stubs of those in the conversation, and the choice among them.
-
-    Raises `Invalid`.
-    """
     offered = [tool.definition(f"/tools/{number}") for number, tool in enumerate(body.tools or ())]
-    names = [tool["name"] for tool in offered]
-    for number, name in enumerate(names):
-        if name in names[:number]:
-            raise fault(f"/tools/{number}/function/name", "two functions have the same name")
     called = (call.function.name for message in body.messages for call in message.tool_calls or ())
-    mode, offered = chosen(body.tool_choice, offered)
-    tools = client_tools(offered, called)
-    return tools, client_choice(mode, offered) if tools else None
+    return functions(offered, "function/name", body.tool_choice, called)
 
 
 def _schema(format_: ResponseFormat | None) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import orjson
 from flask import Response
 
 from service import errors
@@ -64,6 +65,11 @@ def problem_of_run(problem: Mapping[str, Any]) -> tuple[dict[str, Any], int, dic
     shape = _shape_of(kind)
     body = _body(shape, problem["detail"], problem["code"], problem["request_id"], problem.get("errors", ()))
     return body, shape.status, _headers(kind, shape, problem.get("retry_after"))
+
+
+def error_event(body: Mapping[str, Any]) -> bytes:
+    """Encode the body of an error as the last event of a stream."""
+    return b"data: %b\n\n" % orjson.dumps(body)
 
 
 def broken(message: str, code: str, request_id: str) -> dict[str, Any]:

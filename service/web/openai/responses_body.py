@@ -17,15 +17,13 @@ from service.web.client_conversation import (
     Text,
     ToolName,
     checked_schema,
-    client_choice,
-    client_tools,
     instructions,
 )
 from service.web.client_files import without_files
 from service.web.openai.chat_body import ANY_OBJECT, EFFORTS
 from service.web.openai.responses_chain import earlier_turns
 from service.web.openai.responses_items import Input, Item, called_in, conversation, instructions_in, items_of
-from service.web.openai.tool_choice import FlatChoice, Mode, chosen
+from service.web.openai.tool_choice import FlatChoice, Mode, functions
 from service.web.schemas import Body, EndUser, Metadata
 
 INCLUDABLE = Literal[
@@ -181,19 +179,9 @@ class ResponseBody(Body):
     def _client_tools(
         self, items: list[Item], earlier: Run | None
     ) -> tuple[tuple[dict[str, Any], ...] | None, Literal["none", "any"] | None]:
-        """Return the functions that are offered, or stubs of those of the conversation, and the choice among them.
-
-        Raises `Invalid`.
-        """
         offered = [tool.definition(f"/tools/{number}") for number, tool in enumerate(self.tools or ())]
-        names = [tool["name"] for tool in offered]
-        for number, name in enumerate(names):
-            if name in names[:number]:
-                raise fault(f"/tools/{number}/name", "two functions have the same name")
         before = {tool["name"] for tool in (earlier.request.client_tools or ())} if earlier else set[str]()
-        mode, offered = chosen(self.tool_choice, offered)
-        tools = client_tools(offered, {*before, *called_in(items)})
-        return tools, client_choice(mode, offered) if tools else None
+        return functions(offered, "name", self.tool_choice, {*before, *called_in(items)})
 
     def _schema(self) -> dict[str, Any] | None:
         """Return the schema that an answer must be valid for. Raises `Invalid`."""

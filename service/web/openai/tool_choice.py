@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from service.web.client_conversation import MAX_TOOLS, ToolName, narrowed
+from service.errors import fault
+from service.web.client_conversation import MAX_TOOLS, ToolName, client_choice, client_tools, narrowed
 from service.web.schemas import Body
 
 Mode = Literal["auto", "none", "required"]
@@ -50,6 +52,25 @@ class FlatAllowedChoice(Body):
 
 ObjectChoice = Annotated[FunctionChoice | AllowedChoice, Field(discriminator="type")]
 FlatChoice = Annotated[FlatFunctionChoice | FlatAllowedChoice, Field(discriminator="type")]
+
+
+def functions(
+    offered: list[dict[str, Any]],
+    name_at: str,
+    choice: Mode | ObjectChoice | FlatChoice | None,
+    called: Iterable[str],
+) -> tuple[tuple[dict[str, Any], ...] | None, Literal["none", "any"] | None]:
+    """Return the functions that are offered, or stubs of those `called` in the conversation, and the choice among them.
+
+    `name_at`: pointer from a tool to its name. Raises `Invalid`.
+    """
+    names = [tool["name"] for tool in offered]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise fault(f"/tools/{number}/{name_at}", "two functions have the same name")
+    mode, left = chosen(choice, offered)
+    tools = client_tools(left, called)
+    return tools, client_choice(mode, left) if tools else None
 
 
 def chosen(

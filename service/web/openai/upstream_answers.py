@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import orjson
 from flask import Response
 
 from service.auth.run_tokens import RunGrant
 from service.errors import NotFound
 from service.llm.relay import ChatRequest
 from service.web.admission import Admitted
-from service.web.openai.errors import error_body, problem_of_run
+from service.web.openai.errors import error_body, error_event, problem_of_run
 from service.web.openai.upstream_body import chat_request, names_upstream_model
-from service.web.relaying import Dialect, Problem, relayed_answer
+from service.web.relaying import Dialect, relayed_answer
 from service.web.run_token_relay import relay
-from service.web.schemas import json_response
 
 
 def relay_step(grant: RunGrant) -> Response:
@@ -22,23 +20,11 @@ def relay_step(grant: RunGrant) -> Response:
         raise NotFound(
             "There is no such model here. With the token of a run, Claude is asked at /v1/messages."
         )
-    return relay(grant, chat_request()[1], lambda error, request_id: _event(error_body(error, request_id)))
+    return relay(grant, chat_request()[1], lambda *told: error_event(error_body(*told)))
 
 
 def answer(admitted: Admitted, asked: ChatRequest) -> Response:
     return relayed_answer(admitted, asked, _DIALECT)
 
 
-def _error_answer(problem: Problem) -> Response:
-    return json_response(*problem_of_run(problem))
-
-
-def _error_event(problem: Problem) -> bytes:
-    return _event(problem_of_run(problem)[0])
-
-
-def _event(body: object) -> bytes:
-    return b"data: %b\n\n" % orjson.dumps(body)
-
-
-_DIALECT = Dialect(_error_answer, _error_event)
+_DIALECT = Dialect(problem_of_run, error_event)

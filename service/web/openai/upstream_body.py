@@ -17,6 +17,7 @@ from service.types import RunRequest
 from service.usage.prices import OPENAI, Price, today
 from service.web.body import raw_json
 from service.web.current import services
+from service.web.relaying import model_named
 from service.web.schemas import Body, EndUser
 from service.web.validation import validate
 
@@ -60,10 +61,8 @@ class UpstreamBody(Body):
 
 def names_upstream_model() -> bool:
     """Return whether the body names a model of the upstream, and no agent."""
-    value = raw_json(services().settings.door_body_limit)
-    name = value.get("model") if isinstance(value, dict) else None
-    known = isinstance(name, str) and services().agents.model(name) is not None
-    return known and services().usage.prices.provider(str(name)) == OPENAI
+    name = model_named()
+    return name is not None and services().usage.prices.provider(name) == OPENAI
 
 
 def chat_request() -> tuple[UpstreamBody, ChatRequest]:
