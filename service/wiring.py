@@ -19,6 +19,7 @@ from service.infra.redis import RedisStore
 from service.llm import build as llm
 from service.llm.client import ModelClient
 from service.mcp import build as mcp
+from service.memory import Memory
 from service.observe.log_lines import LogLines
 from service.observe.metrics import Metrics
 from service.observe.observer import Observer
@@ -63,6 +64,7 @@ class Services:
     erasures: Erasures
     schedules: Schedules
     dispatcher: Dispatcher
+    memory: Memory
 
     def start(self) -> None:
         """Start the parts that only a serving process has: first admin, signing keys, lease, recovery.
@@ -137,6 +139,7 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
         erasures,
         Schedules(infra.db, catalog, domains.sessions),
         dispatcher,
+        Memory(infra.db),
     )
 
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from service.text.leftovers import counts
+
 CHUNK = 1 << 20  # bytes hashed at a time: a file may be larger than memory
 SETTLED_SECONDS = 0.1  # a file system may give writes a few milliseconds apart the same time
-# Files left behind by editors, patch and Python.
-LEFTOVER = re.compile(
-    r".*~|#.*#|__pycache__.*|.*\.(?:bak|orig|rej|tmp|py[co]|sw[a-p])|.*___jb_(?:tmp|old)___"
-)
 
 
 class Stamp(NamedTuple):
@@ -91,13 +88,5 @@ def _counted(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
     for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if _counts(name)]
-        yield root, folders, [name for name in names if _counts(name)]
-
-
-def _counts(name: str) -> bool:
-    return not name.startswith(".") and not is_leftover(name)
-
-
-def is_leftover(name: str) -> bool:
-    return LEFTOVER.fullmatch(name) is not None
+        folders[:] = [name for name in folders if counts(name)]
+        yield root, folders, [name for name in names if counts(name)]

@@ -122,6 +122,10 @@ class AgentSpec(Spec):
     links: tuple[HostPattern, ...] = Field(
         (), description="Hosts that answers may link to: `example.org`, or `*.example.org` for its subdomains"
     )
+    prompt_secret: bool = Field(
+        True,
+        description="The system prompt is not given away: an answer that begins to repeat it is cut there",
+    )
     on_cap: OnCap = Field(
         "fail", description="A run that meets a spending cap: `fail`, or `pause` until the cap has room again"
     )

@@ -197,7 +197,7 @@ class Branch:
             steps = BranchSteps(dependencies, agent, self._attempt, shared)
             messages = self._attempt.run.request.messages
             answer = yield from pattern.run(
-                Context(agent, self._attempt.run.request, messages, agent.prompt, steps)
+                Context(agent, self._attempt.run.request, messages, agent.system, steps)
             )
         except WaitsForApproval:
             raise

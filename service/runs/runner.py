@@ -28,6 +28,7 @@ from service.runs.billing import book_later
 from service.runs.budget_waits import BudgetWaits
 from service.runs.client_tools import CallsClient
 from service.runs.gateway_steps import book_untold
+from service.runs.guardrail_events import flag_input
 from service.runs.idempotency import AlreadyStarted
 from service.runs.output_form import OutputForm
 from service.runs.relay_step import RelayDependencies, RelayStep
@@ -92,6 +93,8 @@ class Runner:
             agent = self.steps.tool_execution.permitted(agent, run)
             attempt.form = OutputForm.of(agent, run.request)
             attempt.text.held = attempt.form is not None
+            if not run.resumed:
+                flag_input(attempt, self.observer)
             steps = TreeSteps(self.steps, agent, attempt, self.catalog, self.patterns)
             messages = yield from self._conversation(agent, attempt, steps)
             context = Context(agent, run.request, messages, system_of(agent, run.request), steps)

@@ -24,6 +24,7 @@ from service.runs.client_tools import CallsClient, calls_of, earlier_calls, mode
 from service.runs.context_window import TOO_LONG, ContextWindow
 from service.runs.direct_call import direct_call
 from service.runs.event_log import NewEvent
+from service.runs.guardrail_events import cleaned, flag_results
 from service.runs.journal_codec import decode_reply, decode_result, encode_reply, encode_result
 from service.runs.remote_step import RemoteDependencies, RemoteStep
 from service.runs.replies import MAX_PARTS, call_ids, going_on, joined, well_formed
@@ -61,8 +62,7 @@ class RunSteps:
         self._journal = attempt.journal
         self._calls = 0  # model calls that count as steps
         self._route: Route | None = None
-        # Of every tool call that a model requested in this run, also in stored steps that are not replayed: claims and
-        # approvals are found by them.
+        # Of every tool call requested in this run, in stored steps too: claims and approvals are found by them.
         self._call_ids = self._journal.stored_call_ids() | earlier_calls(self._run.request)
         self._window = ContextWindow(agent.context_tokens, self.model)
         self._signatures: dict[str, str] = {}  # by a thinking block's signature: the model that wrote it
@@ -132,7 +132,9 @@ class RunSteps:
             self._deps.observer.step(self._run, "tools", name)
         for use, result in zip(reply.tool_uses, results, strict=True):
             self._attempt.tools_used.append(ToolUse(use["name"], result.ok, round(result.ms)))
-        add_results(self._attempt.taint, self._agent, reply, results)
+        results = add_results(self._attempt.taint, self._agent, reply, results)
+        if stored is None:
+            flag_results(self._attempt, self._deps.observer, reply, results)
         if calls:
             raise CallsClient(whole, calls)
         return results
@@ -199,10 +201,8 @@ class RunSteps:
         for model in models:
             try:
                 thinking = {} if request.must_call_tool else self._signatures
-                messages = for_model(request.messages, model, thinking)
-                return (
-                    yield from self._call(name, replace(request, model=model, messages=messages), publish)
-                )
+                changed = replace(request, model=model, messages=for_model(request.messages, model, thinking))
+                return (yield from self._call(name, changed, publish))
             except ModelUnavailable:
                 if model == models[-1] or self._attempt.text.deltas > deltas:
                     raise
@@ -210,7 +210,8 @@ class RunSteps:
 
     def _call(self, name: str, request: ModelRequest, publish: bool) -> Events[ModelReply]:
         """Call a model: its hold is written with the start of the step, its settlement with the reply."""
-        self._attempt.text.begin(hosts_of(self._attempt.taint, self._agent, request) if publish else None)
+        hosts = hosts_of(self._attempt.taint, self._agent, request) if publish else None
+        self._attempt.text.begin(hosts, self._agent.marker)
         if can_wait(self._run, request):
             reply = yield from self._batched(name, request)
             if reply is not None:
@@ -221,7 +222,7 @@ class RunSteps:
         reply = yield from self._receive(granted, billing)
         yield from self._attempt.text.end()
         reply, cost = billing.settle(granted, reply)
-        reply = self._attempt.text.cleaned(self._well_formed(reply), self._journal.steps + 1)
+        reply = cleaned(self._attempt, self._deps.observer, self._well_formed(reply))
         stored = {**encode_reply(reply), "asked": request.model}
         if granted.max_tokens < request.max_tokens:
             stored["clamped"] = self._note_clamped(granted.max_tokens)
@@ -254,7 +255,7 @@ class RunSteps:
             batch_steps.give_up(row, self._journal)
             return None
         reply, cost = batch_steps.take(row, self._journal)
-        reply = self._attempt.text.cleaned(self._well_formed(reply), step)
+        reply = cleaned(self._attempt, self._deps.observer, self._well_formed(reply))
         yield from self._journal.publish(*self._started(name, request))
         yield from self._attempt.text.write(reply.text)
         yield from self._attempt.text.end()

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from service.guardrails.hosts import Hosts
 from service.guardrails.links import LinkFilter
+from service.guardrails.prompt_marker import MarkerFilter
 from service.llm.client import ModelReply
 from service.runs.journal import Journal
 from service.text.sanitise import storable
@@ -26,19 +27,25 @@ class TextOutput:
         self._journal = journal
         self._hosts: Hosts | None = None
         self._links = LinkFilter(None)
+        self._marker, self._prompt = "", MarkerFilter("")
         self.held = False  # nothing is written: the answer is told once it is whole and valid
+        self.gave_away = False  # the last reply began to repeat a system prompt, and was cut there
         self.deltas = 0  # written in this attempt, including those clients have from an earlier one
 
-    def begin(self, hosts: Hosts | None) -> None:
-        """Begin a reply that may link to `hosts`; None: to any. Text held back of an interrupted one is lost."""
+    def begin(self, hosts: Hosts | None, marker: str = "") -> None:
+        """Begin a reply that may link to `hosts`; None: to any. Text held back of an interrupted one is lost.
+
+        `marker`: of system prompts, which may not be told.
+        """
         self._hosts, self._links = hosts, LinkFilter(hosts)
+        self._marker, self._prompt = marker, MarkerFilter(marker)
 
     def write(self, text: str) -> list[RunEvent]:
         """Publish a delta now, without what may become a link; return the resulting events, none while text is held."""
         if self.held:
             return []
         self.deltas += 1
-        return self._publish(self._links.feed(storable(text)))
+        return self._publish(self._links.feed(self._prompt.feed(storable(text))))
 
     def tell(self, text: str) -> list[RunEvent]:
         """Publish an answer that was held and has no links left to take out."""
@@ -47,22 +54,24 @@ class TextOutput:
 
     def end(self) -> list[RunEvent]:
         """Publish what was held back of a reply that is complete."""
-        return self._publish(self._links.close())
+        return self._publish(self._links.feed(self._prompt.close()) + self._links.close())
 
     def cleaned(self, reply: ModelReply, step: int) -> ModelReply:
-        """Return the reply of a step without the links that its stream leaves out; tell their number to clients."""
-        links, content = LinkFilter(self._hosts), []
+        """Return the reply of a step as its stream tells it; tell clients what was taken out."""
+        links, prompt, content = LinkFilter(self._hosts), MarkerFilter(self._marker), []
         for block in reply.content:
             if block["type"] == "text":
-                block = {**block, "text": links.feed(block["text"])}
+                block = {**block, "text": links.feed(prompt.feed(block["text"]))}
             content.append(block)
-        rest = links.close()
-        if not links.removed:
+        rest = links.feed(prompt.close()) + links.close()
+        self.gave_away = prompt.found
+        if not links.removed and not prompt.found:
             return reply
         last = max(number for number, block in enumerate(content) if block["type"] == "text")
         content[last]["text"] += rest
-        acted = {"where": "output", "kind": "links", "action": "removed", "count": links.removed}
-        self._journal.publish_after_commit(Event.GUARDRAIL, {"step": step, **acted})
+        if links.removed:
+            acted = {"where": "output", "kind": "links", "action": "removed", "count": links.removed}
+            self._journal.publish_after_commit(Event.GUARDRAIL, {"step": step, **acted})
         return replace(reply, content=content)
 
     def write_after_commit(self, text: str) -> None:

@@ -19,6 +19,7 @@ from service.audit.record import Action, Result, record
 from service.errors import AgentStopped, RunCancelled, RunTimeout
 from service.guardrails.taint import Taint
 from service.llm.client import ModelReply
+from service.memory import RunNotes
 from service.runs.approval_requests import ApprovalRequests, required
 from service.runs.attempt import Attempt
 from service.runs.journal import PATIENCE, Journal
@@ -29,6 +30,7 @@ from service.store import approvals, keys, tool_calls
 from service.store.database import Database, Row, Transaction
 from service.store.visibility import TOOLS, allows
 from service.tools import Tool, ToolContext, ToolResult, ToolRunner
+from service.tools.context import Notes
 from service.tools.runner import Invocation
 from service.types import Event, Run
 from service.usage.rate_limits import SharedRateLimit
@@ -143,7 +145,15 @@ class ToolExecution:
             Invocation(
                 call.tool,
                 call.arguments,
-                ToolContext(run.id, run.user_id, agent.id, call.id, handle.deadline, agent.knowledge),
+                ToolContext(
+                    run.id,
+                    run.user_id,
+                    agent.id,
+                    call.id,
+                    handle.deadline,
+                    agent.knowledge,
+                    self._notes(run, agent.id, call.sources),
+                ),
             )
             for call in due
             if call.tool is not None
@@ -157,6 +167,10 @@ class ToolExecution:
             if call.to_claim:
                 self._report(run, call, known[call.id])
         return [known[call.id] for call in group]
+
+    def _notes(self, run: Run, agent: str, untrusted: Sequence[str]) -> Notes | None:
+        """Return the notes that a call of `agent` may use; None: none are kept here."""
+        return RunNotes(self._db, run, agent, untrusted)
 
     def _known(self, run: Run, call: Call) -> ToolResult | None:
         """Return the result of a call that is not made now; None: the call is to be made."""

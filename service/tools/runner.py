@@ -32,7 +32,8 @@ log = logging.getLogger("slipway.tools")
 class ToolResult:
     """Result of a call. `content` is for the model, `preview` for the client, `ms` the duration in milliseconds.
 
-    `timed_out`: the call was made and abandoned; it may still take effect.
+    `timed_out`: the call was made and abandoned; it may still take effect. `untrusted`: `content` is text from outside.
+    `signs`: of instructions that were found in it, see `service.guardrails.injection`; not stored.
     """
 
     ok: bool
@@ -41,6 +42,8 @@ class ToolResult:
     ms: float = 0.0
     sources: tuple[Source, ...] = ()
     timed_out: bool = False
+    untrusted: bool = False
+    signs: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, ok: bool, content: str, ms: float = 0.0, sources: Sequence[Source] = ()) -> ToolResult:
@@ -187,10 +190,11 @@ def _outcome(tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> 
         return ToolResult.failed(f"{tool.name} failed: {name}")
     output = returned if isinstance(returned, ToolOutput) else ToolOutput(returned)
     try:
-        return ToolResult.of(True, _text(output.content), sources=tuple(output.sources))
+        result = ToolResult.of(True, _text(output.content), sources=tuple(output.sources))
     except Exception as error:
         log.warning("tool_failed", extra={"tool": tool.name, "error": type(error).__name__, "line": ""})
         return ToolResult.failed(f"{tool.name} was called, but what it returned is not JSON")
+    return replace(result, untrusted=True) if output.untrusted else result
 
 
 def _text(content: Any) -> str:

@@ -33,6 +33,7 @@ PATHS = {
     "run_id": "run",
     "session_id": "fixed_session",
     "schedule_id": "schedule",
+    "note_key": "language",
     "agent": "assistant",
     "workspace_id": ACME,
     "user_id": "user",

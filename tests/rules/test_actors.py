@@ -74,6 +74,8 @@ REQUESTS: dict[str, dict[str, Any] | None] = {
     "POST /v1/schedules": {"agent": AGENT, "input": "Report.", "cron": "0 6 * * *"},
     "PATCH /v1/schedules/<schedule_id>": {"enabled": False},
     "DELETE /v1/schedules/<schedule_id>": None,
+    "PUT /v1/memory/<note_key>": {"text": "Writes British English."},
+    "DELETE /v1/memory/<note_key>": None,
     "POST /v1/sessions": {"agent": AGENT},
     "PATCH /v1/sessions/<session_id>": {"title": "New"},
     "DELETE /v1/sessions/<session_id>": None,

@@ -29,6 +29,7 @@ ELSEWHERE = {
     "user_id": "admins alone",
     "scope": "admins alone",
     "workspace_id": "admins of the service alone",
+    "note_key": "the caller's own",
     "name": "everybody",
 }
 # Where an operator changes nothing, although they see everybody's objects elsewhere.
