@@ -15,6 +15,7 @@ from offline_model.shapes import Json
 
 MAX_QUESTION = 2000  # characters of a question that are used
 LONG_QUESTION = 300  # characters; a longer text is a source with a question in it
+LOAD_SKILL = "load_skill"  # tool whose results are instructions
 PASSAGE_LISTS = ("results", "passages", "documents", "matches", "hits", "items", "chunks")
 PASSAGE_TEXTS = ("text", "quote", "passage", "snippet", "content", "body")
 _LABEL = re.compile(
@@ -235,6 +236,8 @@ def _results(messages: list[Json]) -> list[Result]:
                 call = calls[block["tool_use_id"]]
                 text, failed = _unfenced(_texts(block.get("content") or "")), bool(block.get("is_error"))
                 sources = () if failed else tuple(passages(text))
+                if call["name"] == LOAD_SKILL and not failed:
+                    sources = (Source("passage", str(call["input"].get("name")), text.partition("\n\n")[2]),)
                 found.append(Result(call["name"], call["input"], text, failed, sources))
     return found
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import orjson
 
-from service.guardrails.injection_signs import ABOUT, EXAMPLE, NOT, SIGNS, Sign
+from service.guardrails.injection_signs import ABOUT, EXAMPLE, NOT, NOT_AFTER, SIGNS, Sign
 from service.guardrails.taint import text_in
 
 MOST = 200_000  # characters of a text that are read
@@ -26,6 +26,8 @@ MOST_MATCHES = 200  # of one sign
 MOST_BLOBS = 8  # of base64, each of …
 MAX_BLOB = 8_000  # … so many characters
 SMUGGLED = 8  # invisible tag characters in a row
+MOST_BETWEEN = 20  # invisible characters between letters, if they are also a quarter of a text
+_BETWEEN = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]")
 _WORD = re.compile(r"\w+")
 _BLOB = re.compile(r"[A-Za-z0-9+/]{48,}={0,2}")
 # Letters of Unicode's tags, which are invisible; flags of regions are made of them, too.
@@ -42,8 +44,7 @@ class _Match(NamedTuple):
 def find_instructions(text: str) -> tuple[str, ...]:
     """Return the names of the signs that instructions to a model have in a text; empty: none are found."""
     text = _told(text[:MOST])
-    hidden = "".join(chr(ord(one) - 0xE0000) for run in _TAGS.findall(text) for one in run)
-    if hidden:
+    if not text.isascii() and _is_smuggled(text):
         return ("smuggled",)
     found = _signs(_plain(text))
     if not found and any(_signs(_plain(inner)) for inner in _decoded(text)):
@@ -59,6 +60,12 @@ def _told(text: str) -> str:
         except orjson.JSONDecodeError:
             return text
     return text
+
+
+def _is_smuggled(text: str) -> bool:
+    """Return whether a text hides letters in Unicode's tags, or its own between invisible characters."""
+    between = len(_BETWEEN.findall(text))
+    return _TAGS.search(text) is not None or (between >= MOST_BETWEEN and 4 * between > len(text))
 
 
 def _plain(text: str) -> str:
@@ -85,6 +92,8 @@ def _matches(sign: Sign, text: str) -> Iterator[_Match]:
     for match, _ in zip(sign.pattern.finditer(text), range(MOST_MATCHES), strict=False):
         before = text[max(0, match.start() - 40) : match.start()]
         if sign.core and (NOT.search(before) or EXAMPLE.search(before)):
+            continue
+        if sign.name == "override" and NOT_AFTER.search(text[match.start() : match.end() + 24]):
             continue
         yield _Match(match.start(), sign.name, sign.weight, sign.core)
 

@@ -17,7 +17,10 @@ _AI = (
     r"|assistente|modello linguistico"
     r"|modelo de lenguaje|taalmodel)\b"
 )
-_PLACE = r"(?:[^\s@<>\"']{1,64}@[^\s@<>\"']{2}|https?://|www\.|\b[a-z]{2}[0-9]{2}[ ]?[a-z0-9]{4}[ ]?[0-9]{4}|\b[a-z]{2,24}_[a-z]{2})"
+_PLACE = (
+    r"(?:[^\s@<>\"']{1,64}@[^\s@<>\"']{2}|https?://|www\.|\b[a-z]{2}[0-9]{2}[ ]?[a-z0-9]{4}[ ]?[0-9]{4}"
+    r"|\b[a-z]{2,24}_[a-z]{2})"
+)
 
 
 class Sign(NamedTuple):
@@ -65,6 +68,8 @@ SIGNS = (
         rf"|indicazioni|regole|direttive"
         r"|ordini)\b",
         rf"\b(?:negeer|vergeet)\b{_GAP}{{0,40}}?\b(?:instructies|aanwijzingen|opdrachten|regels)\b",
+        r"\b(?:vergiss|ignoriere|oublie|oubliez|ignore|ignorez|ignora|olvida|dimentica|vergeet|negeer)"
+        r" (?:alles|tout|todo|tutto)\s?[.!:;]",
     ),
     _sign(
         "override_all",
@@ -136,6 +141,14 @@ SIGNS = (
         r"|initial prompt|hidden instructions|(?:conversation|chat) history|(?:text|everything|words) above)\b",
     ),
     _sign(
+        "decode",
+        3,
+        True,
+        "decode decipher decrypt rot13 base64 dekodiere décode decodifica decodeer",
+        rf"\b(?:decode|decipher|decrypt|dekodiere|décode|decodifica|decodeer)\b{_GAP}{{0,40}}?\b(?:and|then|und|et|y|e|en)\b"
+        r" (?:do|follow|obey|carry|befolge|suis|sigue|segui|volg)\b",
+    ),
+    _sign(
         "persona",
         1,
         True,
@@ -177,7 +190,8 @@ SIGNS = (
         r"|\[/?(?:inst|system)\]|<</?sys>>"
         r"|</?(?:system|instructions?|function_calls|tool_use|tool_result|system_prompt|important"
         r"|information|invoke)\b[^>\n]{0,40}>"
-        r"|\{\s{0,4}\"type\"\s{0,4}:\s{0,4}\"tool_(?:use|result)\"|^#{2,6} ?(?:system|new instructions?)\b|\bend of (?:system|user|context"
+        r"|\{\s{0,4}\"type\"\s{0,4}:\s{0,4}\"tool_(?:use|result)\"|^#{2,6} ?(?:system|new instructions?)\b"
+        r"|\bend of (?:system|user|context"
         r"|prompt|document|data)\b",
     ),
     _sign(
@@ -227,8 +241,9 @@ ABOUT = re.compile(
 # Before an example.
 EXAMPLE = re.compile(
     r"(?:\b(?:such as|for example|e\.g|for instance|phrases?|sentences?|strings?|text|like|saying|says"
-    r"|said|reads?|containing|words?"
+    r"|said|wrote|writes?|reads?|containing|words?"
     r"|called|example|beispiel|wie|z\. ?b|exemple|ejemplo|esempio|bijvoorbeeld|comme|como|come)\b"
-    r"|[\"'“”„«»‘`])[^.!?\n]{0,12}$"
+    r"|[\"'“”„«»‘`])[^.!?\n]{0,12}\Z"
 )
-NOT = re.compile(r"(?:\bnot|n't|\bnever|\bn['’]|\bno|\bnon|\bniet|\bnicht|\bnie)[ ]?(?:to |just |simply )?$")
+NOT = re.compile(r"(?:\bnot|n't|\bnever|\bn['’]|\bno|\bnon|\bniet|\bnicht|\bnie)[ ]?(?:to |just |simply )?\Z")
+NOT_AFTER = re.compile(r"\b(?:niet|nicht)\b")

@@ -69,9 +69,8 @@ def delete(tx: Transaction, holder: Holder, key: str) -> bool:
 
 
 def _check_room(tx: Transaction, holder: Holder, key: str) -> None:
-    others = sa.select(_notes.digest).where(
-        _notes.user_id == holder.user_id, _notes.digest != _digest(holder, key)
-    )
+    is_other = sa.or_(_notes.holder != holder.name, _notes.digest != _digest(holder, key))
+    others = sa.select(_notes.digest).where(_notes.user_id == holder.user_id, is_other)
     for most, query in ((MAX_NOTES, others.where(_notes.holder == holder.name)), (MAX_ALL, others)):
         if tx.row(query.offset(most - 1).limit(1)):
             raise TooMany(f"There are {most} notes: delete one first.")

@@ -89,12 +89,14 @@ def _skill(folder: Path) -> Skill:
     fields, body = _parsed(main, text)
     name = _name(main, fields, folder.name)
     description = _description(main, fields)
-    _check_optional(main, fields)
+    compatibility = fields.get("compatibility", "")
+    if not isinstance(compatibility, str) or len(compatibility) > MAX_COMPATIBILITY:
+        raise SkillFault(main, 1, f"`compatibility` must be a text of at most {MAX_COMPATIBILITY} characters")
     return Skill(name, description, body, _files(folder, main))
 
 
 def _parsed(main: Path, text: str) -> tuple[Mapping[str, Any], str]:
-    """Split a SKILL.md into the fields of its front matter and its body."""
+    """Split a SKILL.md into the fields of its front matter and its body. Unknown fields are accepted."""
     text = text.removeprefix("\ufeff")
     if not _MARK.match(text):
         raise SkillFault(main, 1, "must begin with front matter, between two lines of ---")
@@ -103,7 +105,9 @@ def _parsed(main: Path, text: str) -> tuple[Mapping[str, Any], str]:
     if end is None:
         raise SkillFault(main, 1, "the front matter has no end: a second line of ---")
     try:
-        fields = yaml.safe_load("".join(lines[1:end]))
+        fields = yaml.load(
+            "".join(lines[1:end]), Loader=yaml.BaseLoader
+        )  # every value is a text, as the format has it
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 2 if error.problem_mark else 1
         raise SkillFault(main, line, f"not YAML: {error.problem}") from None
@@ -138,18 +142,6 @@ def _description(main: Path, fields: Mapping[str, Any]) -> str:
         detail = f"`description` has {len(description)} characters: at most {MAX_DESCRIPTION}"
         raise SkillFault(main, 1, detail)
     return " ".join(description.split())
-
-
-def _check_optional(main: Path, fields: Mapping[str, Any]) -> None:
-    """Check optional fields of the format. Others are accepted: it may gain some."""
-    compatibility = fields.get("compatibility", "")
-    if not isinstance(compatibility, str) or len(compatibility) > MAX_COMPATIBILITY:
-        raise SkillFault(main, 1, f"`compatibility` must be a text of at most {MAX_COMPATIBILITY} characters")
-    if not isinstance(fields.get("metadata", {}), dict):
-        raise SkillFault(main, 1, "`metadata` must hold fields: `name: value`")
-    for name in ("license", "allowed-tools"):
-        if not isinstance(fields.get(name, ""), str):
-            raise SkillFault(main, 1, f"`{name}` must be a text")
 
 
 def _files(folder: Path, main: Path) -> Mapping[str, str]:

@@ -16,8 +16,10 @@ from service.auth.users import User
 from service.cli.common import Commands
 from service.ids import new_id
 from service.jobs.upkeep import delete_expired
+from service.store import memory
 from service.store.actor import SERVICE, Actor
 from service.store.database import Database, Transaction
+from service.store.memory import Holder, Writing
 from service.types import Caller, RunRequest
 from service.web import page_cookie
 from tests.conftest import Model
@@ -135,6 +137,10 @@ def path_of(world: World, rule: str) -> str:
         row = services.auth.workspaces.new_row(f"w{time.monotonic_ns()}")
         services.infra.db.transact(lambda tx: services.auth.workspaces.insert(tx, row))
         return rule.replace("<workspace_id>", row["id"])
+    if argument == "note_key":
+        about = Holder(world.ada.id)
+        services.infra.db.transact(lambda tx: memory.put(tx, about, "language", "x", Writing()))
+        return rule.replace("<note_key>", "language")
     if argument == "key_id":
         return rule.replace("<key_id>", services.auth.keys.create(world.ada.id, "old")["id"])
     if rule.endswith("/release"):

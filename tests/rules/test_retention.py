@@ -17,6 +17,8 @@ STORE = ROOT / "service" / "store"
 CHANGES = re.compile(r"sa\.(?:delete|update)\(([\w.]+)\)")
 # Statements that name neither a whole key nor a limit, and why few rows are meant all the same.
 FEW = {
+    "memory.put": "one note, by its user, holder and digest",
+    "memory.delete": "one note, by its user, holder and digest",
     "mcp.accept": "one tool, by its server and name",
     "mcp._offer": "one tool, by its server and name",
     "mcp.delete_credential": "one credential, by its server and user",
