@@ -54,8 +54,8 @@ class Recorder:
     def take(self) -> list[dict[str, Any]]:
         """Return the bodies so far; forget them.
 
-        Without the id of the user, which is not told to a piece, without the ids that the model gives its calls, with
-        the names of fences that are made from these, and without the marker of prompts, which a piece has no secret for.
+        Without the id of the user, which is not told to a piece, without the ids that the model gives its calls and the
+        names of fences, which are made from these, and without the marker of prompts, for which a piece has no secret.
         """
         bodies, self.bodies = self.bodies, []
         told = [{name: value for name, value in body.items() if name != "metadata"} for body in bodies]
