@@ -1,4 +1,4 @@
-"""`python -m benchmarks.profile invoke|hit|stream|relay`: where the CPU time of one request goes, inside the application.
+"""`python -m benchmarks.profile invoke|hit|stream|relay`: where the CPU time of a request goes, in the application.
 
 One process, one request at a time, over a real Redis, SQLite and the offline model. The number of Python calls per
 request hardly depends on the machine or on what else runs on it, so it is the figure to compare two versions by.
