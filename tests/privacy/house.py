@@ -144,7 +144,7 @@ class House:
             return f"Tell me of {words.word()}"
 
         kept = ask("POST /v1/responses", {"model": "common", "input": text(), "instructions": text()})
-        more = {"metadata": {words.word(): words.word()}, "user": words.word()}
+        more = {"metadata": {words.word(): words.word()}}
         on = {"model": "common", "input": text(), "previous_response_id": kept["id"], **more}
         ask("POST /v1/responses", on)
         ask(
