@@ -154,6 +154,12 @@ class RunFinished(Conflict):
     code, title = "run_finished", "This run has ended already"
 
 
+class RunDeleted(Conflict):
+    """Run of an earlier request with the same idempotency key: deleted, itself or with its session."""
+
+    code, title = "run_deleted", "What this Idempotency-Key started was deleted; use another key"
+
+
 class TooLarge(SlipwayError):
     status, code, title = 413, "too_large", "The body is too large"
 

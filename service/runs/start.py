@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from service.cache.lookup import Lookup, Lookups
-from service.errors import Conflict, Overloaded, RateLimited, SlipwayError
+from service.errors import Conflict, NotFound, Overloaded, RateLimited, RunDeleted, SlipwayError
 from service.infra.redis import RedisStore
 from service.infra.redis_trip import Trip
 from service.runs import cached
@@ -101,12 +101,12 @@ class RunStarter:
             attempt = self.execution.execute(run, self.new_runs.opening(run, key), claim.lookup.stale)
         except AlreadyStarted as first:
             claim.end()
-            return Started(self.queries.wait(first.run_id), replayed=True)
+            return self._started_before(first.run_id, self.queries.wait)
         except RateLimited:
             claim.end()
             if (run_id := self.new_runs.started_with(key)) is None:
                 raise
-            return Started(self.queries.wait(run_id), replayed=True)
+            return self._started_before(run_id, self.queries.wait)
         except (LeaseLost, HandedOver):
             claim.leave()
             claim.lookup.run = self.queries.wait(run.id)
@@ -190,11 +190,11 @@ class RunStarter:
         return Relay(Started(run), itertools.chain(() if first is None else (first,), pieces), pieces.close)
 
     def _relayed_before(self, run_id: str) -> Relay:
-        run = self.queries.wait(run_id)
+        started = self._started_before(run_id, self.queries.wait)
         body = self.queries.relayed(run_id)
-        if body is None and run.error is None:
+        if body is None and started.run.error is None:
             raise Conflict("The first answer was too long to be given again: use another Idempotency-Key.")
-        return Relay(Started(run, replayed=True), iter(() if body is None else (body,)))
+        return Relay(started, iter(() if body is None else (body,)))
 
     def queue(
         self, caller: Caller, request: RunRequest, key: Key | None, request_id: str, trip: Trip | None = None
@@ -207,16 +207,23 @@ class RunStarter:
         except (RateLimited, Overloaded):
             if (run_id := self.new_runs.started_with(key, seconds=0)) is None:
                 raise
-            return Started(self.queries.get(run_id), replayed=True)
+            return self._started_before(run_id)
         interrupted = self.conflicts.interrupted_by(request)
         run = self.new_runs.make(caller, request, "queue", request_id)
         run.status, run.attempt, run.started_at = RunStatus.QUEUED, 0, None
         try:
             self.new_runs.open(run, key)
         except AlreadyStarted as first:
-            return Started(self.queries.get(first.run_id), replayed=True)
+            return self._started_before(first.run_id)
         self.conflicts.cancel(interrupted)
         return Started(run)
+
+    def _started_before(self, run_id: str, find: Callable[[str], Run] | None = None) -> Started:
+        """Find the run that an earlier request started with the same key. Raises `RunDeleted`."""
+        try:
+            return Started((find or self.queries.get)(run_id), replayed=True)
+        except NotFound:
+            raise RunDeleted from None
 
     def _claim(self, caller: Caller, run: Run, trip: Trip) -> Claim:
         lookup = self.lookups.begin(caller, run, self.new_runs.agent_of(run))
@@ -238,7 +245,7 @@ class RunStarter:
                 self.new_runs.open(run, key, partial(cached.write, run=run))
             except AlreadyStarted as first:
                 with self.bulkhead.take(run.user_id):
-                    return Started(self.queries.wait(first.run_id), replayed=True)
+                    return self._started_before(first.run_id, self.queries.wait)
         return Started(run)
 
     def _stream_own(self, run: Run, key: Key | None, claim: Claim, listener: Listener) -> Stream:
@@ -256,7 +263,7 @@ class RunStarter:
             except RateLimited:
                 if (run_id := self.new_runs.started_with(key)) is None:
                     raise
-                return Started(self.queries.get(run_id), replayed=True), self.queries.follow(run_id)
+                return self._started_before(run_id), self.queries.follow(run_id)
             opening = self.new_runs.opening(run, key)
             outbox, execution = self.execution.stream(
                 run, opening, until_end.pop_all(), listener, claim.lookup.stale
@@ -264,7 +271,7 @@ class RunStarter:
         try:
             first = next(execution)
         except AlreadyStarted as other:
-            return Started(self.queries.get(other.run_id), replayed=True), self.queries.follow(other.run_id)
+            return self._started_before(other.run_id), self.queries.follow(other.run_id)
         return Started(run, listener=listener), self.queries.listen(run, outbox, first, execution)
 
     def _stream_joined(

@@ -172,6 +172,21 @@ def test_deleted_while_it_is_made(sdk: openai.OpenAI, client: httpx2.Client, mod
     assert client.get(f"/v1/runs/run_{begun.id.removeprefix('resp_')}").status_code == 404
 
 
+@pytest.mark.parametrize("more", [{}, {"stream": True}, {"background": True}], ids=str)
+def test_the_key_of_a_deleted_response_says_so(client: httpx2.Client, key: str, more: Any) -> None:
+    """Neither a model that is not found, nor a second response that nobody would expect."""
+    sent = {"Authorization": f"Bearer {key}", "Idempotency-Key": f"deleted {more}".replace(" ", "-")}
+    body = {"model": "assistant", "input": f"Once only {more}", **more}
+    first = client.post("/v1/responses", json=body, headers=sent)
+    assert first.status_code == 200
+    run_id = client.get("/v1/runs?limit=1").json()["data"][0]["run_id"]
+    response_id = f"resp_{run_id.removeprefix('run_')}"
+    assert response_id in first.text and client.delete(f"/v1/responses/{response_id}").status_code == 200
+    again = client.post("/v1/responses", json=body, headers=sent)
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "run_deleted")
+    assert again.headers["x-should-retry"] == "false"
+
+
 def test_input_items(sdk: openai.OpenAI) -> None:
     items: Any = [
         {"role": "user", "content": "One."},
