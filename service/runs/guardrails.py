@@ -17,7 +17,7 @@ from service.audit.record import Action, Refusals
 from service.errors import DatabaseUnavailable, GuardrailRefused
 from service.guardrails.filter import Refused
 from service.guardrails.keyed_vault import KeyedVault
-from service.guardrails.policy import Rail, parse_rails, stricter
+from service.guardrails.policy import OFF, Rail, parse_rails, stricter
 from service.guardrails.whole_texts import WholeTexts, filtered_messages, lenient, refuses
 from service.observe.observer import Observer
 from service.runs.attempt import Attempt
@@ -46,7 +46,7 @@ class WorkspaceRails:
         return cls(parse_rails(stored), sha256(encoded).hexdigest()[:32])
 
 
-_NONE = WorkspaceRails(Rail())
+_NONE = WorkspaceRails(OFF)
 
 
 class Guardrails:
