@@ -77,9 +77,14 @@ class WholeTexts:
         return value if (written := self.text(figures)) == figures else written
 
 
-def filtered_messages(messages: Sequence[Message], said: WholeTexts, found: WholeTexts) -> list[Message]:
-    """Filter messages of the Messages API: results of tools by `found`, all else by `said`."""
-    return [{**one, "content": _content(one["content"], said, found)} for one in messages]
+def filtered_messages(
+    messages: Sequence[Message], said: WholeTexts, found: WholeTexts, own: WholeTexts
+) -> list[Message]:
+    """Filter messages of the Messages API: results of tools by `found`, the model's turns by `own`, else by `said`."""
+    return [
+        {**one, "content": _content(one["content"], said if one["role"] == "user" else own, found)}
+        for one in messages
+    ]
 
 
 def filtered_content(content: Any, said: WholeTexts, found: WholeTexts) -> Any:

@@ -85,6 +85,11 @@ class Guardrails:
                 self._workspaces.popitem(last=False)
         return found
 
+    def forget(self) -> None:
+        """Read the guardrails of workspaces again."""
+        with self._lock:
+            self._workspaces.clear()
+
     def rail(self, run: Run, agent: AgentDefinition) -> Rail:
         """Return what is in force for a run of an agent."""
         workspace = self.of_workspace(run.workspace_id)
@@ -134,9 +139,7 @@ class Guardrails:
             return
         strict, mild = WholeTexts(rail.input, None), WholeTexts(lenient(rail.input), None)
         try:
-            for message in request.messages:
-                said = strict if message["role"] == "user" else mild
-                filtered_messages([message], said, mild)
+            filtered_messages(request.messages, strict, mild, mild)
             for text in filter(None, (request.context, request.instructions)):
                 strict.text(text)
             if request.context:

@@ -35,7 +35,8 @@ class RunRails:
     def __init__(self, run: Run, rail: Rail, vault: KeyedVault, journal: Journal, observer: Observer) -> None:
         self.rail, self.vault = rail, vault
         self._run, self._journal, self._observer = run, journal, observer
-        self._said = WholeTexts(lenient(rail.input) if rail.input.acts else rail.input, vault)
+        mild = lenient(rail.input) if rail.input.acts else rail.input
+        self._said, self._own = WholeTexts(mild, vault), WholeTexts(mild, vault)
         self._found = WholeTexts(rail.input, vault)
         self._out = WholeTexts(rail.output, vault)
 
@@ -75,7 +76,7 @@ class RunRails:
         if not self.rail.input.acts:
             return messages
         try:
-            return filtered_messages(messages, self._said, self._found)
+            return filtered_messages(messages, self._said, self._found, self._own)
         except Refused as refused:
             raise self.refusal("tool", refused) from None
 
