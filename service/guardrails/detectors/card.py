@@ -7,7 +7,7 @@ import re
 from service.guardrails.detectors.context import Near, before
 from service.guardrails.match import Match, Window
 
-_DIGITS = re.compile(r"[2-6][0-9]{0,18}(?:[ .-]{1,2}[0-9]{1,7}){0,18}")
+_DIGITS = re.compile(r"[0-9]{1,19}(?:[ .-]{1,2}[0-9]{1,7}){0,18}")
 _GROUPS = re.compile(r"[0-9]+")
 _LONGER_BEFORE = re.compile(r"(?:[0-9][-.,/:]|[0-9]{4} |[A-Za-z]-)\Z")
 _LONGER_AFTER = re.compile(r"[0-9]|[-.,/:][0-9]| [0-9]{4}(?![0-9/])|-[A-Za-z0-9]")
@@ -21,8 +21,10 @@ _BRANDS = (
     (re.compile(r"35(?:2[89]|[3-8])"), (16,)),
     (re.compile(r"62"), (16, 19)),
 )
-# Others are too much like numbers of other things: only where words tell of a card.
-_WEAK = ((re.compile(r"4"), (13,)), (re.compile(r"5[06-9]|6"), (12, 13, 14, 15, 16, 17, 18, 19)))
+# Forms that count without words about cards.
+_USUAL = re.compile(
+    r"[0-9]{14,19}|[0-9]{4}(?P<s>[ .-])(?:[0-9]{4}(?P=s)[0-9]{4}(?P=s)[0-9]{4}|[0-9]{6}(?P=s)[0-9]{4,5})"
+)
 _WORDS = (
     r"(?:credit|debit|bank|payment|kredit|debit|ec|giro|betaal|bank|prepaid)?[ -]?(?:cards?|karten?|"
     r"kaart)(?:en)?(?:nummer)?|"
@@ -38,10 +40,12 @@ def match_card(window: Window) -> Match | None:
     if digits is None or _LONGER_BEFORE.search(text, max(0, start - 5), start):
         return None
     for end, number in _candidates(text, start, digits.end()):
-        if not _LONGER_AFTER.match(text, end, window.group) and _luhn(number):
-            near = before(text, start, _WORDS)
-            if near is Near.YES or (near is Near.NONE and _is_of(number, _BRANDS)):
-                return Match("card", start, end)
+        if _LONGER_AFTER.match(text, end, window.group) or not _luhn(number):
+            continue
+        near = before(text, start, _WORDS)
+        usual = _USUAL.fullmatch(text, start, end) is not None and _is_of_brand(number)
+        if near is Near.YES or (near is Near.NONE and usual):
+            return Match("card", start, end)
     return None
 
 
@@ -53,13 +57,13 @@ def _candidates(text: str, start: int, end: int) -> list[tuple[int, str]]:
         number += group[0]
         if len(number) > 19:
             break
-        if len(number) >= 12 and (_is_of(number, _BRANDS) or _is_of(number, _WEAK)):
+        if len(number) >= 12:
             found.append((group.end(), number))
     return found[::-1]
 
 
-def _is_of(number: str, brands: tuple[tuple[re.Pattern[str], tuple[int, ...]], ...]) -> bool:
-    return any(len(number) in lengths and begin.match(number) for begin, lengths in brands)
+def _is_of_brand(number: str) -> bool:
+    return any(len(number) in lengths and begin.match(number) for begin, lengths in _BRANDS)
 
 
 def _luhn(number: str) -> bool:

@@ -21,7 +21,7 @@ THINGS = (
     r"chapter|section|"
     r"bestell\w*|auftrag\w*|rechnung\w*|sendung\w*|artikel\w*|referenz\w*|aktenzeichen|az|serien\w*|"
     r"teile\w*|paket\w*|"
-    r"vorgang\w*|buchung\w*|kunden\w*|lieferschein\w*|charge\w*|einwohner|modell\w*|geräte\w*|"
+    r"vorgang\w*|buchung\w*|kunden\w*|lieferschein\w*|chargen\w*|einwohner|modell\w*|geräte\w*|"
     r"produkt\w*|fahrgestell\w*|"
     r"commande|facture|colis|réf|référence|série|article|suivi|dossier|lot|pièce|billet|habitants|"
     r"produit|modèle|"
@@ -31,7 +31,7 @@ THINGS = (
     r"prodotto|modello|"
     r"bestel\w*|factuur\w*|zending\w*|referentie\w*|serienummer|dossiernummer|pakket\w*|onderdeel\w*|"
     r"boeking\w*|"
-    r"zaaknummer|klantnummer|productcode|zamówienie|faktura|przesyłka"
+    r"zaaknummer|klantnummer|productcode|zamówieni\w*|faktura|przesyłka"
 )
 _NUMBER = (
     r"\s*(?:(?:numbers?|no|nos|nr|nrs|num|ids?|codes?|keys?|nummern?|numéros?|números?|numer[oi]|n°|nº|"

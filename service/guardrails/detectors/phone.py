@@ -19,7 +19,9 @@ _SHAPE = re.compile(
 )
 _EXTENSION_AT = re.compile(r"[ ,]{0,2}(?:ext|x|d|poste|int|toe)[a-z]*[ .]{0,2}[0-9]{1,5}\Z", re.IGNORECASE)
 _LONGER_BEFORE = re.compile(r"(?:[0-9][-.,/: ]|[A-Za-z]-|[$€£#_=*])\Z")
-_LONGER_AFTER = re.compile(r"[^\W]|[-/:.,][0-9]|[-_][A-Za-z]| ?[%€£$°]")
+_LONGER_AFTER = re.compile(
+    r"[^\W]|[-/:.,][0-9]|[-_](?!(?:office|fax|home|work|mobile|cell|tel))[A-Za-z]| ?[%€£$°]", re.IGNORECASE
+)
 _UNITS = re.compile(
     r"[ ]?(?:eur|euros?|usd|dollars?|gbp|pounds?|chf|zł|pln|million|mio|mrd|milliard|people|inhabitants|"
     r"einwohner|habitants|"
@@ -31,17 +33,18 @@ _DATE = re.compile(
     r"(?:[0-9]{1,2}([-./ ])[0-9]{1,2}\1(?:19|20)[0-9]{2}|(?:19|"
     r"20)[0-9]{2}([-./ ])[0-9]{1,2}\2[0-9]{1,2})(?![0-9])"
 )
+_THOUSANDS = re.compile(r"[1-9][0-9]{0,2}(?:[ .]000)+")
 _WORDS = (
     r"tel|t[ée]l|tel[eé]f\w*|phone\w*|telephone|mobile?s?|cell|cellphone|fax|call(?:s|ed|ing)?|ring|"
     r"text|sms|whatsapp|signal|"
     r"handy\w*|mobil\w*|rufnummer\w*|durchwahl|anruf\w*|anzurufen|rufen|ruf|erreich\w*|rückruf\w*|"
     r"telefax|festnetz\w*|"
     r"téléphon\w*|portable|appel\w*|rappel\w*|joindre|joignable|"
-    r"tel[eé]fono\w*|móvil|movil|llam\w*|celular|contact\w*|localiz\w*|"
+    r"tel[eé]fono\w*|móvil|movil|ll[aá]m\w*|celular|contact\w*|localiz\w*|"
     r"cellulare|chiam\w*|richiam\w*|telefon\w*|recapito|contatt\w*|"
-    r"telefoon\w*|mobiel\w*|bel|bellen|gebeld|belt|bereik\w*|06-nummer|hotline|helpline|dial|reach(?:ed|"
-    r"able)?|"
-    r"landline|telegram|viber|sim|numer|zadzwoń|kontakt\w*|voicemail|callback|pager|"
+    r"telefoon\w*|mobiel\w*|bel|bellen|gebeld|belt|bereik\w*|06-nummer|"
+    r"(?:answering|available) at|messages? to|registered|hotline|helpline|dial|reach(?:ed|able)?|"
+    r"landline|telegram|viber|sim|zadzwoń|kontakt\w*|voicemail|callback|pager|"
     r"(?:my|his|her|your|our|their|new|work|home|office|emergency) number|(?:mein|sein|ihr|dein|unser|"
     r"neu)e nummer|"
     r"(?:mon|son|ton|votre|notre) numéro|(?:mi|su|tu|nuestro) número|(?:mio|suo|tuo|nostro) numero|"
@@ -61,15 +64,14 @@ def match_phone(window: Window) -> Answer:
     shape = _SHAPE.match(text, start, window.group)
     if shape is None or _LONGER_BEFORE.search(text, max(0, start - 2), start):
         return None
-    end = shape.end()
+    end = shape.end() - (shape[0].count("(") < shape[0].count(")"))
     if _LONGER_AFTER.match(text, end) or _UNITS.match(text, end, window.end):
         return None
-    whole = shape[0]
-    number = _EXTENSION_AT.sub("", whole)
+    number = _EXTENSION_AT.sub("", text[start:end])
     digits = "".join(re.findall("[0-9]+", number))
     if not 7 <= len(digits) <= 15 or _DATE.match(number):
         return None
-    if number.count("(") != number.count(")"):
+    if number.count("(") != number.count(")") or (number[0] == "(" and number[-1] == ")"):
         return None
     told = _is_international(number) or (
         not number.lstrip("(").startswith("+") and _is_national(window, end, number)
@@ -93,14 +95,13 @@ def _is_national(window: Window, end: int, number: str) -> bool | Wait:
     near = before(window.text, window.start, _WORDS)
     if near is Near.NO:
         return False
-    certain = _CERTAIN.fullmatch(number)
-    valid = _is_valid(number)
-    if certain and valid:
+    valid, count = _is_valid(number), len(re.findall("[0-9]", number))
+    if valid and count >= 9 and _CERTAIN.fullmatch(number):
         return True
-    separated = re.fullmatch("[0-9]+", number) is None
+    grouped = re.fullmatch("[0-9]+", number) is None and _THOUSANDS.fullmatch(number) is None
     if near is Near.YES:
-        return valid or (separated and len(re.findall("[0-9]", number)) >= 9)
-    return after(window, end, _WORDS) if valid else False
+        return valid or grouped
+    return after(window, end, f"{_WORDS}|office|home|work") if valid or grouped else False
 
 
 def _is_valid(number: str) -> bool:

@@ -64,12 +64,12 @@ _OF_KEYS = re.compile(
     re.IGNORECASE,
 )
 _BETWEEN = re.compile(
-    r"[\"']?\s{0,3}(?:(?:is|was|ist|war|lautet|lautete|est|es|era|è|=>|:=|[:=])\s{0,3}|\s)"
+    r"[\"']?\s{0,3}(?:(?:(?:is|was|ist|war|lautet|lautete|est|es|era|è)(?![^\W_])|=>|:=|[:=])\s{0,3}|\s)"
     r"(?:(?:Bearer|Basic|now|set to|still|jetzt|nu|ahora|ora)\s{1,2})?[\"'`«„“]?",
     re.IGNORECASE,
 )
-_VALUE = re.compile(r"[^\s\"'`<>«»“”„,;]{1,120}")
-_SIGNS = re.compile(r"[^A-Za-z0-9]")
+_VALUE = re.compile(r"[^\s\"'`<>«»“”„,;]{1,200}")
+_ANY_VALUE = re.compile(r"[^\s\"'`<>«»“”„,;]*")
 _PLACEHOLDER = re.compile(
     r"\$|\{|<|%|\*{2,}|x{4,}|\.{3}|(?:your|my|the|change|replace|insert|enter|example|redacted|required|"
     r"string|none|null|"
@@ -79,7 +79,7 @@ _PLACEHOLDER = re.compile(
 _GUESSED = frozenset({"password", "pass", "secret", "pwd", "passwd", "pw", "xxx"})
 SIGNS = (
     "-----BEGIN|" + "|".join(_VENDORS) + r"|8Q~|[0-9]:AA|-us[0-9]|://|"
-    r"(?i:passw|passe|passphrase|passcode|pwd|kennwort|contraseña|hasło|pin-?code|key|token|secret|"
+    r"(?i:passw|passe|passphrase|passcode|pwd|kennwort|contraseña|wachtwoord|hasło|pin-?code|key|token|secret|"
     r"credential|bearer|basic|sig=)"
 )
 
@@ -133,8 +133,10 @@ def _named(window: Window) -> Answer:
     value = _VALUE.match(text, at, end)
     if not window.final and (at == end or (value is not None and value.end() == end)):
         return WAIT
-    if between is None or value is None:
+    if between is None or value is None or _BEGINS.match(text, at) or text.startswith("-----", at):
         return None
+    if value.end() == end and end < len(text):  # it may go on beyond the window
+        return Match("secret", at, end, _ANY_VALUE)
     written = value[0].rstrip(".,;:!?)]}")
     is_told = re.search(r"[:=]|\s(?:is|was|ist|war|lautete?|est|es|era|è)\s", between[0]) is not None
     if not _is_secret(
