@@ -125,6 +125,7 @@ def build(
     start = RunStarter(
         new_runs=_new_runs(settings, infra, domains, conflicts, execution.worker_id),
         lookups=build_cache(settings, infra, blocking),
+        relayed_answers=relayed_answers(settings, infra),
         execution=execution,
         queries=queries,
         conflicts=conflicts,

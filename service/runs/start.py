@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from service.cache.lookup import Lookup, Lookups
+from service.cache.relayed import RelayedAnswers, RelayedLookup
 from service.errors import Conflict, Overloaded, RateLimited, SlipwayError
 from service.infra.redis import RedisStore
 from service.infra.redis_trip import Trip
@@ -64,6 +65,7 @@ class RunStarter:
 
     new_runs: NewRuns
     lookups: Lookups
+    relayed_answers: RelayedAnswers
     execution: Execution
     queries: RunQueries
     conflicts: Conflicts
@@ -171,8 +173,13 @@ class RunStarter:
         """
         run = self.new_runs.make(caller, request, mode_of(request.door or ""), request_id)
         relayed.kept = key is not None
+        lookup = self._look_up(caller, run, relayed, key, trip)
         with ExitStack() as until_end:
             claim = until_end.enter_context(self._claim(caller, run, trip))
+            if lookup is not None:
+                run.cache = lookup.cache
+                if lookup.answer is not None:
+                    return Relay(Started(run), iter((lookup.answer,)))
             until_end.enter_context(self.bulkhead.take(run.user_id))
             try:
                 claim.enter()
@@ -182,12 +189,24 @@ class RunStarter:
                 return self._relayed_before(run_id)
             opening = self.new_runs.opening(run, key)
             pieces = self.execution.relay(run, opening, relayed, until_end.pop_all())
+        told = pieces if lookup is None else self.relayed_answers.recorded(lookup, run, pieces)
         try:
-            first = next(pieces, None)
+            first = next(told, None)
         except AlreadyStarted as other:
             with self.bulkhead.take(run.user_id):
                 return self._relayed_before(other.run_id)
-        return Relay(Started(run), itertools.chain(() if first is None else (first,), pieces), pieces.close)
+        return Relay(Started(run), itertools.chain(() if first is None else (first,), told), pieces.close)
+
+    def _look_up(
+        self, caller: Caller, run: Run, relayed: RelayedCall, key: Key | None, trip: Trip
+    ) -> RelayedLookup | None:
+        """Begin the look-up of a relayed call that asks for it; a client's own key has answers of its own."""
+        if key is not None and not key.automatic:
+            return None
+        lookup = self.relayed_answers.look_up(caller, relayed.request, relayed.freshness)
+        if lookup is not None and lookup.call is not None:
+            trip.add(self.stops.call(run.agent), lookup.call)
+        return lookup
 
     def _relayed_before(self, run_id: str) -> Relay:
         run = self.queries.wait(run_id)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from flask import Response, request
 
+from service.cache.relayed import Freshness
 from service.llm.relay import RelayedRequest
 from service.runs.relayed_call import RelayedCall
 from service.runs.start import Relay
@@ -41,7 +42,8 @@ def model_named() -> str | None:
 
 def relayed_answer(admitted: Admitted, asked: RelayedRequest, dialect: Dialect) -> Response:
     """Relay a call as a run of its own, and answer with it. Raises as `RunStarter.relay` does."""
-    relayed = RelayedCall(asked, hang_up())
+    freshness = Freshness.of(current().headers.get("cache-control", ""))
+    relayed = RelayedCall(asked, hang_up(), freshness)
     relay = services().runs.start.relay(*admitted, relayed)
     first = next(relay.pieces, None)
     if first is None or not asked.stream:
