@@ -8,8 +8,8 @@ import redis
 
 from service.cache.answers import AnswerCache
 from service.cache.lookup import Lookups
-from service.cache.relayed import RelayedAnswers
 from service.cache.normalise import Normaliser
+from service.cache.relayed import RelayedAnswers
 from service.cache.semantic import Semantic
 from service.cache.single_flight import SingleFlight
 from service.infra.backends import Infra

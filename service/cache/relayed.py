@@ -93,7 +93,14 @@ class RelayedAnswers:
         """Begin a look-up. `rails`: digest of the guardrails on the answer. None: the call takes no part."""
         if freshness is None or not self._longest:
             return None
-        parts = [caller.workspace_id, caller.user_id, type(request).__name__, request.model, request.betas, rails]
+        parts = [
+            caller.workspace_id,
+            caller.user_id,
+            type(request).__name__,
+            request.model,
+            request.betas,
+            rails,
+        ]
         if isinstance(request, ChatRequest):
             parts.append(str(request.tells_usage))
         digest = hashlib.sha256(orjson.dumps(parts))

@@ -12,6 +12,7 @@ from service.agents.patterns import PATTERNS
 from service.auth.revocation import Revocations
 from service.auth.run_tokens import RunTokens
 from service.cache.build import build as build_cache
+from service.cache.build import relayed_answers
 from service.files import MAX_BYTES as MAX_FILE_BYTES
 from service.ids import new_id
 from service.infra.backends import Infra
@@ -40,6 +41,7 @@ from service.runs.new_run import NewRuns
 from service.runs.queries import RunQueries
 from service.runs.queue_bounds import QueueBounds
 from service.runs.recovery.supervisor import Chore, ProcessRole, Supervisor, Times, Wakeup
+from service.runs.relay_start import RelayStarter
 from service.runs.relay_step import RelayDependencies
 from service.runs.remote_questions import RemoteQuestions
 from service.runs.remote_step import RemoteDependencies
@@ -81,6 +83,7 @@ class RunServices:
     """Services that start, execute, find, stop and recover runs."""
 
     start: RunStarter
+    relays: RelayStarter
     execution: Execution
     queries: RunQueries
     cancellation: Cancellation
@@ -125,7 +128,6 @@ def build(
     start = RunStarter(
         new_runs=_new_runs(settings, infra, domains, conflicts, execution.worker_id),
         lookups=build_cache(settings, infra, blocking),
-        relayed_answers=relayed_answers(settings, infra),
         execution=execution,
         queries=queries,
         conflicts=conflicts,
@@ -140,6 +142,7 @@ def build(
     waits.woken, domains.usage.budgets.changed = supervisor.hurry, waits.caps_changed
     return RunServices(
         start,
+        RelayStarter(start, relayed_answers(settings, infra)),
         execution,
         queries,
         cancellation,

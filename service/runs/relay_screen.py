@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, Protocol
 
 from service.errors import ModelError
+from service.guardrails.filter import Refused
 from service.guardrails.relayed.chunks import ChunkScreen
 from service.guardrails.relayed.events import EventScreen
 from service.guardrails.relayed.texts import Side, TooDeep, screened
@@ -18,9 +20,13 @@ from service.llm.relay import ChatRequest, RelayedRequest
 from service.llm.sse_data import SseData
 from service.text import exact_json
 
+_NAME = re.compile(r"[a-z_.]{1,64}")
+
 
 class Events(Protocol):
     """Filter of a stream's events in one dialect."""
+
+    refused: Refused | None
 
     def feed(self, event: dict[str, Any], /) -> list[dict[str, Any]]: ...
 
@@ -46,7 +52,16 @@ class RelayScreen:
         if not self._streams:
             self._body.append(piece)
             return b""
-        return b"".join(self._told(data.strip()) for data in self._data.feed(piece))
+        told = []
+        for data in self._data.feed(piece):
+            if self.refused is None:
+                told.append(self._told(data.strip()))
+        return b"".join(told)
+
+    @property
+    def refused(self) -> Refused | None:
+        """Return what a text of the stream was refused for: what was fed until then is told, and nothing more."""
+        return self._events.refused
 
     def close(self) -> bytes:
         if self._streams:
@@ -73,9 +88,10 @@ class RelayScreen:
         return b"".join(self._line(event, _dumps(event)) for event in events)
 
     def _line(self, event: dict[str, Any], data: bytes) -> bytes:
-        if not self._named:
+        name = str(event.get("type")) if self._named else ""
+        if _NAME.fullmatch(name) is None:  # such as one with a line break
             return b"data: %b\n\n" % data
-        return b"event: %b\ndata: %b\n\n" % (str(event.get("type")).encode("utf-8", "replace"), data)
+        return b"event: %b\ndata: %b\n\n" % (name.encode(), data)
 
 
 def _screened(work: Callable[[], Any]) -> Any:

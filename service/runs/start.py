@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
 from service.cache.lookup import Lookup, Lookups
-from service.cache.relayed import RelayedAnswers, RelayedLookup
-from service.errors import Conflict, Overloaded, RateLimited, SlipwayError
+from service.errors import Overloaded, RateLimited, SlipwayError
 from service.infra.redis import RedisStore
 from service.infra.redis_trip import Trip
 from service.runs import cached
@@ -24,11 +22,10 @@ from service.runs.execution import Execution
 from service.runs.idempotency import AlreadyStarted, Key
 from service.runs.new_run import NewRuns
 from service.runs.queries import RunQueries
-from service.runs.relayed_call import RelayedCall
 from service.runs.result import Progress, problem_of, result_of
 from service.runs.slots import HandedOver, LeaseLost
 from service.runs.stops import AgentStops
-from service.types import Caller, Event, Run, RunEvent, RunRequest, RunStatus, mode_of, now_ms
+from service.types import Caller, Event, Run, RunEvent, RunRequest, RunStatus, now_ms
 from service.usage.concurrency import ConcurrentRuns, CountedRun
 
 FOLLOW_SECONDS = 2.0  # seconds to wait for an identical run's first event before joining its answer
@@ -44,14 +41,6 @@ class Started(NamedTuple):
     place: Permit | None = None  # of a stream, until its end is read
 
 
-class Relay(NamedTuple):
-    """Answer of a relayed run on its way: its run has ended once all `pieces` are read. `close` stops it before."""
-
-    started: Started
-    pieces: Iterator[bytes]
-    close: Callable[[], None] = lambda: None
-
-
 Stream = tuple[Started, Generator[list[RunEvent]]]
 
 
@@ -65,7 +54,6 @@ class RunStarter:
 
     new_runs: NewRuns
     lookups: Lookups
-    relayed_answers: RelayedAnswers
     execution: Execution
     queries: RunQueries
     conflicts: Conflicts
@@ -86,7 +74,7 @@ class RunStarter:
         self, caller: Caller, request: RunRequest, key: Key | None, request_id: str, trip: Trip
     ) -> Started:
         run = self.new_runs.make(caller, request, "wait", request_id)
-        with self._claim(caller, run, trip) as claim:
+        with self.claim(caller, run, trip) as claim:
             if claim.lookup.answer is not None:
                 return self._answer(run, claim.lookup.answer, key)
             with self.bulkhead.take(run.user_id):
@@ -130,7 +118,7 @@ class RunStarter:
         self, caller: Caller, request: RunRequest, key: Key | None, request_id: str, trip: Trip
     ) -> Stream:
         run = self.new_runs.make(caller, request, "stream", request_id)
-        claim = self._claim(caller, run, trip)
+        claim = self.claim(caller, run, trip)
         if claim.lookup.answer is not None:
             return self._stream_own(run, key, claim, Listener())
         with ExitStack() as undo:
@@ -157,64 +145,6 @@ class RunStarter:
             return Started(same), self.queries.follow(owner.run_id)
         return Started(run, listener=listener), self._stream_joined(run, key, claim, listener)
 
-    def relay(
-        self,
-        caller: Caller,
-        request: RunRequest,
-        key: Key | None,
-        request_id: str,
-        trip: Trip,
-        relayed: RelayedCall,
-    ) -> Relay:
-        """Start a run that relays one model call; the first piece of the answer has arrived when this returns.
-
-        An earlier run with the same key is waited for, and its answer given again. Raises the reason it cannot begin,
-        and `Conflict` for an answer that was too long to be kept.
-        """
-        run = self.new_runs.make(caller, request, mode_of(request.door or ""), request_id)
-        relayed.kept = key is not None
-        lookup = self._look_up(caller, run, relayed, key, trip)
-        with ExitStack() as until_end:
-            claim = until_end.enter_context(self._claim(caller, run, trip))
-            if lookup is not None:
-                run.cache = lookup.cache
-                if lookup.answer is not None:
-                    return Relay(Started(run), iter((lookup.answer,)))
-            until_end.enter_context(self.bulkhead.take(run.user_id))
-            try:
-                claim.enter()
-            except RateLimited:
-                if (run_id := self.new_runs.started_with(key)) is None:
-                    raise
-                return self._relayed_before(run_id)
-            opening = self.new_runs.opening(run, key)
-            pieces = self.execution.relay(run, opening, relayed, until_end.pop_all())
-        told = pieces if lookup is None else self.relayed_answers.recorded(lookup, run, pieces)
-        try:
-            first = next(told, None)
-        except AlreadyStarted as other:
-            with self.bulkhead.take(run.user_id):
-                return self._relayed_before(other.run_id)
-        return Relay(Started(run), itertools.chain(() if first is None else (first,), told), pieces.close)
-
-    def _look_up(
-        self, caller: Caller, run: Run, relayed: RelayedCall, key: Key | None, trip: Trip
-    ) -> RelayedLookup | None:
-        """Begin the look-up of a relayed call that asks for it; a client's own key has answers of its own."""
-        if key is not None and not key.automatic:
-            return None
-        lookup = self.relayed_answers.look_up(caller, relayed.request, relayed.freshness)
-        if lookup is not None and lookup.call is not None:
-            trip.add(self.stops.call(run.agent), lookup.call)
-        return lookup
-
-    def _relayed_before(self, run_id: str) -> Relay:
-        run = self.queries.wait(run_id)
-        body = self.queries.relayed(run_id)
-        if body is None and run.error is None:
-            raise Conflict("The first answer was too long to be given again: use another Idempotency-Key.")
-        return Relay(Started(run, replayed=True), iter(() if body is None else (body,)))
-
     def queue(
         self, caller: Caller, request: RunRequest, key: Key | None, request_id: str, trip: Trip | None = None
     ) -> Started:
@@ -237,7 +167,8 @@ class RunStarter:
         self.conflicts.cancel(interrupted)
         return Started(run)
 
-    def _claim(self, caller: Caller, run: Run, trip: Trip) -> Claim:
+    def claim(self, caller: Caller, run: Run, trip: Trip) -> Claim:
+        """Claim a run on what all workers share, by its trip."""
         lookup = self.lookups.begin(caller, run, self.new_runs.agent_of(run))
         if lookup.asks:  # else the opening of the run shows whether its agent is stopped
             trip.add(self.stops.call(run.agent))

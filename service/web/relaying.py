@@ -11,8 +11,8 @@ from flask import Response, request
 
 from service.cache.relayed import Freshness
 from service.llm.relay import RelayedRequest
+from service.runs.relay_start import Relay
 from service.runs.relayed_call import RelayedCall
-from service.runs.start import Relay
 from service.types import usd
 from service.web.admission import Admitted
 from service.web.body import raw_json
@@ -44,7 +44,7 @@ def relayed_answer(admitted: Admitted, asked: RelayedRequest, dialect: Dialect) 
     """Relay a call as a run of its own, and answer with it. Raises as `RunStarter.relay` does."""
     freshness = Freshness.of(current().headers.get("cache-control", ""))
     relayed = RelayedCall(asked, hang_up(), freshness)
-    relay = services().runs.start.relay(*admitted, relayed)
+    relay = services().runs.relays.relay(*admitted, relayed)
     first = next(relay.pieces, None)
     if first is None or not asked.stream:
         response = _whole(relay, first or b"", dialect)

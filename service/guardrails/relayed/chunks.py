@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from service.guardrails.filter import Refused
 from service.guardrails.relayed.texts import Side, Text, arguments, screened, whole
 
 Chunk = dict[str, Any]
@@ -15,11 +16,13 @@ CALL_TEXTS = {"function": "arguments", "custom": "input", LEGACY: "arguments"}  
 class ChunkScreen:
     """Filter of the chunks of one answer, fed in order; `close` returns what was held back.
 
-    What is held back comes in a chunk of its own before the one that ends the answer.
+    What is held back comes in a chunk of its own before the one that ends the answer. `refused`, once a text is: no
+    more may be fed.
     """
 
     def __init__(self, side: Side) -> None:
         self._side = side
+        self.refused: Refused | None = None
         self._like: Chunk = {}  # last chunk, after which others are made
         self._texts: dict[tuple[int, str], Text] = {}  # by choice and member
         self._calls: dict[tuple[int, int], tuple[str, list[str]]] = {}  # by choice and call: member, pieces
@@ -42,7 +45,7 @@ class ChunkScreen:
         """End all texts and calls under way."""
         deltas: dict[int, dict[str, Any]] = {}
         for (choice, name), text in self._texts.items():
-            if rest := text.close():
+            if rest := self._fed(text, None):
                 deltas.setdefault(choice, {})[name] = rest
         for (choice, number), (kind, pieces) in self._calls.items():
             if told := self._told(kind, "".join(pieces)):
@@ -52,18 +55,16 @@ class ChunkScreen:
                 else:
                     delta.setdefault("tool_calls", []).append({"index": number, kind: made_call})
         self._texts, self._calls = {}, {}
-        made = [
-            {"index": index, "delta": delta, "finish_reason": None} for index, delta in deltas.items()
-        ]
+        made = [{"index": index, "delta": delta, "finish_reason": None} for index, delta in deltas.items()]
         return [{**self._like, "choices": made}] if made else []
 
     def _choice(self, choice: dict[str, Any]) -> dict[str, Any]:
         """Return a choice with what is known of its texts."""
         index, delta = choice.get("index") or 0, choice.get("delta") or {}
-        told = {}
+        told: dict[str, Any] = {}
         for name, one in delta.items():
             if name in TEXTS and isinstance(one, str):
-                told[name] = self._text(index, name).feed(one)
+                told[name] = self._fed(self._text(index, name), one)
             elif name == LEGACY and isinstance(one, dict):
                 told[name] = self._called(index, -1, LEGACY, one)
             elif name == "tool_calls" and isinstance(one, list):
@@ -87,6 +88,16 @@ class ChunkScreen:
             return called
         self._calls.setdefault((choice, number), (kind, []))[1].append(called[member])
         return {**called, member: ""}
+
+    def _fed(self, text: Text, piece: str | None) -> str:
+        """Feed a piece of a text; None: its end."""
+        try:
+            told = text.close() if piece is None else text.feed(piece)
+        except Refused as refused:
+            self.refused, told = self.refused or refused, refused.before
+        if piece is None:
+            text.count()
+        return told
 
     def _text(self, choice: int, name: str) -> Text:
         if (text := self._texts.get((choice, name))) is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from service.guardrails.filter import Refused
 from service.guardrails.relayed.texts import Side, Text, arguments, screened
 
 Event = dict[str, Any]
@@ -16,12 +17,15 @@ CALL = "input_json_delta"
 class EventScreen:
     """Filter of the events of one answer, fed in order; `close` returns what was held back.
 
+    `refused`, once a text is: no more may be fed.
+
     Blocks of one kind that stand side by side are one text. While its end is not known, as it may go on in the next
     block, the end of a block and the beginning of the next wait: what was held back belongs to the first of them.
     """
 
     def __init__(self, side: Side) -> None:
         self._side = side
+        self.refused: Refused | None = None
         self._kind = ""  # of the blocks that are one text now
         self._text: Text | None = None  # filter of that text
         self._index = 0  # of the block that gets the text
@@ -45,7 +49,8 @@ class EventScreen:
         """End the text under way."""
         if self._text is None:
             return []
-        told, self._text = self._tell(self._text.close()), None
+        told = self._add(None)
+        self._text = None
         waiting, self._waiting = self._waiting, []
         return [*told, *waiting]
 
@@ -66,7 +71,8 @@ class EventScreen:
             self._waiting.append(begun)
             return []
         told = self.close()
-        self._kind, self._text, self._index = kind, self._side.text(), index
+        text = self._side.text() if kind == "text" else self._side.thought()
+        self._kind, self._text, self._index = kind, text, index
         return [*told, begun]
 
     def _delta(self, event: Event) -> list[Event]:
@@ -88,9 +94,16 @@ class EventScreen:
         made = {"type": "content_block_delta", "index": event["index"], "delta": delta}
         return [made, event] if told else [event]
 
-    def _add(self, text: str) -> list[Event]:
+    def _add(self, text: str | None) -> list[Event]:
+        """Feed a piece of the text under way; None: its end."""
         assert self._text is not None
-        return self._tell(self._text.feed(text))
+        try:
+            told = self._text.close() if text is None else self._text.feed(text)
+        except Refused as refused:
+            self.refused, told = refused, refused.before
+        if text is None:
+            self._text.count()
+        return self._tell(told)
 
     def _later(self, event: Event) -> list[Event]:
         """Let an event wait for the text before it, if any may be held back."""

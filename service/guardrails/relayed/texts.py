@@ -20,30 +20,46 @@ NO_TEXT = frozenset(
         *("required", "$ref", "file_data"),
     }
 )
-OPAQUE = frozenset({"usage", "cache_control", "image_url"})  # members without text, or with bytes and addresses
+OPAQUE = frozenset(
+    {"usage", "cache_control", "image_url"}
+)  # members without text, or with bytes and addresses
 TEXT_SOURCES = ("text", "content")  # types of a `source` that hold text; others hold bytes or an address
-CALLS = ("input", "arguments")  # members with the arguments of a tool call, which are free of words of the protocol
+SIGNED = ("thinking", "redacted_thinking")  # types of blocks that the model wrote and signed
+CALLS = (
+    "input",
+    "arguments",
+)  # members with the arguments of a tool call, which are free of words of the protocol
 LEAKS = ("logprobs",)  # members that tell the text again, token by token
 LEAST_DIGITS = 7  # of a number that may be somebody's
 MOST_DEPTH = 150  # levels; a body has at most 64, an answer at most 200
 
 
 class Text(Protocol):
-    """Filter of one text, fed in pieces. `found`: matches so far."""
+    """Filter of one text, fed in pieces. Raises `Refused`."""
 
     @property
-    def found(self) -> int: ...
+    def found(self) -> int:
+        """Return the number of matches so far."""
+        ...
 
     def feed(self, text: str) -> str: ...
 
     def close(self) -> str: ...
 
+    def count(self) -> None:
+        """Count the matches: what was fed is told as it was filtered."""
+
 
 class Side(Protocol):
-    """Filters of one direction: of what goes in, or of what comes out."""
+    """Filters of one direction: of what goes in, or of what comes out. `signed`: blocks that the model signs pass."""
+
+    signed: bool
 
     def text(self) -> Text:
         """Make the filter of one text."""
+
+    def thought(self) -> Text:
+        """Make the filter of one text of thinking."""
 
     def argument(self) -> Text:
         """Make the filter of one text in the arguments of a tool call, which the client's tool is given."""
@@ -54,7 +70,9 @@ class TooDeep(ValueError):
 
 
 def whole(text: Text, given: str) -> str:
-    return text.feed(given) + text.close()
+    told = text.feed(given) + text.close()
+    text.count()
+    return told
 
 
 def together(make: Callable[[], Text], texts: Sequence[str]) -> list[str]:
@@ -63,13 +81,17 @@ def together(make: Callable[[], Text], texts: Sequence[str]) -> list[str]:
     Then what is held back at the end of one is at the beginning of the next.
     """
     filters = [make() for _ in texts]
-    alone = [whole(one, text) for one, text in zip(filters, texts, strict=True)]
-    if len(alone) < 2:
-        return alone
-    through = make()
-    flowed = [through.feed(one) for one in texts]
-    flowed[-1] += through.close()
-    return flowed if through.found > sum(one.found for one in filters) else alone
+    alone = [one.feed(text) + one.close() for one, text in zip(filters, texts, strict=True)]
+    chosen, told = filters, alone
+    if len(alone) > 1:
+        through = make()
+        flowed = [through.feed(one) for one in texts]
+        flowed[-1] += through.close()
+        if through.found > sum(one.found for one in filters):
+            chosen, told = [through], flowed
+    for one in chosen:
+        one.count()
+    return told
 
 
 def screened(value: Any, side: Side, *, depth: int = 0) -> Any:
@@ -84,6 +106,8 @@ def screened(value: Any, side: Side, *, depth: int = 0) -> Any:
     if isinstance(value, list):
         return _kept(value, _blocks(value, side, depth))
     if isinstance(value, dict):
+        if side.signed and value.get("type") in SIGNED:
+            return value
         return _kept(value, {name: _member(name, one, value, side, depth) for name, one in value.items()})
     return value
 
@@ -131,6 +155,8 @@ def _member(name: str, value: Any, within: Mapping[str, Any], side: Side, depth:
         return free(value, side, depth=depth + 1)
     if name == "arguments" and isinstance(value, str):
         return arguments(value, side)
+    if name == "thinking" and isinstance(value, str):
+        return whole(side.thought(), value)
     return screened(value, side, depth=depth + 1)
 
 

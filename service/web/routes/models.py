@@ -90,7 +90,7 @@ def _for_anthropic() -> bool:
 
 
 def _page(found: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], bool]:
-    """Return the part of a list that the query asks for, and whether more follows in its direction. Raises `Invalid`."""
+    """Return the part of a list that the query asks for, and whether more follows. Raises `Invalid`."""
     text = request.args.get("limit")
     limit = len(found) if text is None else whole_number(text)
     if limit is None or (text is not None and not 1 <= limit <= MOST):
