@@ -27,7 +27,7 @@ SUMMARISE = (
 )
 CUT_OFF = "This turn was cancelled, so its answer, if there is any, is not complete."
 # Turns with these errors are left out of later prompts: the model would refuse the conversation again.
-EXCLUDED_ERRORS = ("model_refused", "model_rejected", "prompt_too_long")
+EXCLUDED_ERRORS = ("model_refused", "model_rejected", "prompt_too_long", "guardrail_refused")
 _BASE32 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 _CROCKFORD = b"0123456789abcdefghjkmnpqrstvwxyz"
 _LETTERS = bytes.maketrans(_BASE32, _CROCKFORD)

@@ -28,6 +28,7 @@ from service.runs.billing import book_later
 from service.runs.budget_waits import BudgetWaits
 from service.runs.client_tools import CallsClient
 from service.runs.gateway_steps import book_untold
+from service.runs.guardrails import Guardrails
 from service.runs.idempotency import AlreadyStarted
 from service.runs.output_form import OutputForm
 from service.runs.relay_step import RelayDependencies, RelayStep
@@ -61,6 +62,7 @@ class Runner:
     webhooks: Webhooks
     waits: BudgetWaits
     relay: RelayDependencies
+    guardrails: Guardrails
 
     def execute(self, attempt: Attempt) -> Iterator[RunEvent]:
         """Yield every event of this attempt, including the last.
@@ -90,6 +92,7 @@ class Runner:
                 raise WorkerLost(f"{run.losses} workers ended while they executed this run.")
             attempt.handle.check()
             agent = self.steps.tool_execution.permitted(agent, run)
+            self.guardrails.begin(attempt, agent)
             attempt.form = OutputForm.of(agent, run.request)
             attempt.text.held = attempt.form is not None
             steps = TreeSteps(self.steps, agent, attempt, self.catalog, self.patterns)
@@ -122,10 +125,10 @@ class Runner:
         agent = context.agent
         try:
             answer = yield from self.patterns[agent.pattern].run(context)
-            answer = answer_without_links(answer, attempt.taint, agent)
+            answer = attempt.rails.answer(answer_without_links(answer, attempt.taint, agent), attempt.form)
             return (yield from structured(answer, attempt, steps, agent))
         except CallsClient as called:
-            return called.answer()
+            return attempt.rails.answer(called.answer())
 
     def _leave_waiting(
         self, attempt: Attempt, reason: WaitsForApproval | WaitsForBatch | AgentStopped
@@ -255,7 +258,7 @@ class Runner:
         run, journal = attempt.run, attempt.journal
 
         def last() -> tuple[Event, dict[str, Any]]:
-            run.error = problem_of(error, run) if error is not None else None
+            run.error = attempt.rails.shown(problem_of(error, run)) if error is not None else None
             run.result = _result(attempt, answer)
             return LAST_EVENT[status], run.result
 

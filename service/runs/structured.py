@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 from service.agents.definitions import AgentDefinition
 from service.agents.pattern import Events, answer_of
@@ -25,7 +24,11 @@ def structured(answer: Answer, attempt: Attempt, steps: RunSteps, agent: AgentDe
     form = attempt.form
     if form is None:
         return answer
-    cleaned = partial(clean, found=attempt.taint, agent=agent)
+
+    def cleaned(text: str) -> str:
+        filtered: str = attempt.rails.out(clean(text, attempt.taint, agent))
+        return filtered
+
     reading, why = form.read(answer.output, cleaned), ""
     if reading.faults:
         try:
@@ -40,7 +43,7 @@ def structured(answer: Answer, attempt: Attempt, steps: RunSteps, agent: AgentDe
             answer = replace(repaired, sources=answer.sources)
             reading = form.read(answer.output, cleaned)
     if reading.text:
-        yield from attempt.text.tell(reading.text)
+        yield from attempt.text.tell(cleaned(reading.text) if reading.faults else reading.text)
     if reading.faults:
         raise OutputInvalid(_detail(reading, why))
     return replace(answer, output=reading.text, structured=reading.value)
