@@ -159,8 +159,8 @@ def build(
         batches,
         waits,
         _estimates(settings, infra, domains, start.new_runs),
-        _gateway(settings, infra, domains, bulkhead, watch),
-        TokenCounts(start.new_runs, domains.model, domains.usage.spending),
+        _gateway(settings, infra, domains, bulkhead, runner),
+        TokenCounts(start.new_runs, domains.model, domains.usage.spending, guardrails),
         domains.model,
         role.wakeup,
         supervisor,
@@ -209,7 +209,7 @@ def _estimates(settings: Settings, infra: Infra, domains: Domains, new_runs: New
 
 
 def _gateway(
-    settings: Settings, infra: Infra, domains: Domains, bulkhead: Bulkhead, watch: GatewayWatch
+    settings: Settings, infra: Infra, domains: Domains, bulkhead: Bulkhead, runner: Runner
 ) -> GatewayCalls:
     usage, tokens = domains.usage, domains.run_tokens
     reserved = max(1, (settings.most_requests - settings.request_places) // 2)
@@ -219,7 +219,8 @@ def _gateway(
         client=domains.model.relay,
         prices=usage.prices,
         spending=usage.spending,
-        watch=watch,
+        watch=runner.relay.watch,
+        guardrails=runner.guardrails,
         places=bulkhead,
         reserve=Bulkhead(reserved, reserved),
     )

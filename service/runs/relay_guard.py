@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -20,13 +20,13 @@ from service.llm.relay import ChatRequest, RelayedRequest
 from service.runs.relay_screen import RelayScreen
 from service.text import exact_json
 
-Tell = Callable[[str, str, str, int], object]  # place, kind, action and number of matches
+Acts = Sequence[Mapping[str, Any]]  # place, kind, action and number of matches of each
 
 
 class RelayGuard:
-    """Guardrails of one call. `tell` is called with what they did, once for each place, kind and action."""
+    """Guardrails of one call. `tell` is called with what they did, and for a refused answer."""
 
-    def __init__(self, rail: Rail, tell: Tell) -> None:
+    def __init__(self, rail: Rail, tell: Callable[[Acts], object]) -> None:
         self._rail, self._tell, self._vault = rail, tell, Vault()
         self._out = Outward(rail.output, self._vault)
         self._screen: RelayScreen | None = None
@@ -43,7 +43,7 @@ class RelayGuard:
         return request
 
     def answered(self, piece: bytes) -> bytes:
-        """Return what may go on of the answer. Raises `GuardrailRefused`, once that is told: see `refused`."""
+        """Return what may go on of the answer; then `check` is due. Raises `GuardrailRefused`."""
         if self._screen is None:
             return piece
         with self._refusing("output"):
@@ -72,15 +72,17 @@ class RelayGuard:
             return self._screen.reply(reply)
 
     def _told(self, where: str, acted: Acted) -> None:
-        for (kind, action), count in acted.items():
-            self._tell(where, kind, action, count)
+        if acted:
+            told = [{"where": where, "kind": kind, "action": did} for kind, did in acted]
+            self._tell([{**one, "count": count} for one, count in zip(told, acted.values(), strict=True)])
 
     @contextmanager
     def _refusing(self, where: str) -> Iterator[None]:
         try:
             yield
         except Refused as refused:
-            self._tell(where, refused.kind, "refuse", 1)
+            if where == "output":  # else the call is not made, and its caller tells
+                self._tell([{"where": where, "kind": refused.kind, "action": "refuse", "count": 1}])
             raise GuardrailRefused.at(where, refused.kind) from None
 
 

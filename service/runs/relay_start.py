@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from service.cache.relayed import RelayedAnswers, RelayedLookup
-from service.errors import Conflict, RateLimited
+from service.errors import Conflict, GuardrailRefused, RateLimited
 from service.infra.redis_trip import Trip
 from service.runs.idempotency import AlreadyStarted, Key
 from service.runs.relayed_call import RelayedCall
@@ -71,6 +71,9 @@ class RelayStarter:
         except AlreadyStarted as other:
             with runs.bulkhead.take(run.user_id):
                 return self._relayed_before(other.run_id)
+        except GuardrailRefused as error:
+            runs.guardrails.note_refusal(run, error)
+            raise
         return Relay(Started(run), itertools.chain(() if first is None else (first,), told), pieces.close)
 
     def _look_up(
@@ -79,7 +82,8 @@ class RelayStarter:
         """Begin the look-up of a call that asks for it; a client's own key has answers of its own."""
         if key is not None and not key.automatic:
             return None
-        lookup = self.answers.look_up(caller, relayed.request, relayed.freshness)
+        rails = self.runs.guardrails.of_workspace(run.workspace_id)
+        lookup = self.answers.look_up(caller, relayed.request, relayed.freshness, rails.digest)
         if lookup is not None and lookup.call is not None:
             trip.add(self.runs.stops.call(run.agent), lookup.call)
         return lookup

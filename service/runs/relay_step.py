@@ -61,7 +61,8 @@ class RelayStep:
         if relayed is None:
             raise WorkerLost(LOST)
         self._attempt.handle.check()
-        guard = None if relayed.rail is None else RelayGuard(relayed.rail, self._tell)
+        rails = self._attempt.rails
+        guard = RelayGuard(rails.rail, rails.publish) if rails.rail.acts else None
         request = relayed.request if guard is None else guard.asked(relayed.request)
         price = self._deps.prices.price(request.model, today())
         billing = CallBilling(self._deps.spending, self._attempt, self._deps.client.count_tokens, price)
@@ -114,12 +115,6 @@ class RelayStep:
             answer.close()
             handle.over(call)
             relayed.seconds = time.monotonic() - began
-
-    def _tell(self, where: str, kind: str, action: str, count: int) -> None:
-        """Tell of what a guardrail did, with the run's next transaction."""
-        self._deps.observer.guardrail(where, kind, action)
-        data = {"step": 1, "where": where, "kind": kind, "action": action, "count": count}
-        self._journal.publish_after_commit(Event.GUARDRAIL, data)
 
     def _store(self, relayed: RelayedCall, reply: ModelReply, cost: int, body: bytes) -> None:
         stored, source = encode_reply(reply), reply.usage_source

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from service.cache.relayed import Freshness
-from service.guardrails.policy import Rail
 from service.llm.relay import RelayedRequest
 
 
@@ -15,14 +14,13 @@ class RelayedCall:
     """Model call that a client has written, and the pieces of its answer that the client is to be given.
 
     `hang_up`: see `WatchedCall`. `freshness`: of a cached answer, if one is asked for. `kept`: the answer is stored, to
-    be given again under an idempotency key. `rail`: guardrails of its workspace, if they do anything.
+    be given again under an idempotency key.
     """
 
     request: RelayedRequest
     hang_up: Callable[[], None] = lambda: None
     freshness: Freshness | None = None
     kept: bool = False
-    rail: Rail | None = None
     seconds: float = 0.0  # spent waiting for the model
     _pieces: list[bytes] = field(default_factory=list)
 

@@ -16,7 +16,7 @@ import pytest
 from service.infra.redis_trip import Trip
 from service.llm.relay import RelayedRequest
 from service.runs import gateway_watch
-from service.runs.gateway_calls import Relayed
+from service.runs.gateway_call import Relayed
 from service.runs.relayed_call import RelayedCall
 from service.runs.relay_start import Relay
 from service.store.schema import holds, runs
