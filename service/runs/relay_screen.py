@@ -45,6 +45,7 @@ class RelayScreen:
         self._named = not isinstance(request, ChatRequest)  # events have names
         self._events: Events = EventScreen(side) if self._named else ChunkScreen(side)
         self._data = SseData()
+        self._refused: Refused | None = None
         self._body: list[bytes] = []
 
     def feed(self, piece: bytes) -> bytes:
@@ -53,15 +54,18 @@ class RelayScreen:
             self._body.append(piece)
             return b""
         told = []
-        for data in self._data.feed(piece):
-            if self.refused is None:
-                told.append(self._told(data.strip()))
+        try:
+            for data in self._data.feed(piece):
+                if self.refused is None:
+                    told.append(self._told(data.strip()))
+        except Refused as refused:
+            self._refused = refused
         return b"".join(told)
 
     @property
     def refused(self) -> Refused | None:
         """Return what a text of the stream was refused for: what was fed until then is told, and nothing more."""
-        return self._events.refused
+        return self._refused or self._events.refused
 
     def close(self) -> bytes:
         if self._streams:

@@ -36,10 +36,16 @@ class ChunkScreen:
         told = {name: choices if name == "choices" else rest[name] for name in chunk}
         if not ends:
             return [told]
+        if self.refused is not None:
+            return [{**told, "choices": [{**choice, "finish_reason": None} for choice in choices]}]
         if not any(choice["delta"] for choice in choices):
-            return [*self.close(), told]
+            rest = self.close()
+            return rest if self.refused is not None else [*rest, told]
         before = {**self._like, "choices": [{**choice, "finish_reason": None} for choice in choices]}
-        return [before, *self.close(), {**told, "choices": [{**choice, "delta": {}} for choice in choices]}]
+        rest = [before, *self.close()]
+        if self.refused is not None:
+            return rest
+        return [*rest, {**told, "choices": [{**choice, "delta": {}} for choice in choices]}]
 
     def close(self) -> list[Chunk]:
         """End all texts and calls under way."""
@@ -47,7 +53,8 @@ class ChunkScreen:
         for (choice, name), text in self._texts.items():
             if rest := self._fed(text, None):
                 deltas.setdefault(choice, {})[name] = rest
-        for (choice, number), (kind, pieces) in self._calls.items():
+        calls = {} if self.refused is not None else self._calls  # a call is told whole, or not at all
+        for (choice, number), (kind, pieces) in calls.items():
             if told := self._told(kind, "".join(pieces)):
                 delta, made_call = deltas.setdefault(choice, {}), {CALL_TEXTS[kind]: told}
                 if kind == LEGACY:

@@ -43,7 +43,7 @@ class EventScreen:
             return self._stop(event)
         if kind == "ping":
             return [event]
-        return [*self.close(), screened(event, self._side)]
+        return self._after_text(screened(event, self._side))
 
     def close(self) -> list[Event]:
         """End the text under way."""
@@ -52,7 +52,12 @@ class EventScreen:
         told = self._add(None)
         self._text = None
         waiting, self._waiting = self._waiting, []
-        return [*told, *waiting]
+        return told if self.refused is not None else [*told, *waiting]
+
+    def _after_text(self, event: Event) -> list[Event]:
+        """End the text under way; unless it is refused, the event follows."""
+        told = self.close()
+        return told if self.refused is not None else [*told, event]
 
     def _start(self, event: Event) -> list[Event]:
         block, index = event["content_block"], event["index"]
@@ -60,7 +65,7 @@ class EventScreen:
         if kind not in DELTA_OF:
             if isinstance(block.get("input"), dict):
                 self._calls[index] = []
-            return [*self.close(), screened(event, self._side)]
+            return self._after_text(screened(event, self._side))
         begun = {**event, "content_block": screened({**block, kind: ""}, self._side)}
         told = self._begin(kind, index, begun)
         return [*told, *self._add(block.get(kind) or "")]
@@ -70,10 +75,10 @@ class EventScreen:
         if self._text is not None and kind == self._kind:
             self._waiting.append(begun)
             return []
-        told = self.close()
+        told = self._after_text(begun)
         text = self._side.text() if kind == "text" else self._side.thought()
         self._kind, self._text, self._index = kind, text, index
-        return [*told, begun]
+        return told
 
     def _delta(self, event: Event) -> list[Event]:
         delta, index = event["delta"], event["index"]
@@ -118,6 +123,8 @@ class EventScreen:
             return []
         delta = {"type": DELTA_OF[self._kind], self._kind: text}
         told = {"type": "content_block_delta", "index": self._index, "delta": delta}
+        if self.refused is not None:
+            return [told]
         waiting, self._waiting = self._waiting, []
         starts = [one["index"] for one in waiting if one["type"] == "content_block_start"]
         self._index = starts[-1] if starts else self._index
