@@ -109,7 +109,7 @@ class TextFilter:
                 self._release(len(text) if final else begin_of_token(self._plain, len(text), self._at), out)
                 break
             self._release(begin_of_token(self._plain, hot.start(), self._at), out)
-            start = next_start(text, self._at)
+            start = next_start(self._plan, text, self._at)
             self._release(start, out)
             answer = decide(self._plan, self._plain, start, final=final)
             if answer is WAIT:
@@ -117,7 +117,7 @@ class TextFilter:
             if isinstance(answer, Match):
                 self._act(answer, out)
             elif start < len(text):
-                self._release(next_start(text, start + 1), out)
+                self._release(next_start(self._plan, text, start + 1), out)
         if self._at > 4 * CONTEXT:
             self._plain.drop(self._at - CONTEXT)
             self._at = CONTEXT
@@ -128,6 +128,7 @@ class TextFilter:
             self._at = place
 
     def _act(self, match: Match, out: list[str]) -> None:
+        self._release(match.start, out)
         action = Action.REDACT if match.kind == LITERAL else self._plan.actions[match.kind]
         if match.kind != LITERAL:
             self._count(match.kind, action)

@@ -1,16 +1,19 @@
 """Patterns of rules: a part of the syntax of regular expressions whose matches are short and found in linear time.
 
-A pattern is a sequence of characters and classes, each once, `?`, `{n}` or `{m,n}` times. So the longest match is known, no input makes it slow, and a text that has arrived in part tells whether a match may still be going on.
+A pattern is a sequence of characters and classes, each once, `?`, `{n}` or `{m,n}` times. So the longest match is
+known, no input makes it slow, and a text that has arrived in part tells whether a match may still be going on.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 LONGEST = 120  # characters of a match
 _ENDING = 32  # characters that `*` of a word stands for
+_SIGN = 4  # letters of a phrase that make a look worth it
 _MOST_STATES = 10_000  # remembered steps of one pattern
 _ITEM = re.compile(
     r"(?P<one>\\[^A-Za-z0-9]|\\[dws]|\[\^?\]?(?:\\.|[^\]\\])+\]|[^\\\[\]{}()*+?|^$])"
@@ -55,8 +58,10 @@ class Pattern:
         goes_on = states != 0 and (self.words or states != 1 << last)
         return Step(best, at == end and goes_on and not final)
 
-    def begins_with(self, letter: str) -> bool:
-        return bool(self._step(self._reach(0), letter))
+    def sign(self) -> str:
+        """Return a regular expression of the characters that a match begins with."""
+        first = [place for place in range(len(self.places)) if self._reach(0) >> place & 1]
+        return "|".join(self.places[place].accepts.pattern for place in first)
 
     def _may_end(self, text: str, at: int, end: int, final: bool) -> bool:
         if not self.words:
@@ -85,7 +90,7 @@ class Pattern:
 
 
 def _is_word(letter: str) -> bool:
-    return letter.isalnum() or letter == "_"
+    return letter == "_" or (letter.isalnum() and letter < "\u0600")  # beyond: scripts without spaces too
 
 
 def compile_pattern(text: str) -> Pattern:
@@ -137,6 +142,25 @@ def compile_words(phrase: str) -> Pattern:
     if not places or len(places) > LONGEST:
         raise ValueError(f"is empty, or may match more than {LONGEST} characters")
     return Pattern(tuple(places), words=True)
+
+
+def sign_of_words(phrases: Iterable[str]) -> str:
+    """Return a regular expression of how the phrases begin, as a tree, so that many cost no more than few."""
+    tree: dict[str, Any] = {}
+    for phrase in phrases:
+        node = tree
+        for letter in phrase.split()[0].removesuffix("*").lower()[:_SIGN]:
+            node = node.setdefault(letter, {})
+        node[""] = {}
+    return rf"(?i:{_branches(tree)})"
+
+
+def _branches(tree: dict[str, Any]) -> str:
+    if "" in tree or not tree:
+        return ""
+    return (
+        "(?:" + "|".join(re.escape(letter) + _branches(below) for letter, below in sorted(tree.items())) + ")"
+    )
 
 
 _SPACE, _LETTER = re.compile(r"\s"), re.compile(r"\w")

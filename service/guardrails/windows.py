@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from service.guardrails.detectors.months import MONTHS
 from service.guardrails.match import WAIT, Answer, Match, Wait, Window
 from service.guardrails.plain_stream import PlainStream
 from service.guardrails.plan import Plan
@@ -14,21 +15,13 @@ WINDOW_RAW = 190  # the same in the text as it came
 CONTEXT = 100  # characters before a place that are kept as context
 _TOKEN = 80  # characters of a word before a sign in it
 
-MONTHS = (
-    "jan(?:uary|uar|vier)?|januari|ene(?:ro)?|gen(?:naio)?|feb(?:ruary|ruar|ruari|rero|braio)?|f[ée]v(?:rier)?|"
-    "mar(?:ch|s|zo|t)?|m[äa]rz|maart|mrt|apr(?:il|ile)?|avr(?:il)?|abr(?:il)?|may|mai|mayo|mag(?:gio)?|mei|"
-    "june?|juni|juin|junio|giu(?:gno)?|july?|juli|juil(?:let)?|julio|lug(?:lio)?|aug(?:ust|ustus)?|ao[ûu]t|"
-    "ago(?:sto)?|sept?(?:ember|embre|iembre|tember)?|set(?:tembre)?|oct(?:ober|obre|ubre)?|okt(?:ober)?|"
-    "ott(?:obre)?|nov(?:ember|embre|iembre)?|de[cz](?:ember)?|d[ée]c(?:embre)?|dic(?:iembre|embre)?"
-)
-_START = re.compile(r"(?<![0-9A-Za-z\u00c0-\u024f])[^\W_]|[+(\[]|-----|\Z")
 _BACK = re.compile(rf"(?:(?<![^\W_])(?:[A-Za-z]{{2}}|{MONTHS})\.?[ ]{{1,2}})?[^\s]*\Z", re.IGNORECASE)
 _MORE = (
-    r"[0-9(+@]|(?:[A-Za-z]{1,2}[0-9])|(?:[A-Z]{4}|[a-z]{4}|[A-Za-z])(?![^\W_])|"
+    r"[0-9(+@]|[A-Za-z]{1,2}[0-9]|[A-Za-z]{4}\s[0-9]|[A-Za-z](?![^\W_])|"
     rf"(?:(?:de|of|del|di|{MONTHS})(?![^\W_]))"
 )
 _GROUP = re.compile(rf"[^\s]*(?:(?:\s{{1,2}}|\s?[-/.,]\s)(?:{_MORE})[^\s]*)*", re.IGNORECASE)
-_OPEN_END = re.compile(r"(?:\s{0,3}|\s?[-/.,]\s?)[^\W0-9_]{0,12}\Z")
+_OPEN_END = re.compile(r"(?:\s{0,3}|\s?[-/.,]\s?)[^\W0-9_]{0,12}\s{0,2}\Z")
 
 
 def begin_of_token(plain: PlainStream, place: int, least: int) -> int:
@@ -40,9 +33,9 @@ def begin_of_token(plain: PlainStream, place: int, least: int) -> int:
     return found.start() if found is not None else place
 
 
-def next_start(text: str, place: int) -> int:
+def next_start(plan: Plan, text: str, place: int) -> int:
     """Return the next place at which a match may begin, or the end."""
-    found = _START.search(text, place)
+    found = plan.start.search(text, place)
     return found.start() if found is not None else len(text)
 
 
@@ -79,4 +72,10 @@ def _decided(plan: Plan, window: Window) -> Answer:
             return WAIT
         if isinstance(answer, Match) and (best is None or answer.end > best.end):
             best = answer
+    for name, rule in plan.rules:
+        end, is_open = rule.match(window.text, window.start, window.end, final=window.final)
+        if is_open:
+            return WAIT
+        if end is not None and (best is None or end > best.end):
+            best = Match(name, window.start, end)
     return best

@@ -16,7 +16,8 @@ _ADDRESS = re.compile(
 )
 # Ends of file names and code, which are no domains: `icon@2x.png`.
 _FILES_WORDS = (
-    "png jpg jpeg gif svg webp ico pdf css scss js mjs jsx ts tsx json yaml yml toml xml html htm php py rb txt md csv "
+    "png jpg jpeg gif svg webp ico pdf css scss js mjs jsx ts tsx json yaml yml toml xml html htm php "
+    "py rb txt md csv "
     "service timer socket mount rst"
 )
 _FILES = frozenset(_FILES_WORDS.split())
