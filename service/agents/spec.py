@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
 from service.guardrails.hosts import PATTERN as HOST_PATTERN
-from service.guardrails.policy import Rail
+from service.guardrails.policy import OFF, Rail
 from service.llm.routing import TIERS
 from service.tools.bounds import ToolPolicy
 from service.types import Effort, OnCap, Tier
@@ -124,7 +124,7 @@ class AgentSpec(Spec):
         (), description="Hosts that answers may link to: `example.org`, or `*.example.org` for its subdomains"
     )
     guardrails: Rail = Field(
-        Rail(), description="What is done to personal data, secrets and words: [guardrails](guardrails.md)"
+        OFF, description="What is done to personal data, secrets and words: [guardrails](guardrails.md)"
     )
     on_cap: OnCap = Field(
         "fail", description="A run that meets a spending cap: `fail`, or `pause` until the cap has room again"

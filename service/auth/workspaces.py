@@ -81,7 +81,7 @@ class WorkspaceService:
         disabled: bool | None = None,
         guardrails: Mapping[str, Any] | None = None,
     ) -> Workspace:
-        """Rename, disable or enable a workspace, or replace its guardrails. Raises `Invalid`, `NotFound` and `Conflict`.
+        """Rename, disable or enable a workspace, replace its guardrails. Raises `Invalid`, `NotFound` and `Conflict`.
 
         Disabling ends all log-ins of its users, refuses new ones and their keys, and cancels their runs, on every
         worker at once. Empty `guardrails` remove them.

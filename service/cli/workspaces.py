@@ -59,7 +59,7 @@ def disable(name: str, undo: bool) -> None:
 @click.argument("file", type=click.File("rb"), required=False)
 @click.option("--remove", is_flag=True, help="Remove them.")
 def guardrails(name: str, file: BinaryIO | None, remove: bool) -> None:
-    """Print the guardrails of all runs of a workspace, or replace them by those of a YAML file (`-`: standard input)."""
+    """Print the guardrails of a workspace, or replace them by those of a YAML file (`-`: standard input)."""
     auth = services().auth
     if file is None and not remove:
         found = auth.workspaces.named(name).guardrails

@@ -27,13 +27,14 @@ class KeyedVault(Vault):
         self._key = key
         self._by_number: dict[tuple[str, int], str] = {}
         self._lock = threading.Lock()
+        self.is_new = False  # it has values that it did not take in
 
     def placeholder(self, kind: str, value: str) -> str | None:
         """Return the placeholder of a value; None: the vault is full, or the value too long.
 
-        A text that looks like a placeholder is one where this vault has given it out, as in the model's own words.
+        A text that looks like a placeholder stays as it is: the model's own words hold some, and nobody guesses one.
         """
-        if kind == LITERAL and self.restore(value) != value:
+        if kind == LITERAL:
             return value
         label = kind.upper()
         with self._lock:
@@ -47,6 +48,7 @@ class KeyedVault(Vault):
         number = int.from_bytes(digest[:8], "big") % _NUMBERS + 1
         while (label, number) in self._by_number:
             number = number % _NUMBERS + 1
+        self.is_new = True
         self._put(label, number, value)
         return number
 

@@ -124,6 +124,9 @@ class Rail(GuardrailPart):
         return self.input.acts or self.output.acts
 
 
+OFF = Rail()
+
+
 def parse_rails(data: Mapping[str, Any]) -> Rail:
     """Parse the JSON of guardrails. Raises `ValueError` whose text begins with a JSON pointer."""
     try:

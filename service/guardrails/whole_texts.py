@@ -6,14 +6,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from service.guardrails.filter import TextFilter
+from service.guardrails.filter import Finding, TextFilter, filtered
 from service.guardrails.policy import Action, SideSpec
 from service.guardrails.vault import Vault
+from service.text.exact_json import Number
 from service.types import Block, Message
 
 MAX_DEPTH = 100  # of JSON
 _SKIPPED = frozenset({"thinking", "redacted_thinking"})  # signed by the provider, who wrote them
-_NAMES = frozenset({"type", "id", "name", "tool_use_id", "media_type", "signature", "digest", "cache_control"})
+_NAMES = frozenset(
+    {"type", "id", "name", "tool_use_id", "media_type", "signature", "digest", "cache_control"}
+)
 
 
 class Acted(NamedTuple):
@@ -41,10 +44,8 @@ class WholeTexts:
             return text
         known = self._known.get(text)
         if known is None:
-            text_filter = TextFilter(self._side, self._vault)
-            known = text_filter.feed(text)
-            known += text_filter.close()
-            self.acted.update({Acted(one.kind, one.action): one.count for one in text_filter.findings})
+            known, findings = filtered(text, self._side, self._vault)
+            self.count(findings)
             self._known[text] = self._known[known] = known
         return known
 
@@ -56,8 +57,11 @@ class WholeTexts:
         """Filter the beginning of a text, without what may be half of a match at its end."""
         text_filter = TextFilter(self._side, self._vault)
         beginning = text_filter.feed(text)
-        self.acted.update({Acted(one.kind, one.action): one.count for one in text_filter.findings})
+        self.count(text_filter.findings)
         return beginning
+
+    def count(self, findings: Sequence[Finding]) -> None:
+        self.acted.update({Acted(one.kind, str(one.action)): one.count for one in findings})
 
     def json(self, value: Any, depth: int = MAX_DEPTH) -> Any:
         """Filter every text in JSON, names and numbers too; a number that is acted on becomes a text."""
@@ -65,16 +69,22 @@ class WholeTexts:
             return self.text(value)
         if isinstance(value, bool) or value is None or depth <= 0:
             return value
-        if isinstance(value, int | float):
-            return value if (written := self.text(str(value))) == str(value) else written
         if isinstance(value, Mapping):
             return {self.text(str(name)): self.json(item, depth - 1) for name, item in value.items()}
-        return [self.json(item, depth - 1) for item in value]
+        if isinstance(value, list | tuple):
+            return [self.json(item, depth - 1) for item in value]
+        figures = value.text if isinstance(value, Number) else str(value)
+        return value if (written := self.text(figures)) == figures else written
 
 
-def filtered_messages(messages: Sequence[Message], said: WholeTexts, found: WholeTexts) -> list[Message]:
-    """Filter messages of the Messages API: results of tools by `found`, all else by `said`."""
-    return [{**one, "content": _content(one["content"], said, found)} for one in messages]
+def filtered_messages(
+    messages: Sequence[Message], said: WholeTexts, found: WholeTexts, own: WholeTexts
+) -> list[Message]:
+    """Filter messages of the Messages API: results of tools by `found`, the model's turns by `own`, else by `said`."""
+    return [
+        {**one, "content": _content(one["content"], said if one["role"] == "user" else own, found)}
+        for one in messages
+    ]
 
 
 def filtered_content(content: Any, said: WholeTexts, found: WholeTexts) -> Any:

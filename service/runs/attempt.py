@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from service.guardrails.keyed_vault import KeyedVault
+from service.guardrails.policy import OFF
 from service.guardrails.taint import Taint
 from service.observe.observer import Observer
 from service.runs.journal import Journal
 from service.runs.output_form import OutputForm
 from service.runs.relayed_call import RelayedCall
-from service.runs.run_rails import OFF, RunRails
+from service.runs.run_rails import RunRails
 from service.runs.slots import Handle
 from service.runs.text_output import TextOutput
 from service.runs.untrusted import taint_of

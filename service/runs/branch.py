@@ -231,7 +231,9 @@ class Branch:
         }
         self.journal.add_step(AGENT, "result", stored)
         finished = {"call_id": f"agent_{self.number}", "ok": result.ok, "ms": ms}
-        preview = storable(result.output if len(result.output) <= PREVIEW else result.output[: PREVIEW - 1] + "…")
+        preview = storable(
+            result.output if len(result.output) <= PREVIEW else result.output[: PREVIEW - 1] + "…"
+        )
         self.journal.publish_after_commit(Event.TOOL_FINISHED, {**finished, "preview": preview})
         yield from self.journal.commit_finished()
         self.stored = stored

@@ -18,7 +18,7 @@ from service.audit.record import Action, Refusals
 from service.errors import DatabaseUnavailable, GuardrailRefused
 from service.guardrails.filter import Refused
 from service.guardrails.keyed_vault import KeyedVault
-from service.guardrails.policy import Rail, parse_rails, stricter
+from service.guardrails.policy import OFF, Rail, parse_rails, stricter
 from service.guardrails.whole_texts import WholeTexts, filtered_messages, lenient, refuses
 from service.observe.observer import Observer
 from service.runs.attempt import Attempt
@@ -47,7 +47,7 @@ class WorkspaceRails:
         return cls(parse_rails(stored), sha256(encoded).hexdigest()[:32])
 
 
-_NONE = WorkspaceRails(Rail())
+_NONE = WorkspaceRails(OFF)
 
 
 class Guardrails:
@@ -85,6 +85,11 @@ class Guardrails:
             if len(self._workspaces) > MOST_WORKSPACES:
                 self._workspaces.popitem(last=False)
         return found
+
+    def forget(self) -> None:
+        """Read the guardrails of workspaces again."""
+        with self._lock:
+            self._workspaces.clear()
 
     def rail(self, run: Run, agent: AgentDefinition) -> Rail:
         """Return what is in force for a run of an agent."""
@@ -140,9 +145,7 @@ class Guardrails:
             return
         strict, mild = WholeTexts(rail.input, None), WholeTexts(lenient(rail.input), None)
         try:
-            for message in request.messages:
-                said = strict if message["role"] == "user" else mild
-                filtered_messages([message], said, mild)
+            filtered_messages(request.messages, strict, mild, mild)
             for text in filter(None, (request.context, request.instructions)):
                 strict.text(text)
             if request.context:

@@ -17,13 +17,7 @@ from service.errors import GuardrailRefused
 from service.guardrails.filter import Refused, TextFilter
 from service.guardrails.keyed_vault import KeyedVault
 from service.guardrails.policy import Rail, stricter
-from service.guardrails.whole_texts import (
-    Acted,
-    WholeTexts,
-    filtered_content,
-    filtered_messages,
-    lenient,
-)
+from service.guardrails.whole_texts import WholeTexts, filtered_content, filtered_messages, lenient
 from service.llm.client import ModelReply, ModelRequest
 from service.observe.observer import Observer
 from service.runs.journal import Journal
@@ -32,19 +26,17 @@ from service.tools.runner import MAX_PREVIEW
 from service.types import Answer, Event, Message, Run
 
 MOST_AUDITED = 50  # kinds and actions in an audit row
-OFF = Rail()
 CUT = "…"  # at the end of a preview that was cut
 
 
 class RunRails:
     """Guardrails of one attempt, or of a sub-agent in it. Without any, every text stays as it is."""
 
-    def __init__(
-        self, run: Run, rail: Rail, vault: KeyedVault, journal: Journal, observer: Observer
-    ) -> None:
+    def __init__(self, run: Run, rail: Rail, vault: KeyedVault, journal: Journal, observer: Observer) -> None:
         self.rail, self.vault = rail, vault
         self._run, self._journal, self._observer = run, journal, observer
-        self._said = WholeTexts(lenient(rail.input) if rail.input.acts else rail.input, vault)
+        mild = lenient(rail.input) if rail.input.acts else rail.input
+        self._said, self._own = WholeTexts(mild, vault), WholeTexts(mild, vault)
         self._found = WholeTexts(rail.input, vault)
         self._out = WholeTexts(rail.output, vault)
 
@@ -52,6 +44,11 @@ class RunRails:
         """Return the guardrails of a sub-agent: those of the run and its own, of each part the stricter."""
         rail = stricter(self.rail, agent.guardrails) if agent.guardrails.acts else self.rail
         return RunRails(self._run, rail, self.vault, journal, self._observer)
+
+    @property
+    def placeholders(self) -> dict[str, str] | None:
+        """Values that the model did not see, by placeholder, for later turns; None: none that are new."""
+        return self.vault.kept() if self.vault.is_new else None
 
     # --- on the way in ------------------------------------------------------------------------------
 
@@ -75,11 +72,11 @@ class RunRails:
         return request
 
     def messages(self, messages: Sequence[Message]) -> Sequence[Message]:
-        """Return messages as a model may read them. Raises `GuardrailRefused` for the result of a tool."""
+        """Return messages as a model, or a remote agent, may read them. Raises `GuardrailRefused`."""
         if not self.rail.input.acts:
             return messages
         try:
-            return filtered_messages(messages, self._said, self._found)
+            return filtered_messages(messages, self._said, self._found, self._own)
         except Refused as refused:
             raise self.refusal("tool", refused) from None
 
@@ -94,7 +91,9 @@ class RunRails:
         if not len(self.vault):
             return reply
         content = [
-            {**block, "input": self.vault.restore(block["input"])} if block.get("type") == "tool_use" else block
+            {**block, "input": self.vault.restore(block["input"])}
+            if block.get("type") == "tool_use"
+            else block
             for block in reply.content
         ]
         return replace(reply, content=content)
@@ -109,7 +108,7 @@ class RunRails:
 
     def filtered(self, text_filter: TextFilter, text: str) -> None:
         """Tell what a filter has found in a whole reply; its text is not filtered again."""
-        self._out.acted.update({Acted(one.kind, one.action): one.count for one in text_filter.findings})
+        self._out.count(text_filter.findings)
         self._out.remember(text)
         self._tell("output", self._out)
 
@@ -166,7 +165,7 @@ class RunRails:
         return {**data, **changed} if changed else data
 
     def shown(self, value: Any, *, is_preview: bool = False) -> Any:
-        """Filter a value beside the answer, from which what is refused is left out. A preview may end within a match."""
+        """Filter a value beside the answer; what is refused is left out of it. A preview may end within a match."""
         if not self.rail.output.acts:
             return value
         texts = WholeTexts(lenient(self.rail.output), self.vault)
@@ -196,8 +195,10 @@ class RunRails:
         for one in acted:
             self._observer.guardrail(one["where"], one["kind"], one["action"])
             self._journal.publish_after_commit(Event.GUARDRAIL, {"step": self._journal.steps + 1, **one})
-        subject, about = f"run:{self._run.id}", {"agent": self._run.agent, "acted": acted[:MOST_AUDITED]}
-        self._journal.write_with_next(lambda tx: record(tx, Audited.GUARDRAIL, subject, **about))
+        run, told = self._run, acted[:MOST_AUDITED]
+        self._journal.write_with_next(
+            lambda tx: record(tx, Audited.GUARDRAIL, f"run:{run.id}", agent=run.agent, acted=told)
+        )
 
 
 _IN_EVENTS: Mapping[Event, Sequence[str]] = {

@@ -19,7 +19,7 @@ from service.errors import (
     SlipwayError,
     WorkerLost,
 )
-from service.history import SUMMARISE, alternating
+from service.history import SUMMARISE, alternating, title_of
 from service.observe import logs
 from service.observe.observer import Observer, RunPhase
 from service.runs.attempt import Attempt
@@ -121,7 +121,7 @@ class Runner:
     def _answer(self, context: Context, attempt: Attempt, steps: RunSteps) -> Events[Answer]:
         """Run the pattern, and give its answer its form. Calls of the client's tools are an answer without one."""
         if context.request.relayed:
-            return (yield from RelayStep(self.relay, attempt).ask())
+            return attempt.rails.answer((yield from RelayStep(self.relay, attempt).ask()))
         agent = context.agent
         try:
             answer = yield from self.patterns[agent.pattern].run(context)
@@ -214,6 +214,7 @@ class Runner:
             return alternating(turn)
         past = self.sessions.history(run, agent.history_tokens)
         add_history(attempt.taint, past)
+        attempt.rails.vault.take(past.placeholders)
         if past.older:
             prompt = Prompt(
                 system=SUMMARISE,
@@ -263,7 +264,9 @@ class Runner:
             return LAST_EVENT[status], run.result
 
         def write(tx: Transaction) -> None:
-            self.sessions.end(tx, run, attempt.summary)
+            rails = attempt.rails
+            title = rails.shown(title_of(run.request.question)) if rails.rail.output.acts else None
+            self.sessions.end(tx, run, attempt.summary, title=title, placeholders=rails.placeholders)
             self.webhooks.schedule(tx, run)
 
         if run.attempt > 1:

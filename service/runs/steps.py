@@ -36,7 +36,9 @@ from service.types import Answer, Event, Message, ToolUse, Usage, less_sure
 from service.usage.prices import Price, PriceTable, today
 from service.usage.reservation import Spending
 
-REFUSED = "guardrail_refused"  # stop reason of the stored step whose text a guardrail refused, and where it has its kind
+REFUSED = (
+    "guardrail_refused"  # stop reason of the stored step whose text was refused, and the field with its kind
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +171,7 @@ class RunSteps:
         self, name: str, request: ModelRequest, models: Sequence[str], publish: bool
     ) -> Events[ModelReply]:
         stored = self._journal.replay("model", name)
-        request = self._attempt.rails.asked(
-            request, of_caller=self._agent.is_model, again=stored is not None
-        )
+        request = self._attempt.rails.asked(request, of_caller=self._agent.is_model, again=stored is not None)
         if stored is not None:
             if REFUSED in stored:
                 raise GuardrailRefused.at("output", stored[REFUSED])
@@ -239,7 +239,7 @@ class RunSteps:
         return self._noted(reply, request.model)
 
     def _cleaned(self, reply: ModelReply) -> tuple[ModelReply, dict[str, Any]]:
-        """Return a reply as clients may see it, its calls with true values; and the kind of text that it is refused for.
+        """Return a reply as clients may see it, its calls with true values; and fields to store with it.
 
         A refused reply is stored without its content: it is paid for, and every attempt ends there.
         """

@@ -126,7 +126,7 @@ class TextOutput:
             return _closed(self._filters) if text is None else _fed(self._filters, text)
         except Refused as refused:
             self.refused = self.rails.refusal("output", refused)
-            return ""
+            return refused.before
 
     def _publish(self, text: str) -> list[RunEvent]:
         return self._journal.publish(Event.TEXT_DELTA, _delta(text)) if text else []
