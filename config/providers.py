@@ -1,4 +1,4 @@
-"""Define the settings of the models' providers: Claude over the API, Bedrock (both endpoints) and Vertex AI; OpenAI's."""
+"""Define the settings of the models' providers: Claude at four of them, and an upstream in OpenAI's dialect."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class Providers(Identity):
     )
     model_providers: str = Field(
         "anthropic",
-        description="Providers of Claude, separated by commas: `anthropic`, `bedrock`, `mantle`, `vertex`. The first answers; "
-        "the next takes the calls of one that is away; see docs/providers.md",
+        description="Providers of Claude, separated by commas: `anthropic`, `bedrock`, `mantle`, `vertex`. The first "
+        "answers; the next takes the calls of one that is away; see docs/providers.md",
     )
     openai_api_key: SecretStr = Field(
         SecretStr(""), description="Key of an upstream in OpenAI's dialect, if it needs one"

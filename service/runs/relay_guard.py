@@ -65,11 +65,16 @@ class RelayGuard:
         return rest
 
     def reply(self, reply: ModelReply) -> ModelReply:
-        """Return a reply as it may be stored, once `rest` has counted what was found. Raises `GuardrailRefused`."""
+        """Return a reply as its run tells it, once `rest` has counted what was found. Raises `GuardrailRefused`.
+
+        As in answers of agents, the client's own values stay placeholders where the output is under guardrails.
+        """
         if self._screen is None:
             return reply
+        acts = self._rail.output.acts
         with self._refusing("output"):
-            return self._screen.reply(reply)
+            told = screened(reply.content, Outward(self._rail.output, Vault() if acts else self._vault))
+        return replace(reply, content=told)
 
     def _told(self, where: str, acted: Acted) -> None:
         if acted:

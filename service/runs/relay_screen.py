@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any, Protocol
 
 from service.errors import ModelError
@@ -14,7 +13,6 @@ from service.guardrails.relayed.chunks import ChunkScreen
 from service.guardrails.relayed.events import EventScreen
 from service.guardrails.relayed.texts import Side, TooDeep, screened
 from service.llm.chat_answer import DONE
-from service.llm.client import ModelReply
 from service.llm.model_json import parse
 from service.llm.relay import ChatRequest, RelayedRequest
 from service.llm.sse_data import SseData
@@ -74,10 +72,6 @@ class RelayScreen:
         value = _loads(body)
         told = _screened(lambda: screened(value, self._side))
         return body if told is value else _dumps(told)
-
-    def reply(self, reply: ModelReply) -> ModelReply:
-        """Return a reply as its client was told it."""
-        return replace(reply, content=_screened(lambda: screened(reply.content, self._side)))
 
     def _told(self, data: bytes) -> bytes:
         if data == DONE and not self._named:

@@ -17,8 +17,8 @@ from service.infra.redis_trip import Trip
 from service.llm.relay import RelayedRequest
 from service.runs import gateway_watch
 from service.runs.gateway_call import Relayed
-from service.runs.relayed_call import RelayedCall
 from service.runs.relay_start import Relay
+from service.runs.relayed_call import RelayedCall
 from service.store.schema import holds, runs
 from service.web.anthropic.relayed_body import run_request
 from tests.conftest import RedisServer, Slipway, slipway_server, wait_until

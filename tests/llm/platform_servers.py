@@ -1,4 +1,4 @@
-"""Bedrock, its Mantle and Vertex AI on loopback: they verify credentials as the real ones do, and speak their framings."""
+"""Bedrock, Mantle and Vertex AI on loopback: they verify credentials as the real ones do, and speak their framings."""
 
 from __future__ import annotations
 
