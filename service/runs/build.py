@@ -13,6 +13,7 @@ from service.audit.record import Refusals
 from service.auth.revocation import Revocations
 from service.auth.run_tokens import RunTokens
 from service.cache.build import build as build_cache
+from service.cache.build import relayed_answers
 from service.files import MAX_BYTES as MAX_FILE_BYTES
 from service.ids import new_id
 from service.infra.backends import Infra
@@ -42,6 +43,7 @@ from service.runs.new_run import NewRuns
 from service.runs.queries import RunQueries
 from service.runs.queue_bounds import QueueBounds
 from service.runs.recovery.supervisor import Chore, ProcessRole, Supervisor, Times, Wakeup
+from service.runs.relay_start import RelayStarter
 from service.runs.relay_step import RelayDependencies
 from service.runs.remote_questions import RemoteQuestions
 from service.runs.remote_step import RemoteDependencies
@@ -84,6 +86,7 @@ class RunServices:
     """Services that start, execute, find, stop and recover runs."""
 
     start: RunStarter
+    relays: RelayStarter
     execution: Execution
     queries: RunQueries
     cancellation: Cancellation
@@ -145,6 +148,7 @@ def build(
     waits.woken, domains.usage.budgets.changed = supervisor.hurry, waits.caps_changed
     return RunServices(
         start,
+        RelayStarter(start, relayed_answers(settings, infra)),
         execution,
         queries,
         cancellation,
@@ -155,8 +159,8 @@ def build(
         batches,
         waits,
         _estimates(settings, infra, domains, start),
-        _gateway(settings, infra, domains, bulkhead, watch),
-        TokenCounts(start.new_runs, domains.model, domains.usage.spending),
+        _gateway(settings, infra, domains, bulkhead, runner),
+        TokenCounts(start.new_runs, domains.model, domains.usage.spending, guardrails),
         domains.model,
         role.wakeup,
         supervisor,
@@ -207,7 +211,7 @@ def _estimates(settings: Settings, infra: Infra, domains: Domains, start: RunSta
 
 
 def _gateway(
-    settings: Settings, infra: Infra, domains: Domains, bulkhead: Bulkhead, watch: GatewayWatch
+    settings: Settings, infra: Infra, domains: Domains, bulkhead: Bulkhead, runner: Runner
 ) -> GatewayCalls:
     usage, tokens = domains.usage, domains.run_tokens
     reserved = max(1, (settings.most_requests - settings.request_places) // 2)
@@ -217,7 +221,8 @@ def _gateway(
         client=domains.model.relay,
         prices=usage.prices,
         spending=usage.spending,
-        watch=watch,
+        watch=runner.relay.watch,
+        guardrails=runner.guardrails,
         places=bulkhead,
         reserve=Bulkhead(reserved, reserved),
     )
