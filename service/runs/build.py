@@ -74,6 +74,7 @@ class Domains(NamedTuple):
     webhooks: Webhooks
     revocations: Revocations
     run_tokens: RunTokens
+    tools: ToolRunner
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +226,7 @@ def _runner(
 ) -> Runner:
     usage, observer = domains.usage, infra.observer
     requests = ApprovalRequests(domains.webhooks, settings.approval_seconds)
-    tools = ToolExecution(infra.db, ToolRunner(called=observer.tool), usage.rate_limits.tool, requests)
+    tools = ToolExecution(infra.db, domains.tools, usage.rate_limits.tool, requests)
     remote = RemoteDependencies(
         db=infra.db,
         client=RemoteClient(

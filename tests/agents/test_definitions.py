@@ -11,8 +11,9 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from service.agents.eval_spec import EvalCase
 from service.agents.patterns import PATTERNS
-from service.agents.spec import EvalCase, agent_schema
+from service.agents.spec import agent_schema
 from tests.agents import house
 from tests.agents.folders import Write, only_fault, write
 from tests.agents.house import GOOD, TOOLS, bundled, load
