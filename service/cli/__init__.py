@@ -12,6 +12,7 @@ from service.cli import (
     agents,
     audit,
     chat,
+    eval_cases,
     evals,
     keyring,
     keys,
@@ -34,3 +35,5 @@ def install(app: Flask) -> None:
         app.cli.add_command(group)
     for command in (new_agent.new, chat.chat):
         agents.agents.add_command(command)
+    for command in (eval_cases.from_run, eval_cases.from_feedback):
+        evals.evals.add_command(command)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
-from pydantic import SecretStr
 
 from service.agents.definitions import AgentDefinition
 from service.cli.agents import named
@@ -18,7 +17,7 @@ from service.cli.eval_output import Meter, print_report
 from service.evals import gate, junit, results
 from service.evals.asking import Asker
 from service.evals.evaluation import Evaluation, Report, comparison
-from service.evals.house import House, open_house
+from service.evals.house import House, offline, open_house
 from service.evals.judge import Judge
 from service.evals.results import BadBaseline, Record, Results
 from service.usage.caps import nano_of
@@ -82,12 +81,7 @@ def run(**given: Any) -> None:
     options = Options(**given)
     settings = services().settings
     if options.offline:
-        changes = {
-            "anthropic_api_key": SecretStr(""),
-            "anthropic_base_url": "",
-            "model_providers": "anthropic",
-        }
-        settings = settings.model_copy(update=changes)
+        settings = offline(settings)
     chosen = _chosen(options.names)
     given_baseline = _given(options, chosen)
     with without_log_lines(), open_house(settings, options.cap) as house:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import SecretStr
+
 from service import wiring
 from service.evals import programs
 from service.evals.injection import InjectingRunner
@@ -85,6 +87,19 @@ def open_house(settings: Settings, cap_nano: int) -> Iterator[House]:
         services.usage.budgets.put("service", "total", cap_nano)
         services.runs.supervisor.start()
         yield House(services, tools, own_model)
+
+
+def offline(settings: Settings) -> Settings:
+    """Return settings with which the offline model is asked, whatever key and upstream there are."""
+    changes = {
+        "anthropic_api_key": SecretStr(""),
+        "anthropic_base_url": _default_offline(settings),
+        "model_providers": "anthropic",
+        "openai_api_key": SecretStr(""),
+        "openai_base_url": "",
+        "semantic_cache_url": "",
+    }
+    return settings.model_copy(update=changes)
 
 
 def _changes(home: Path, url: str, settings: Settings) -> dict[str, Any]:
