@@ -52,8 +52,11 @@ class Citation(Spec):
     """Source that the answer is to cite."""
 
     source: str = Field(min_length=1, description="Prefix of the source's URI")
-    quote: str = Field(
-        "", max_length=4_000, description="Text in its quote; none: any quote, verbatim in its file"
+    quote: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=4_000,
+        description="Text in its quote; none: any quote, verbatim in its file",
     )
 
 
@@ -81,7 +84,9 @@ class Expectation(Spec):
     error: str | None = Field(
         default=None, description="Code of the error with which the run fails; none: it succeeds"
     )
-    steps: int | None = Field(default=None, ge=1, description="Most model calls of the last turn")
+    steps: int | None = Field(
+        default=None, ge=1, description="Most steps of the last turn: model calls, and rounds of tool calls"
+    )
     seconds: float | None = Field(
         default=None, gt=0, description="Longest duration of the last turn, in seconds"
     )

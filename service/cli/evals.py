@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -193,7 +194,7 @@ def _keep(agents: Sequence[AgentDefinition], records: Sequence[Record], *, refus
             results.write(path, results.results_json(results.replaced(results.kept(path.parent), record)))
         except OSError as error:
             _not_written(error)
-        click.echo(f"Kept {path}.")
+        click.echo(f"Kept {os.path.relpath(path)}.")
 
 
 def _not_written(error: OSError) -> NoReturn:

@@ -19,7 +19,7 @@ from service.store.run_lists import RunFilter
 from service.store.visibility import UNRESTRICTED
 from service.types import RunStatus
 
-TRIES = 3  # of a repeat while the model is away
+TRIES = 3  # of a repeat that gets no verdict
 PAUSE = 1.0  # seconds before the next one
 
 Progress = Callable[[], None]
@@ -58,16 +58,15 @@ class Asker:
                 raise
 
     def _once(self, tally: Tally) -> Outcome | None:
-        """Ask once, again while the model is away. None: nothing is asked any more."""
+        """Ask once; again while the model is away, or others hold what is left. None: nothing is asked any more."""
         outcome = None
         for number in range(TRIES):
             if self.capped or self._stop.wait(PAUSE if number else 0):
                 break
             outcome = self._trial(tally).run()
-            if outcome.capped:
-                self.capped = True
-            if not outcome.unavailable:
+            if outcome.counts:
                 break
+        self.capped |= outcome is not None and outcome.capped
         return outcome
 
     def _trial(self, tally: Tally) -> Trial:

@@ -92,7 +92,7 @@ def _citation_fault(expected: Citation, answered: Answered) -> str:
     found = [one for one in answered.result["sources"] if one["uri"].startswith(expected.source)]
     if not found:
         return f"no source is {expected.source}"
-    quoting = [one for one in found if one["quote"] and _plain(expected.quote) in _plain(one["quote"])]
+    quoting = [one for one in found if one["quote"] and _plain(expected.quote or "") in _plain(one["quote"])]
     if not quoting:
         about = repr(expected.quote[:MAX_SHOWN]) if expected.quote else "anything"
         return f"no source of {expected.source} quotes {about}"

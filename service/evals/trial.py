@@ -84,7 +84,7 @@ class Trial:
             message["content"] = [*documents, {"type": "text", "text": text}]
         context = orjson.dumps(self.case.context).decode() if self.case.context else None
         request = RunRequest(
-            self.agent.id, (message,), session_id=session_id, context=context, cache="bypass"
+            self.agent.id, (message,), session_id=session_id, context=context, cache="bypass", on_cap="fail"
         )
         run = self.services.runs.start.invoke(self.caller, request, None, new_id("req")).run
         for _ in range(MAX_DECISIONS):
@@ -152,9 +152,14 @@ class Trial:
             cost_nano=sum(run.cost_nano for run in self.runs),
             seconds=(result.get("latency_ms") or 0) / 1000,
             steps=result.get("steps", 0),
-            capped=problem.get("code") == BudgetExceeded.code,
+            capped=problem.get("code") == BudgetExceeded.code or any(map(_was_shortened, self.runs)),
             unavailable=problem.get("status") in AWAY,
         )
+
+
+def _was_shortened(run: Run) -> bool:
+    """Return whether the answer had fewer tokens than the agent's, to fit under the cap."""
+    return "max_tokens_clamped" in (run.result or {})
 
 
 def _text(content: Sequence[Block]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from types import NoneType
-from typing import get_args
+from typing import get_args, get_origin
 
 import pytest
 from pydantic import BaseModel
@@ -127,7 +127,8 @@ def rows(model: type[BaseModel], prefix: str = "") -> list[str]:
         found.append(f"| `{prefix}{name}` | {default} | {info.description} |")
         for inner in get_args(info.annotation):  # of a mapping, by names that the author chooses
             if isinstance(inner, type) and issubclass(inner, BaseModel):
-                named = "" if NoneType in get_args(info.annotation) else "<name>."
+                plain = NoneType in get_args(info.annotation) or get_origin(info.annotation) is tuple
+                named = "" if plain else "<name>."
                 found += rows(inner, f"{prefix}{name}.{named}")
     return found
 

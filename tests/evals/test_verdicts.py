@@ -64,6 +64,6 @@ def test_one_repeat_tells_only_of_a_collapse() -> None:
 
 
 def test_asking_again_ends_once_nothing_could_be_shown() -> None:
-    case = Compared(Rate(9, 10), Rate(6, 10), Rate(5, 5))
+    case = Compared(Rate(9, 10), Rate(6, 10), Rate(10, 10))
     assert Verdicts({"a": case}, {"probe": ["a"]}).missing("a") == 0
     assert Verdicts({"a": Compared(Rate(9, 10), Rate(9, 10))}, {}).missing("a") == 0
