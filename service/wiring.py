@@ -33,6 +33,7 @@ from service.store import fitness
 from service.store.database import Database
 from service.store.holds import ORPHANED_AFTER_MS
 from service.store.sweep import Work
+from service.tools import ToolRunner
 from service.usage import build as usage
 from service.usage.prices import ANTHROPIC, OPENAI, PriceTable
 from service.usage.reservation import sweep_holds
@@ -89,8 +90,16 @@ class Services:
             self.keyring.close()
 
 
-def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None = None) -> Services:
-    """Build all services for these settings. Nothing is connected yet. `model` replaces the real client in tests."""
+def build(
+    settings: Settings,
+    role: ProcessRole = WEB,
+    model: ModelClient | None = None,
+    tools: ToolRunner | None = None,
+) -> Services:
+    """Build all services for these settings. Nothing is connected yet.
+
+    `model` replaces the real client in tests, `tools` the caller of tools in evals.
+    """
     prices = _prices(settings)
     keyring = keyrings.build(settings.keyring_url)
     infra = _infra(settings, prices, keyring)
@@ -108,6 +117,7 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
         accounts.revocations,
         accounts.run_tokens,
         trail.refusals,
+        tools or ToolRunner(called=infra.observer.tool),
     )
     shared = [Chore(catalog.refresh_in_background), Chore(servers.refresh)]
     shared += _chores(infra, trail, money, sender)

@@ -12,7 +12,7 @@ import click
 
 from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
-from service.agents.spec import EvalCase
+from service.agents.eval_spec import EvalCase
 from service.auth.users import User
 from service.cli.common import (
     Commands,

@@ -79,6 +79,7 @@ class Domains(NamedTuple):
     revocations: Revocations
     run_tokens: RunTokens
     refusals: Refusals
+    tools: ToolRunner
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +239,7 @@ def _runner(
     usage, observer = domains.usage, infra.observer
     waits, watch, guardrails = parts
     requests = ApprovalRequests(domains.webhooks, settings.approval_seconds)
-    tools = ToolExecution(infra.db, ToolRunner(called=observer.tool), usage.rate_limits.tool, requests)
+    tools = ToolExecution(infra.db, domains.tools, usage.rate_limits.tool, requests)
     remote = RemoteDependencies(
         db=infra.db,
         client=RemoteClient(

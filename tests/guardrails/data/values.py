@@ -16,8 +16,37 @@ KINDS = {
     **dict.fromkeys(("aws", "openai", "anthropic", "github", "gitlab", "slack", "stripe", "jwt", "password", "dburl",
                      "generic_key", "npm", "pem", "sendgrid", "gcp"), "secret"),
 }  # fmt: skip
-_NAMES = "anna bert chloé dieter elena françois giulia hans ines jan kate luc maria noor olaf pia quinn rosa".split()
-_HOSTS = "example.com mail.example.org firma.example.de poste.example.fr web.example.co.uk kunde-24.de müller.de acme.io uni.ac.at".split()
+_NAMES = [
+    "anna",
+    "bert",
+    "chloé",
+    "dieter",
+    "elena",
+    "françois",
+    "giulia",
+    "hans",
+    "ines",
+    "jan",
+    "kate",
+    "luc",
+    "maria",
+    "noor",
+    "olaf",
+    "pia",
+    "quinn",
+    "rosa",
+]
+_HOSTS = [
+    "example.com",
+    "mail.example.org",
+    "firma.example.de",
+    "poste.example.fr",
+    "web.example.co.uk",
+    "kunde-24.de",
+    "müller.de",
+    "acme.io",
+    "uni.ac.at",
+]
 _MONTHS = {
     "en": "January February March April May June July August September October November December",
     "de": "Januar Februar März April Mai Juni Juli August September Oktober November Dezember",
@@ -53,13 +82,17 @@ class Values:
 
     def email(self) -> str:
         one, two = self.random.choice(_NAMES), self.random.choice(_NAMES)
-        local = self.random.choice([f"{one}.{two}", f"{one}{self.digits(2)}", f"{one[0]}_{two}", f"{one}+tag", one, f"{one}-{two}"])
+        local = self.random.choice(
+            [f"{one}.{two}", f"{one}{self.digits(2)}", f"{one[0]}_{two}", f"{one}+tag", one, f"{one}-{two}"]
+        )
         address = f"{local}@{self.random.choice(_HOSTS)}"
         return self.random.choice([address, address, address.upper() if address.isascii() else address])
 
     # Numbers of accounts and cards
     def card(self) -> str:
-        number = self._luhn(self.pick("4" + "#" * 14, "51" + "#" * 13, "55" + "#" * 13, "2221" + "#" * 11, "6011" + "#" * 11))
+        number = self._luhn(
+            self.pick("4" + "#" * 14, "51" + "#" * 13, "55" + "#" * 13, "2221" + "#" * 11, "6011" + "#" * 11)
+        )
         fours = [number[i : i + 4] for i in range(0, 16, 4)]
         return self.random.choice([number, " ".join(fours), "-".join(fours)])
 
@@ -68,7 +101,9 @@ class Values:
         return self.random.choice([number, f"{number[:4]} {number[4:10]} {number[10:]}"])
 
     def _luhn(self, number: str) -> str:
-        total = sum(sum(divmod(int(digit) * (2 - place % 2), 10)) for place, digit in enumerate(reversed(number)))
+        total = sum(
+            sum(divmod(int(digit) * (2 - place % 2), 10)) for place, digit in enumerate(reversed(number))
+        )
         return number + str(-total % 10)
 
     def iban(self) -> str:
@@ -82,28 +117,63 @@ class Values:
 
     # Numbers of phones
     def phone_us(self) -> str:
-        area, office = self.random.choice(["212", "312", "415", "617", "202"]), self.random.choice(["555", "736", "482"])
+        area, office = (
+            self.random.choice(["212", "312", "415", "617", "202"]),
+            self.random.choice(["555", "736", "482"]),
+        )
         return self.pick(f"({area}) {office}-####", f"{area}-{office}-####", f"{area}.{office}.####", f"+1 {area} {office} ####",
                          f"1-{area}-{office}-####")  # fmt: skip
 
     def phone_gb(self) -> str:
-        return self.pick("020 7946 0###", "07700 900###", "07911 123###", "0161 496 0###", "(020) 7946 0###", "+44 20 7946 0###")
+        return self.pick(
+            "020 7946 0###",
+            "07700 900###",
+            "07911 123###",
+            "0161 496 0###",
+            "(020) 7946 0###",
+            "+44 20 7946 0###",
+        )
 
     def phone_de(self) -> str:
         return self.pick("030 901820", "0171 23456##", "0171/23456##", "(030) 23125 ###", "089-12345##", "+49 171 23456##", "0151 234567##",
                          "040 / 4280 ###", "0049 30 2312 5###")  # fmt: skip
 
     def phone_fr(self) -> str:
-        return self.pick("06 12 34 ## ##", "01.42.68.##.##", "0612##34##", "+33 6 12 34 ## ##", "04 78 ## ## ##", "07-81-##-##-##")
+        return self.pick(
+            "06 12 34 ## ##",
+            "01.42.68.##.##",
+            "0612##34##",
+            "+33 6 12 34 ## ##",
+            "04 78 ## ## ##",
+            "07-81-##-##-##",
+        )
 
     def phone_es(self) -> str:
-        return self.pick("612 345 6##", "612 34 56 ##", "91 123 45 ##", "+34 612 345 6##", "6123456##", "934 12 34 ##")
+        return self.pick(
+            "612 345 6##", "612 34 56 ##", "91 123 45 ##", "+34 612 345 6##", "6123456##", "934 12 34 ##"
+        )
 
     def phone_it(self) -> str:
-        return self.pick("333 123 45##", "333 12345##", "06 698 12###", "02 1234 56##", "+39 333 12345##", "33312345##", "347-12345##")
+        return self.pick(
+            "333 123 45##",
+            "333 12345##",
+            "06 698 12###",
+            "02 1234 56##",
+            "+39 333 12345##",
+            "33312345##",
+            "347-12345##",
+        )
 
     def phone_nl(self) -> str:
-        return self.pick("06 12345###", "06-12345###", "020 123 4###", "0612345###", "+31 6 12345###", "020-12345##", "06 12 34 5# ##")
+        return self.pick(
+            "06 12345###",
+            "06-12345###",
+            "020 123 4###",
+            "0612345###",
+            "+31 6 12345###",
+            "020-12345##",
+            "06 12 34 5# ##",
+        )
 
     def phone_intl(self) -> str:
         return self.pick("+49 30 901820", "+44 20 7946 0###", "+33 1 42 68 ## ##", "+1 415 736 ####", "+39 06 698 12###", "+34 91 123 45 ##",
@@ -151,7 +221,9 @@ class Values:
 
     def nir_spaced(self) -> str:
         number = self.nir()
-        return " ".join((number[0], number[1:3], number[3:5], number[5:7], number[7:10], number[10:13], number[13:]))
+        return " ".join(
+            (number[0], number[1:3], number[3:5], number[5:7], number[7:10], number[10:13], number[13:])
+        )
 
     def nir(self) -> str:
         number = self.pick("1##0578006###", "2##1175116###", "1##0333063###", "2##0269123###")
@@ -163,7 +235,9 @@ class Values:
 
     def dni_dash(self) -> str:
         number = self.dni()
-        return self.random.choice([f"{number[:8]}-{number[8]}", f"{number[:2]}.{number[2:5]}.{number[5:8]}-{number[8]}"])
+        return self.random.choice(
+            [f"{number[:8]}-{number[8]}", f"{number[:2]}.{number[2:5]}.{number[5:8]}-{number[8]}"]
+        )
 
     def nie(self) -> str:
         first, number = self.random.randrange(3), self.digits(7)
@@ -173,7 +247,9 @@ class Values:
     def cf(self) -> str:
         from stdnum.it import codicefiscale
 
-        number = self.some(6, "BCDFGLMNPRST") + self.pick("85M01H501", "72A41F205", "90T10L219", "01C65A944", "68E23D612")
+        number = self.some(6, "BCDFGLMNPRST") + self.pick(
+            "85M01H501", "72A41F205", "90T10L219", "01C65A944", "68E23D612"
+        )
         number += codicefiscale.calc_check_digit(number)
         return self.random.choice([number, number, number.lower()])
 
@@ -186,11 +262,15 @@ class Values:
 
     def bsn_spaced(self) -> str:
         number = self.bsn()
-        return self.random.choice([f"{number[:4]}.{number[4:6]}.{number[6:]}", f"{number[:3]} {number[3:6]} {number[6:]}"])
+        return self.random.choice(
+            [f"{number[:4]}.{number[4:6]}.{number[6:]}", f"{number[:3]} {number[3:6]} {number[6:]}"]
+        )
 
     def pesel(self) -> str:
         number = f"{self.digits(2)}{self.random.randrange(1, 13):02}{self.random.randrange(1, 29):02}{self.digits(4)}"
-        return number + str(-sum(int(one) * weight for one, weight in zip(number, (1, 3, 7, 9) * 3, strict=False)) % 10)
+        return number + str(
+            -sum(int(one) * weight for one, weight in zip(number, (1, 3, 7, 9) * 3, strict=False)) % 10
+        )
 
     # Addresses of computers
     def ipv4(self) -> str:
@@ -205,7 +285,13 @@ class Values:
         day, year = str(self.random.randrange(1, 29)), str(self.random.randrange(1930, 2012))
         month = self.random.choice(_MONTHS[language].split())
         forms = {
-            "en": (f"{day} {month} {year}", f"{month} {day}, {year}", f"{month[:3]} {day}, {year}", f"{day}th of {month} {year}", f"{day} {month[:3]} {year}"),
+            "en": (
+                f"{day} {month} {year}",
+                f"{month} {day}, {year}",
+                f"{month[:3]} {day}, {year}",
+                f"{day}th of {month} {year}",
+                f"{day} {month[:3]} {year}",
+            ),
             "de": (f"{day}. {month} {year}", f"{int(day):02}. {month} {year}"),
             "es": (f"{day} de {month} de {year}", f"{day} de {month} del {year}"),
         }
@@ -215,7 +301,11 @@ class Values:
         return self.random.choice([self._dob_text("en"), self.dob_us(), self.dob_iso()])
 
     def _numbered(self, sign: str, order: str = "dmy") -> str:
-        parts = {"d": f"{self.random.randrange(1, 29):02}", "m": f"{self.random.randrange(1, 13):02}", "y": str(self.random.randrange(1930, 2012))}
+        parts = {
+            "d": f"{self.random.randrange(1, 29):02}",
+            "m": f"{self.random.randrange(1, 13):02}",
+            "y": str(self.random.randrange(1930, 2012)),
+        }
         return sign.join(parts[one] for one in order)
 
     def dob_iso(self) -> str:
@@ -244,7 +334,13 @@ class Values:
         return "sk-ant-api03-" + self.some(93) + "AA"
 
     def github(self) -> str:
-        return self.random.choice(["ghp_" + self.some(36), "gho_" + self.some(36), "github_pat_" + self.some(22) + "_" + self.some(59)])
+        return self.random.choice(
+            [
+                "ghp_" + self.some(36),
+                "gho_" + self.some(36),
+                "github_pat_" + self.some(22) + "_" + self.some(59),
+            ]
+        )
 
     def gitlab(self) -> str:
         return "glpat-" + self.some(20)
@@ -256,7 +352,11 @@ class Values:
         return self.random.choice(["sk_live_", "rk_live_", "sk_test_"]) + self.some(24)
 
     def jwt(self) -> str:
-        parts = (b'{"alg":"HS256","typ":"JWT"}', b'{"sub":"' + self.digits(10).encode() + b'","name":"J"}', self.random.randbytes(32))
+        parts = (
+            b'{"alg":"HS256","typ":"JWT"}',
+            b'{"sub":"' + self.digits(10).encode() + b'","name":"J"}',
+            self.random.randbytes(32),
+        )
         return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
 
     def password(self) -> str:
