@@ -154,6 +154,10 @@ class RunFinished(Conflict):
     code, title = "run_finished", "This run has ended already"
 
 
+class NotForkable(Conflict):
+    code, title = "not_forkable", "This run cannot be forked"
+
+
 class TooLarge(SlipwayError):
     status, code, title = 413, "too_large", "The body is too large"
 

@@ -34,6 +34,7 @@ from service.runs.events.event_stream import EventStreamReader
 from service.runs.events.publisher import Publisher
 from service.runs.execution import Execution
 from service.runs.file_content import ClientWithFiles
+from service.runs.forks import Forks
 from service.runs.gateway_calls import GatewayCalls
 from service.runs.gateway_watch import GatewayWatch
 from service.runs.new_run import NewRuns
@@ -91,6 +92,7 @@ class RunServices:
     batches: BatchSubmitter
     waits: BudgetWaits
     estimates: Estimates
+    forks: Forks
     gateway: GatewayCalls
     counts: TokenCounts
     model: ModelClients
@@ -149,6 +151,7 @@ def build(
         batches,
         waits,
         _estimates(settings, infra, domains, start.new_runs),
+        Forks(infra.db, domains.agents, domains.usage.prices),
         _gateway(settings, infra, domains, bulkhead, watch),
         TokenCounts(start.new_runs, domains.model, domains.usage.spending),
         domains.model,
