@@ -25,7 +25,7 @@ from service.store import forks as rows
 from service.store import messages, runs
 from service.store.database import Database, Row, Transaction
 from service.store.visibility import UNRESTRICTED, visible_to
-from service.types import Caller, Run, RunRequest, usd
+from service.types import Caller, Run, RunRequest, RunStatus, usd
 from service.usage.prices import PriceTable
 
 DOOR = "fork/task"
@@ -64,8 +64,10 @@ class Forks:
         run, asked = source.run, source.run.request
         self._check(source, caller)
         self._check_overrides(caller, run, wanted)
-        if wanted.from_step not in source.steps:
-            raise fault("/from_step", _no_step(source.steps))
+        if wanted.from_step not in (steps := _forkable(source)):
+            raise fault(
+                "/from_step", f"The run has no such step: its own are {', '.join(map(str, steps)) or 'none'}."
+            )
         own = caller.user_id == run.user_id
         return replace(
             asked,
@@ -192,10 +194,10 @@ def _about(run: Run, wanted: Wanted, caller: Caller) -> dict[str, Any]:
     return {name: value for name, value in about.items() if value is not None}
 
 
-def _no_step(steps: list[int]) -> str:
-    if not steps:
-        return "The run has no step: it was answered from the cache, or ended before its first."
-    return f"The run has no such step: its own are {', '.join(map(str, steps[:50]))}."
+def _forkable(source: _Source) -> list[int]:
+    """Return the numbers of the steps from which a run can be forked: of one without an answer also the next."""
+    following = source.steps[-1] + 1 if source.steps else 1
+    return source.steps if source.run.status is RunStatus.SUCCEEDED else [*source.steps, following]
 
 
 def _compared(source: Run, run: Run, before: list[Row], after: list[Row]) -> dict[str, Any]:

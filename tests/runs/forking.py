@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,10 +11,36 @@ from service.runs.forks import Wanted
 from service.store import schema, tool_calls
 from service.types import Caller, Run
 from service.wiring import Services
+from tests.llm.wire_server import Exchange, Handler, end, start, stream, text_events
 from tests.runs import inside
-from tests.runs.scripted import kept
+from tests.runs.scripted import kept, message
 
 OPERATOR = inside.ADA._replace(role="operator")
+
+
+def reply(*content: dict[str, Any], stop: str | None = None) -> Handler:
+    """A handler: this reply, as a stream where one is asked for."""
+    reason = stop or ("tool_use" if any(block["type"] == "tool_use" for block in content) else "end_turn")
+
+    def answer(exchange: Exchange) -> None:
+        if exchange.json.get("stream"):
+            parts = [event for index, block in enumerate(content) for event in _events(index, block)]
+            stream([start(), *parts, *end(reason)])(exchange)
+        else:
+            message(*content, stop=reason)(exchange)
+
+    return answer
+
+
+def _events(index: int, block: dict[str, Any]) -> list[dict[str, Any]]:
+    if block["type"] == "text":
+        return text_events(block["text"], index=index)
+    given = {"type": "input_json_delta", "partial_json": json.dumps(block["input"])}
+    return [
+        {"type": "content_block_start", "index": index, "content_block": {**block, "input": {}}},
+        {"type": "content_block_delta", "index": index, "delta": given},
+        {"type": "content_block_stop", "index": index},
+    ]
 
 
 def queued(wired: Services, run: Run, step: int, caller: Caller = OPERATOR, **wanted: Any) -> Run:

@@ -17,10 +17,18 @@ from service.store.approvals import Decision
 from service.types import Caller, Event, RunStatus
 from service.usage.ledger import check
 from service.wiring import Services
-from tests.llm.wire_server import WireServer
+from tests.llm.wire_server import WireServer, whole
 from tests.runs import inside
-from tests.runs.forking import OPERATOR, approvals_of, claims, fork, queued, steps
-from tests.runs.scripted import ask, bodies, call, calls, holds, message, says
+from tests.runs.forking import OPERATOR, approvals_of, claims, fork, queued, reply, steps
+from tests.runs.scripted import ask, bodies, call, holds, says
+from tests.usage.house import TABLE
+
+
+@pytest.fixture(autouse=True)
+def good_day(upstream: WireServer) -> None:
+    """Answer tasks too, which are streamed."""
+    upstream.otherwise = reply(says("Good day."))
+
 
 BOB = Caller("usr_bob", "bob", "user")
 
@@ -43,7 +51,7 @@ def done(wired: Services) -> list[str]:
 
 def refunded(wired: Services, upstream: WireServer) -> Any:
     """A run that paid money back in its second step, and answered in its third."""
-    upstream.script = [calls(call("refund", {"order": "7"})), message(says("Paid 7."))]
+    upstream.script = [reply(call("refund", {"order": "7"})), reply(says("Paid 7."))]
     run = ask(wired)
     assert run.status == "succeeded" and len(steps(wired, run)) == 3
     return run
@@ -51,7 +59,7 @@ def refunded(wired: Services, upstream: WireServer) -> Any:
 
 def test_answer_is_made_anew_from_kept_steps(kept_in_each: Services, upstream: WireServer) -> None:
     wired, run = kept_in_each, refunded(kept_in_each, upstream)
-    upstream.script = [message(says("Paid, thank you."))]
+    upstream.script = [reply(says("Paid, thank you."))]
     again = fork(wired, run, 3)
     assert again.result is not None and again.result["output"] == "Paid, thank you."
     assert [attempt for _, _, attempt in steps(wired, again)] == [0, 0, 1]
@@ -65,14 +73,14 @@ def test_only_new_calls_are_paid(kept_in_each: Services, upstream: WireServer) -
     wired, run = kept_in_each, refunded(kept_in_each, upstream)
     one = fork(wired, run, 3)
     assert 0 < one.cost_nano == run.cost_nano // 2
-    assert holds(wired) == 0 and wired.infra.db.query(check) == []
+    assert (holds(wired), check(wired.infra.db, TABLE).faults) == (0, [])
     nothing_kept = fork(wired, run, 1)
     assert nothing_kept.cost_nano == run.cost_nano // 2, "its only reply calls no tool"
 
 
 def test_same_call_has_the_recorded_result(acting: Services, upstream: WireServer) -> None:
     run = refunded(acting, upstream)
-    upstream.script = [calls(call("refund", {"order": "7"}, "toolu_9")), message(says("Paid."))]
+    upstream.script = [reply(call("refund", {"order": "7"}, "toolu_9")), reply(says("Paid."))]
     again = fork(acting, run, 1)
     assert (again.status, done(acting), claims(acting, again)) == ("succeeded", ["7"], set())
     assert told_results(upstream, 3) == ["refunded 7"]
@@ -80,32 +88,16 @@ def test_same_call_has_the_recorded_result(acting: Services, upstream: WireServe
 
 def test_another_call_is_not_made(acting: Services, upstream: WireServer) -> None:
     run = refunded(acting, upstream)
-    upstream.script = [calls(call("refund", {"order": "8"}), call("echo", {"text": "x"}, "toolu_2"))]
+    upstream.script = [reply(call("refund", {"order": "8"}), call("echo", {"text": "x"}, "toolu_2"))]
     again = fork(acting, run, 1)
     assert again.result is not None and [use["ok"] for use in again.result["tools"]] == [False, False]
     assert told_results(upstream, 3) == [NOT_MADE, NOT_MADE]
     assert (done(acting), claims(acting, again), approvals_of(acting, again)) == (["7"], set(), 0)
 
 
-def test_nth_same_call_has_the_nth_result(acting: Services, upstream: WireServer) -> None:
-    upstream.script = [
-        calls(call("odd", {"kind": "object"})),
-        calls(call("odd", {"kind": "object"}, "toolu_2")),
-    ]
-    run = ask(acting)
-    results = [told_results(upstream, number)[-1] for number in (1, 2)]
-    upstream.script = [
-        calls(call("odd", {"kind": "object"}, "toolu_a"), call("odd", {"kind": "object"}, "toolu_b")),
-        calls(call("odd", {"kind": "object"}, "toolu_c")),
-    ]
-    fork(acting, run, 1)
-    assert told_results(upstream, 4) == results
-    assert told_results(upstream, 5) == results[1:]
-
-
 def test_decisions_are_replayed_and_nobody_is_asked(acting_asking: Services, upstream: WireServer) -> None:
     wired = acting_asking
-    upstream.script = [calls(call("refund", {"order": "7"}))]
+    upstream.script = [reply(call("refund", {"order": "7"}))]
     run = ask(wired)
     assert run.status == "waiting_approval"
     with pytest.raises(NotForkable, match="waiting_approval"):
@@ -115,7 +107,7 @@ def test_decisions_are_replayed_and_nobody_is_asked(acting_asking: Services, ups
     wired.infra.db.transact(lambda tx: approvals.decide(tx, OPERATOR, approval, decision))
     assert wired.runs.execution.take_up(run.id)
     upstream.script = [
-        calls(call("refund", {"order": "7"}, "toolu_9"), call("refund", {"order": "6"}, "toolu_8"))
+        reply(call("refund", {"order": "7"}, "toolu_9"), call("refund", {"order": "6"}, "toolu_8"))
     ]
     again = fork(wired, wired.runs.queries.get(run.id), 1)
     assert (again.status, done(wired), approvals_of(wired, again)) == ("succeeded", ["6"], 0)
@@ -176,13 +168,13 @@ def test_fork_goes_on_after_its_worker_was_lost(acting: Services, upstream: Wire
     """Kill it between its tool step and its answer: the next attempt counts the calls as the first did."""
     run = refunded(acting, upstream)
     made = queued(acting, run, 1)
-    upstream.script = [calls(call("refund", {"order": "7"}, "toolu_9"))]
+    upstream.script = [reply(call("refund", {"order": "7"}, "toolu_9"))]
 
     def lose(exchange: Any) -> None:
         assert acting.runs.execution.take_up(made.id)
-        message(says("Too late."))(exchange)
+        reply(says("Too late."))(exchange)
 
-    upstream.script += [lose, message(says("Paid."))]
+    upstream.script += [lose, reply(says("Paid."))]
     with acting.infra.db.engine.begin() as connection:
         connection.execute(sa.delete(schema.workers))  # without a lease each run is abandoned
     assert acting.runs.execution.take_up(made.id)
@@ -193,7 +185,7 @@ def test_fork_goes_on_after_its_worker_was_lost(acting: Services, upstream: Wire
 
 def test_difference_is_told(acting: Services, upstream: WireServer) -> None:
     run = refunded(acting, upstream)
-    upstream.script = [message(says("Paid 8."))]
+    upstream.script = [reply(says("Paid 8."))]
     again = fork(acting, run, 3)
     shown = acting.runs.forks.shown(again, OPERATOR)
     assert shown["forked_from"] == {"run_id": run.id, "step": 3, "model": None, "own_prompt": False}
@@ -235,8 +227,13 @@ def test_code_that_knows_no_forks_has_no_tools(acting: Services, upstream: WireS
 
 
 def test_failed_run_is_forked_from_its_last_step(acting: Services, upstream: WireServer) -> None:
-    upstream.script = [calls(call("refund", {"order": "7"})), message(says(""), stop="refusal")]
+    upstream.script = [reply(call("refund", {"order": "7"})), reply(says(""), stop="refusal")]
     run = ask(acting)
     assert run.status is RunStatus.FAILED
-    again = fork(acting, run, len(steps(acting, run)))
-    assert (again.status, done(acting)) == ("succeeded", ["7"])
+    for step in (len(steps(acting, run)), len(steps(acting, run)) + 1):
+        again = fork(acting, run, step)
+        assert (again.status, done(acting)) == ("succeeded" if step == 3 else "failed", ["7"])
+    upstream.script = [whole({}, 400)]
+    cut_off = ask(acting)
+    assert (cut_off.status, steps(acting, cut_off)) == ("failed", [])
+    assert fork(acting, cut_off, 1).status == "succeeded"

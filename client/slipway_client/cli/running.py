@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from itertools import islice
 
 from slipway_client.cli.console import as_json, card, line, table
@@ -76,8 +77,12 @@ def fork_run(client: Slipway, options: argparse.Namespace) -> int:
 def _show_fork(run: Run) -> None:
     if run.difference is not None:
         told = run.difference
-        pairs = [("model calls", told.model_calls), ("tool calls", told.tool_calls), ("USD", told.cost_usd)]
-        rows = [(name, pair["before"], pair["after"]) for name, pair in pairs]
+        pairs: dict[str, Mapping[str, object]] = {
+            "model calls": told.model_calls,
+            "tool calls": told.tool_calls,
+            "USD": told.cost_usd,
+        }
+        rows = [(name, pair["before"], pair["after"]) for name, pair in pairs.items()]
         table(
             rows, f"FROM STEP {run.forked_from.step if run.forked_from else ''}", "BEFORE", "FORK", empty=""
         )
