@@ -160,6 +160,10 @@ class RunDeleted(Conflict):
     code, title = "run_deleted", "What this Idempotency-Key started was deleted; use another key"
 
 
+class NotForkable(Conflict):
+    code, title = "not_forkable", "This run cannot be forked"
+
+
 class TooLarge(SlipwayError):
     status, code, title = 413, "too_large", "The body is too large"
 

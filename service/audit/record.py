@@ -64,6 +64,7 @@ class Action(StrEnum):
     WORKSPACE_DELETED = "workspace.deleted"
     AGENT_STOPPED = "agent.stopped"
     AGENT_RELEASED = "agent.released"
+    RUN_FORKED = "run.forked"
     CAP_SET = "cap.set"
     CAP_REMOVED = "cap.removed"
     APPROVAL_APPROVED = "approval.approved"

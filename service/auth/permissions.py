@@ -153,6 +153,7 @@ PERMISSIONS: dict[str, Permission] = {
     "GET /v1/runs/<run_id>": Permission("runs:read", whose="workspace"),
     "GET /v1/runs/<run_id>/events": Permission("runs:read", whose="workspace"),
     "POST /v1/runs/<run_id>/cancel": Permission("runs:write", whose="workspace"),
+    "POST /v1/runs/<run_id>/fork": Permission("runs:write", whose="workspace"),
     "POST /v1/runs/<run_id>/feedback": Permission("runs:write", whose="own"),
     "GET /v1/sessions": Permission("sessions:read", whose="workspace"),
     "POST /v1/sessions": Permission("sessions:write", whose="own"),

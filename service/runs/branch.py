@@ -151,6 +151,7 @@ class Branch:
         )
         run = replace(attempt.run, request=request, usage_source="reported")
         self._attempt, self._rails = Attempt(run, self.journal, attempt.handle), attempt.rails
+        self._attempt.record = attempt.record and attempt.record.of_branch(number)
         # The task is text of the lead, which may repeat what is untrusted: the user's words are those of the run.
         self._attempt.taint = attempt.taint.copy()
         self._began = time.monotonic()

@@ -36,6 +36,7 @@ from service.runs.events.event_stream import EventStreamReader
 from service.runs.events.publisher import Publisher
 from service.runs.execution import Execution
 from service.runs.file_content import ClientWithFiles
+from service.runs.forks import Forks
 from service.runs.gateway_calls import GatewayCalls
 from service.runs.gateway_watch import GatewayWatch
 from service.runs.guardrails import Guardrails
@@ -98,6 +99,7 @@ class RunServices:
     batches: BatchSubmitter
     waits: BudgetWaits
     estimates: Estimates
+    forks: Forks
     gateway: GatewayCalls
     counts: TokenCounts
     model: ModelClients
@@ -160,6 +162,7 @@ def build(
         batches,
         waits,
         _estimates(settings, infra, domains, start),
+        Forks(infra.db, domains.agents, domains.usage.prices),
         _gateway(settings, infra, domains, bulkhead, runner),
         TokenCounts(start.new_runs, domains.model, domains.usage.spending, guardrails),
         domains.model,

@@ -32,7 +32,7 @@ from service.runs.tool_execution import ToolExecution
 from service.runs.untrusted import add_results, hosts_of
 from service.store.batches import SENT, WAITING
 from service.tools import ToolResult
-from service.types import Answer, Event, Message, ToolUse, Usage, less_sure
+from service.types import Answer, Event, Message, Usage, less_sure
 from service.usage.prices import Price, PriceTable, today
 from service.usage.reservation import Spending
 
@@ -135,7 +135,7 @@ class RunSteps:
             self._journal.add_step("tools", name, {"results": [encode_result(result) for result in results]})
             self._deps.observer.step(self._run, "tools", name)
         for use, result in zip(reply.tool_uses, results, strict=True):
-            self._attempt.tools_used.append(ToolUse(use["name"], result.ok, round(result.ms)))
+            self._attempt.add_use(use, result)
         add_results(self._attempt.taint, self._agent, reply, results)
         if calls:
             raise CallsClient(whole, calls)

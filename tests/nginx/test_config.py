@@ -111,6 +111,7 @@ def test_retried_posts_always_have_an_idempotency_key() -> None:
         "/v1/agents/a/invoke",
         "/v1/agents/a/stream",
         "/v1/agents/a/tasks",
+        "/v1/runs/run_1/fork",
         "/v1/chat/completions",
         "/v1/responses",
         "/v1/sessions",

@@ -71,6 +71,7 @@ REQUESTS: dict[str, dict[str, Any] | None] = {
     "POST /v1/auth/refresh": None,
     "POST /v1/runs/<run_id>/cancel": None,
     "POST /v1/runs/<run_id>/feedback": {"score": 1},
+    "POST /v1/runs/<run_id>/fork": {"from_step": 1},
     "POST /v1/schedules": {"agent": AGENT, "input": "Report.", "cron": "0 6 * * *"},
     "PATCH /v1/schedules/<schedule_id>": {"enabled": False},
     "DELETE /v1/schedules/<schedule_id>": None,
@@ -122,6 +123,8 @@ def path_of(world: World, rule: str) -> str:
     """Path of a new object that the route of `rule` may change."""
     services = world.services
     argument = next(iter(re.findall(r"<(?:\w+:)?(\w+)>", rule)), "")
+    if rule.endswith("/fork"):
+        return rule.replace("<run_id>", world.ended_run(world.ada.id))
     if argument in OBJECTS:
         return rule.replace(f"<{argument}>", world.make(OBJECTS[argument]))
     if argument == "user_id":

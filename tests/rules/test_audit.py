@@ -65,6 +65,7 @@ RAISED_IN = {
     Action.IDENTITY_LINKED: "tests/oidc/test_identities.py",
     Action.MCP_ACCEPTED: "tests/cli/test_mcp.py",
     Action.MCP_CREDENTIAL: "tests/cli/test_mcp.py",
+    Action.RUN_FORKED: "tests/web/test_forks.py",
     Action.SETTINGS: "tests/audit/test_record.py",
     Action.SIGNING_KEY_ROTATED: "tests/auth/test_signing_keys.py",
     Action.SIGNING_KEYS_ENDED: "tests/auth/test_signing_keys.py",
