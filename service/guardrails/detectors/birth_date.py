@@ -37,6 +37,9 @@ _WORDS = (
 )
 # Dates of something else: the nearest word decides.
 _OTHERS = (
+    r"birth(?:day)? (?:party|cake|card|gift|certificate|rate)\w*|geburtstags\w+|verjaardags\w+|"
+    r"(?:fête|soirée|gâteau|cadeau|carte|goûter) d['’]anniversaire|(?:fiesta|tarta|regalo|tarjeta) de cumpleaños|"
+    r"(?:festa|torta|regalo|biglietto) di compleanno|anniversaire (?:de|du) (?:mariage|l['’]entreprise|la)|"
     r"hired|joined|signed|since|died|death|deceased|expires?|expir\w*|valid|until|due|delivered|"
     r"delivery|issued|released?|"
     r"founded|launch\w*|appointment|meeting|invoice\w*|order\w*|ordered|paid|party|celebrat\w*|created|"

@@ -49,7 +49,7 @@ _URL = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]{1,30}://[^\s:/@\"'<>]{0,64}:(?P<password>[^\s@/\"'<>]{1,100})@[^\s\"'<>`)\]]{1,100}"
 )
 _PASSWORD = (
-    r"passwords?|passwd|passphrase|passcode|passwort|kennwort|pwd|contraseña|wachtwoord|passe|hasło|pin-?code"
+    r"password|passwd|passphrase|passcode|passwort|kennwort|pwd|contraseña|wachtwoord|passe|hasło|pin-?code"
 )
 _NAMED = re.compile(
     rf"[\w.-]{{0,40}}?(?:(?P<password>{_PASSWORD})|keys?|tokens?|secrets?|credentials?|bearer|basic|sig)"
@@ -69,6 +69,7 @@ _BETWEEN = re.compile(
     re.IGNORECASE,
 )
 _VALUE = re.compile(r"[^\s\"'`<>«»“”„,;]{1,200}")
+_CODE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")  # such as `tokens.Token1`
 _ANY_VALUE = re.compile(r"[^\s\"'`<>«»“”„,;]*")
 _PLACEHOLDER = re.compile(
     r"\$|\{|<|%|\*{2,}|x{4,}|\.{3}|(?:your|my|the|change|replace|insert|enter|example|redacted|required|"
@@ -77,10 +78,14 @@ _PLACEHOLDER = re.compile(
     re.IGNORECASE,
 )
 _GUESSED = frozenset({"password", "pass", "secret", "pwd", "passwd", "pw", "xxx"})
+_SIGN_WORDS = (
+    "passw passe passphrase passcode pwd kennwort contraseña wachtwoord hasło pin-code pincode key token secret "
+    "credential bearer basic sig="
+)
+# Texts that make a look worth it, besides digits. Plain ones: those are searched for fast.
 SIGNS = (
-    "-----BEGIN|" + "|".join(_VENDORS) + r"|8Q~|[0-9]:AA|-us[0-9]|://|"
-    r"(?i:passw|passe|passphrase|passcode|pwd|kennwort|contraseña|wachtwoord|hasło|pin-?code|key|token|secret|"
-    r"credential|bearer|basic|sig=)"
+    *("-----BEGIN", "AKIA", "ASIA", "ghp_", "gho_", "eyJ", "sk_live_", "sk_test_", "rk_live_"),
+    *(form for word in _SIGN_WORDS.split() for form in (word, word.capitalize(), word.upper())),
 )
 
 
@@ -159,10 +164,12 @@ def _is_secret(value: str, *, password: bool, told: bool) -> bool:
         return False
     kinds = sum(re.search(one, value) is not None for one in ("[0-9]", "[a-z]", "[A-Z]", "[^A-Za-z0-9]"))
     digits = re.search("[0-9]", value) is not None
+    if "[" in value or _CODE.fullmatch(value):
+        return False
     if password:
         return told and len(value) >= 5 and (digits or kinds >= 3)
     return told and len(value) >= 16 and digits and kinds >= 2
 
 
 def _is_placeholder(value: str) -> bool:
-    return value.lower() in _GUESSED or _PLACEHOLDER.match(value) is not None
+    return value.lower() in _GUESSED or "…" in value or _PLACEHOLDER.match(value) is not None
