@@ -11,7 +11,7 @@ import pytest
 from service.guardrails.filter import filtered
 from service.guardrails.policy import SideSpec, parse_rails
 from service.guardrails.vault import Vault
-from tests.guardrails.data.sets import Sentence, look_alikes, sentences
+from tests.guardrails.data.sets import Sentence, labelled, look_alikes, sentences
 
 EVERYTHING: SideSpec = parse_rails({"input": {"personal_data": "redact", "secret": "redact"}}).input
 # Kinds of presidio-research's sentences that have a form; its US_SSN are among our national numbers.
@@ -59,6 +59,12 @@ def test_look_alikes(held: bool) -> None:
     texts = look_alikes(held=held)
     wrong = [(text, values) for text in texts if (values := found_in(text))]
     assert len(wrong) <= len(texts) * 0.005, wrong
+
+
+def test_labelled() -> None:
+    """Texts in other forms: of logs, JSON, tables and notes."""
+    wrong = [(kind, text, found_in(text)) for kind, text in labelled() if found_in(text).keys() != {kind}]
+    assert not wrong
 
 
 @pytest.mark.conformance

@@ -28,7 +28,7 @@ _FORMS = (
 )
 _SHAPES = tuple(re.compile(rf"{form}(?![^\W_]|[./-][0-9])", re.IGNORECASE) for form in _FORMS)
 _WORDS = (
-    r"born|birth|birthdays?|birthdates?|birth ?date|dob|d\.o\.b\.?|b-?day|date of birth|"
+    r"born|b\.|birth|birthdays?|birthdates?|birth ?date|dob|d\.o\.b\.?|b-?day|date of birth|"
     r"geboren\w*|geb|geburts(?:datum|tag|daten)\w*|geburt|gebürtig|zur welt|"
     r"née?s?|né\(e\)|naissance|anniversaire|ddn|"
     r"nacid[oa]s?|nació|nacimiento|nac|cumpleaños|nací|"

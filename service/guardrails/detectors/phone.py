@@ -43,7 +43,7 @@ _WORDS = (
     r"handy\w*|mobil\w*|rufnummer\w*|durchwahl|anruf\w*|anzurufen|rufen|ruf|erreich\w*|rückruf\w*|"
     r"telefax|festnetz\w*|"
     r"téléphon\w*|portable|appel\w*|rappel\w*|joindre|joignable|"
-    r"tel[eé]fono\w*|móvil|movil|fijo|fixe|fisso|ll[aá]m\w*|celular|contact\w*|localiz\w*|"
+    r"tel[eé]fono\w*|m[óo]v|móvil|movil|fijo|fixe|fisso|ll[aá]m\w*|celular|contact\w*|localiz\w*|"
     r"cellulare|chiam\w*|richiam\w*|telefon\w*|recapito|contatt\w*|"
     r"telefoon\w*|mobiel\w*|bel|bellen|gebeld|belt|bereik\w*|06-nummer|"
     r"(?:answering|available) at|messages? to|registered|hotline|helpline|dial|reach(?:ed|able)?|"
@@ -54,7 +54,7 @@ _WORDS = (
     r"(?:mijn|zijn|haar|uw|je|ons) nummer"
 )
 _CERTAIN = re.compile(
-    r"\([2-9][0-9]{2}\)[ -]?[0-9]{3}[-. ][0-9]{4}|(?:1[-. ])?[2-9][0-9]{2}([-.])[0-9]{3}\1[0-9]{4}"
+    r"(?:1[-. ])?\([2-9][0-9]{2}\)[ -]?[0-9]{3}[-. ][0-9]{4}|(?:1[-. ])?[2-9][0-9]{2}([.-])[2-9][0-9]{2}\1[0-9]{4}"
     r"|0[1-9]([ .-])[0-9]{2}(?:\2[0-9]{2}){3}"
     r"|[679][0-9]{2}([ .-])[0-9]{2}\3[0-9]{2}\3[0-9]{2}"
     r"|\(?0[0-9]{1,5}\)?[ /.-]{1,3}[0-9][0-9 /.-]{4,12}[0-9]|06-?[0-9]{8}"

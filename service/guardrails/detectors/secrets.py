@@ -49,7 +49,8 @@ _URL = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]{1,30}://[^\s:/@\"'<>]{0,64}:(?P<password>[^\s@/\"'<>]{1,100})@[^\s\"'<>`)\]]{1,100}"
 )
 _PASSWORD = (
-    r"password|passwd|passphrase|passcode|passwort|kennwort|pwd|contraseña|wachtwoord|passe|hasło|pin-?code"
+    r"password|passwd|passphrase|passcode|passwort|kennwort|pwd|contraseña|wachtwoord|passe|hasło|"
+    r"pin-?code|pw|mdp"
 )
 _NAMED = re.compile(
     rf"[\w.-]{{0,40}}?(?:(?P<password>{_PASSWORD})|keys?|tokens?|secrets?|credentials?|bearer|basic|sig)"
@@ -63,8 +64,10 @@ _OF_KEYS = re.compile(
     r"(?:access[ _-]?)?keys?\Z",
     re.IGNORECASE,
 )
+_OF = r"(?:\s(?:for|to|of|für|zum?|zur|pour|du|de|para|del|di|per|voor|van)(?:\s[\w'’-]{1,20}){1,4}?(?=\s))?"
+_IS = r"(?:(?:is|was|ist|war|lautet|lautete|est|es|era|è)(?![^\W_])|=>|:=|[:=])"
 _BETWEEN = re.compile(
-    r"[\"']?\s{0,3}(?:(?:(?:is|was|ist|war|lautet|lautete|est|es|era|è)(?![^\W_])|=>|:=|[:=])\s{0,3}|\s)"
+    rf"(?:{_OF}[\"']?\s{{0,3}}{_IS}\s{{0,3}}|[\"']?\s)"
     r"(?:(?:Bearer|Basic|now|set to|still|jetzt|nu|ahora|ora)\s{1,2})?[\"'`«„“]?",
     re.IGNORECASE,
 )
@@ -80,7 +83,7 @@ _PLACEHOLDER = re.compile(
 _GUESSED = frozenset({"password", "pass", "secret", "pwd", "passwd", "pw", "xxx"})
 _SIGN_WORDS = (
     "passw passe passphrase passcode pwd kennwort contraseña wachtwoord hasło pin-code pincode key token secret "
-    "credential bearer basic sig="
+    "credential bearer basic sig= pw: pw= mdp"
 )
 # Texts that make a look worth it, besides digits. Plain ones: those are searched for fast.
 SIGNS = (
