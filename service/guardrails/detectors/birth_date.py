@@ -73,8 +73,6 @@ def match_birth_date(window: Window) -> Answer:
     near = before(text, start, _WORDS, things="(?!)", others=_OTHERS)
     if near is Near.YES or _SIGN.search(text, max(0, start - 3), start):
         return Match("birth_date", start, end)
-    if near is Near.NO:
-        return None
     told = after(window, end, _WORDS)
     if told is WAIT:
         return WAIT

@@ -14,7 +14,7 @@ from service.guardrails.match import WAIT, Answer, Match, Wait, Window
 REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "PL", "AT", "CH", "BE", "IE", "PT")
 _EXTENSION = r"(?:[ ,]{0,2}(?:ext\.?|extension|x|durchwahl|poste|int\.?|toestel)[ .]?[0-9]{1,5}(?![0-9]))?"
 # Groups of digits with at least one sign between them: without, a long number would be read in too many ways.
-_SEPARATED = r"(?:(?:[ .-]|/| / | - |\)[ -]?| ?\(){1,2}[0-9]{1,12}){0,8}\)?"
+_SEPARATED = r"(?:(?:[ .-]|/| / |\)[ -]?| ?\(){1,2}[0-9]{1,12}){0,8}\)?"
 _SHAPE = re.compile(rf"\(?(?:\+|00)?[ ]?\(?[0-9]{{1,14}}{_SEPARATED}{_EXTENSION}(?![0-9])", re.IGNORECASE)
 _EXTENSION_AT = re.compile(r"[ ,]{0,2}(?:ext|x|d|poste|int|toe)[a-z]*[ .]{0,2}[0-9]{1,5}\Z", re.IGNORECASE)
 _LONGER_BEFORE = re.compile(r"(?:[0-9][-.,/: ]|[A-Za-z]-|[#_]|[$€£] ?)\Z")
@@ -33,6 +33,7 @@ _DATE = re.compile(
     r"20)[0-9]{2}([-./ ])[0-9]{1,2}\2[0-9]{1,2})(?![0-9])"
 )
 _YEARS = re.compile("(?:19|20)[0-9]{2} ?[-/] ?(?:19|20)[0-9]{2}")
+_DECIMAL = re.compile(r"[0-9]+\.[0-9]{1,2}")
 _ADDRESS = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?!\.?[0-9])")  # of IP
 # Groups that need not be valid in any of the countries, where words tell of a phone.
 _GROUPED = re.compile(r"(?:[0-9]-|\([0-9]{1,4}\) ?)?[0-9]{2,5}(?:(?:[ .-]| ?/ ?)[0-9]{2,8}){1,4}")
@@ -77,6 +78,7 @@ def match_phone(window: Window) -> Answer:
     if (
         not 7 <= len(digits) <= 15
         or _DATE.match(number)
+        or _DECIMAL.fullmatch(number)
         or _YEARS.fullmatch(number)
         or _ADDRESS.match(number)
     ):
