@@ -47,7 +47,8 @@ def begin_of_token(plain: PlainStream, place: int, least: int) -> int:
 
 def _begin_of_word(text: str, least: int, place: int) -> int:
     """Return where the characters that are no white space begin before a place."""
-    return max(least, *(text.rfind(space, least, place) + 1 for space in " \n\t\r"))
+    begin = max(text.rfind(" ", least, place), text.rfind("\n", least, place), text.rfind("\t", least, place))
+    return max(least, begin + 1)
 
 
 def next_start(plan: Plan, text: str, place: int, *, final: bool) -> int:

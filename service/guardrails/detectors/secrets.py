@@ -85,11 +85,19 @@ _SIGN_WORDS = (
     "passw passe passphrase passcode pwd kennwort contraseña wachtwoord hasło pin-code pincode key token secret "
     "credential bearer basic sig= pw: pw= mdp"
 )
+
+
+def _forms(word: str) -> tuple[str, ...]:
+    return word, word.capitalize(), word.upper()
+
+
 # Texts that make a look worth it, besides digits. Plain ones: those are searched for fast.
 SIGNS = (
     *("-----BEGIN", "AKIA", "ASIA", "ghp_", "gho_", "eyJ", "sk_live_", "sk_test_", "rk_live_"),
-    *(form for word in _SIGN_WORDS.split() for form in (word, word.capitalize(), word.upper())),
+    *(form for word in _SIGN_WORDS.split() for form in _forms(word)),
 )
+_HAS_NAME = re.compile("|".join(form for word in _SIGN_WORDS.split() for form in _forms(word)))
+_SCHEME, _LONGEST_NAME = 35, 60  # characters
 
 
 def match_secret(window: Window) -> Answer:
@@ -103,7 +111,7 @@ def match_secret(window: Window) -> Answer:
     key = _vendor_key(window)
     if key is not None:
         return key
-    url = _URL.match(text, start, window.group)
+    url = _URL.match(text, start, window.group) if text.find("://", start, start + _SCHEME) > 0 else None
     if url is not None and not _is_placeholder(url["password"]):
         return Match("secret", start, len(text[start : url.end()].rstrip(".,;:!?")) + start, None)
     return _named(window)
@@ -133,6 +141,8 @@ def _long(window: Window, end: int) -> Match:
 def _named(window: Window) -> Answer:
     """Match the value after the name of a secret: `password: …`, `API_KEY=…`, `my password is …`."""
     text, start, end = window.text, window.start, window.end
+    if _HAS_NAME.search(text, start, min(end, start + _LONGEST_NAME)) is None:  # a cheap look first
+        return None
     name = _NAMED.match(text, start, end)
     if name is None or not _is_name(text, name):
         return None
