@@ -7,46 +7,81 @@ import random
 import string
 
 KINDS = {
-    "email": "email", "card": "card", "amex": "card", "iban": "iban", "ipv4": "ip", "ipv6": "ip",
-    **dict.fromkeys(("phone_us", "phone_gb", "phone_de", "phone_fr", "phone_es", "phone_it", "phone_nl", "phone_intl"), "phone"),
-    **dict.fromkeys(("ssn", "ssn_bare", "nino", "nino_spaced", "nhs", "nhs_spaced", "idnr", "idnr_spaced", "nir", "nir_spaced",
-                     "dni", "dni_dash", "nie", "cf", "bsn", "bsn_spaced", "pesel"), "national_id"),
-    **dict.fromkeys(("dob_en", "dob_iso", "dob_us", "dob_slash", "dob_dot", "dob_dash", "dob_text_en", "dob_text_de",
-                     "dob_text_fr", "dob_text_es", "dob_text_it", "dob_text_nl"), "birth_date"),
-    **dict.fromkeys(("aws", "openai", "anthropic", "github", "gitlab", "slack", "stripe", "jwt", "password", "dburl",
-                     "generic_key", "npm", "pem", "sendgrid", "gcp"), "secret"),
-}  # fmt: skip
-_NAMES = [
-    "anna",
-    "bert",
-    "chloé",
-    "dieter",
-    "elena",
-    "françois",
-    "giulia",
-    "hans",
-    "ines",
-    "jan",
-    "kate",
-    "luc",
-    "maria",
-    "noor",
-    "olaf",
-    "pia",
-    "quinn",
-    "rosa",
-]
-_HOSTS = [
-    "example.com",
-    "mail.example.org",
-    "firma.example.de",
-    "poste.example.fr",
-    "web.example.co.uk",
-    "kunde-24.de",
-    "müller.de",
-    "acme.io",
-    "uni.ac.at",
-]
+    "email": "email",
+    "card": "card",
+    "amex": "card",
+    "iban": "iban",
+    "ipv4": "ip",
+    "ipv6": "ip",
+    **dict.fromkeys(
+        ("phone_us", "phone_gb", "phone_de", "phone_fr", "phone_es", "phone_it", "phone_nl", "phone_intl"),
+        "phone",
+    ),
+    **dict.fromkeys(
+        (
+            "ssn",
+            "ssn_bare",
+            "nino",
+            "nino_spaced",
+            "nhs",
+            "nhs_spaced",
+            "idnr",
+            "idnr_spaced",
+            "nir",
+            "nir_spaced",
+            "dni",
+            "dni_dash",
+            "nie",
+            "cf",
+            "bsn",
+            "bsn_spaced",
+            "pesel",
+        ),
+        "national_id",
+    ),
+    **dict.fromkeys(
+        (
+            "dob_en",
+            "dob_iso",
+            "dob_us",
+            "dob_slash",
+            "dob_dot",
+            "dob_dash",
+            "dob_text_en",
+            "dob_text_de",
+            "dob_text_fr",
+            "dob_text_es",
+            "dob_text_it",
+            "dob_text_nl",
+        ),
+        "birth_date",
+    ),
+    **dict.fromkeys(
+        (
+            "aws",
+            "openai",
+            "anthropic",
+            "github",
+            "gitlab",
+            "slack",
+            "stripe",
+            "jwt",
+            "password",
+            "dburl",
+            "generic_key",
+            "npm",
+            "pem",
+            "sendgrid",
+            "gcp",
+        ),
+        "secret",
+    ),
+}
+_NAMES = "anna bert chloé dieter elena françois giulia hans ines jan kate luc maria noor olaf pia quinn"
+_HOSTS = (
+    "example.com mail.example.org firma.example.de poste.example.fr web.example.co.uk kunde-24.de müller.de acme.io "
+    "uni.ac.at"
+)
 _MONTHS = {
     "en": "January February March April May June July August September October November December",
     "de": "Januar Februar März April Mai Juni Juli August September Oktober November Dezember",
@@ -55,8 +90,19 @@ _MONTHS = {
     "it": "gennaio febbraio marzo aprile maggio giugno luglio agosto settembre ottobre novembre dicembre",
     "nl": "januari februari maart april mei juni juli augustus september oktober november december",
 }
-_IBANS = {"DE": (18, ""), "FR": (23, ""), "ES": (20, ""), "GB": (14, "NWBK"), "NL": (10, "ABNA"), "AT": (16, ""), "PL": (24, ""),
-          "BE": (12, ""), "CH": (17, ""), "PT": (21, ""), "IT": (22, "X")}  # fmt: skip
+_IBANS = {
+    "DE": (18, ""),
+    "FR": (23, ""),
+    "ES": (20, ""),
+    "GB": (14, "NWBK"),
+    "NL": (10, "ABNA"),
+    "AT": (16, ""),
+    "PL": (24, ""),
+    "BE": (12, ""),
+    "CH": (17, ""),
+    "PT": (21, ""),
+    "IT": (22, "X"),
+}
 
 
 class Values:
@@ -81,11 +127,11 @@ class Values:
         return "".join(self.digits(1) if letter == "#" else letter for letter in form)
 
     def email(self) -> str:
-        one, two = self.random.choice(_NAMES), self.random.choice(_NAMES)
+        one, two = self.random.choice(_NAMES.split()), self.random.choice(_NAMES.split())
         local = self.random.choice(
             [f"{one}.{two}", f"{one}{self.digits(2)}", f"{one[0]}_{two}", f"{one}+tag", one, f"{one}-{two}"]
         )
-        address = f"{local}@{self.random.choice(_HOSTS)}"
+        address = f"{local}@{self.random.choice(_HOSTS.split())}"
         return self.random.choice([address, address, address.upper() if address.isascii() else address])
 
     # Numbers of accounts and cards
@@ -121,8 +167,13 @@ class Values:
             self.random.choice(["212", "312", "415", "617", "202"]),
             self.random.choice(["555", "736", "482"]),
         )
-        return self.pick(f"({area}) {office}-####", f"{area}-{office}-####", f"{area}.{office}.####", f"+1 {area} {office} ####",
-                         f"1-{area}-{office}-####")  # fmt: skip
+        return self.pick(
+            f"({area}) {office}-####",
+            f"{area}-{office}-####",
+            f"{area}.{office}.####",
+            f"+1 {area} {office} ####",
+            f"1-{area}-{office}-####",
+        )
 
     def phone_gb(self) -> str:
         return self.pick(
@@ -135,8 +186,17 @@ class Values:
         )
 
     def phone_de(self) -> str:
-        return self.pick("030 901820", "0171 23456##", "0171/23456##", "(030) 23125 ###", "089-12345##", "+49 171 23456##", "0151 234567##",
-                         "040 / 4280 ###", "0049 30 2312 5###")  # fmt: skip
+        return self.pick(
+            "030 901820",
+            "0171 23456##",
+            "0171/23456##",
+            "(030) 23125 ###",
+            "089-12345##",
+            "+49 171 23456##",
+            "0151 234567##",
+            "040 / 4280 ###",
+            "0049 30 2312 5###",
+        )
 
     def phone_fr(self) -> str:
         return self.pick(
@@ -176,9 +236,24 @@ class Values:
         )
 
     def phone_intl(self) -> str:
-        return self.pick("+49 30 901820", "+44 20 7946 0###", "+33 1 42 68 ## ##", "+1 415 736 ####", "+39 06 698 12###", "+34 91 123 45 ##",
-                         "+31 20 123 4###", "+48 22 123 4# ##", "+41 44 668 1# ##", "+43 1 51 4###", "0044 20 7946 0###", "+4930901820",
-                         "+44 (0)20 7946 0###", "+1-212-736-####", "+353 1 234 5###", "+1 (415) 736-####")  # fmt: skip
+        return self.pick(
+            "+49 30 901820",
+            "+44 20 7946 0###",
+            "+33 1 42 68 ## ##",
+            "+1 415 736 ####",
+            "+39 06 698 12###",
+            "+34 91 123 45 ##",
+            "+31 20 123 4###",
+            "+48 22 123 4# ##",
+            "+41 44 668 1# ##",
+            "+43 1 51 4###",
+            "0044 20 7946 0###",
+            "+4930901820",
+            "+44 (0)20 7946 0###",
+            "+1-212-736-####",
+            "+353 1 234 5###",
+            "+1 (415) 736-####",
+        )
 
     # National numbers
     def ssn(self) -> str:
@@ -274,11 +349,17 @@ class Values:
 
     # Addresses of computers
     def ipv4(self) -> str:
-        return f"{self.random.choice([203, 198, 81, 192, 10])}.{self.random.randrange(256)}.{self.random.randrange(256)}.{self.random.randrange(1, 255)}"
+        rest = (self.random.randrange(256), self.random.randrange(256), self.random.randrange(1, 255))
+        return ".".join(map(str, (self.random.choice([203, 198, 81, 192, 10]), *rest)))
 
     def ipv6(self) -> str:
-        return self.random.choice([f"2001:db8::{self.some(4, '123456789abcdef')}", f"fe80::1ff:fe23:4567:{self.digits(3)}a",
-                                   "2001:0db8:85a3:0000:0000:8a2e:0370:" + self.some(4, "123456789abcdef")])  # fmt: skip
+        return self.random.choice(
+            [
+                f"2001:db8::{self.some(4, '123456789abcdef')}",
+                f"fe80::1ff:fe23:4567:{self.digits(3)}a",
+                "2001:0db8:85a3:0000:0000:8a2e:0370:" + self.some(4, "123456789abcdef"),
+            ]
+        )
 
     # Dates of birth
     def _dob_text(self, language: str) -> str:
@@ -360,8 +441,16 @@ class Values:
         return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
 
     def password(self) -> str:
-        return self.random.choice(["Hunter" + self.digits(2), "Tr0ub4dor&3", "s3cret!" + self.digits(2), "qwerty" + self.digits(3), "P@ssw0rd" + self.digits(1),
-                                   "Blau-Wal7"])  # fmt: skip
+        return self.random.choice(
+            [
+                "Hunter" + self.digits(2),
+                "Tr0ub4dor&3",
+                "s3cret!" + self.digits(2),
+                "qwerty" + self.digits(3),
+                "P@ssw0rd" + self.digits(1),
+                "Blau-Wal7",
+            ]
+        )
 
     def dburl(self) -> str:
         scheme = self.random.choice(["postgres", "postgresql", "mysql", "mongodb+srv", "redis", "amqp"])
