@@ -158,7 +158,7 @@ def build(
         BytesInFlight(2 * settings.door_body_limit),
         batches,
         waits,
-        _estimates(settings, infra, domains, start.new_runs),
+        _estimates(settings, infra, domains, start),
         _gateway(settings, infra, domains, bulkhead, runner),
         TokenCounts(start.new_runs, domains.model, domains.usage.spending, guardrails),
         domains.model,
@@ -202,10 +202,12 @@ def _batches(settings: Settings, infra: Infra, domains: Domains, batch_steps: Ba
     return BatchSubmitter(infra.db, domains.model.batches, batch_steps, max_size=size, max_wait=wait)
 
 
-def _estimates(settings: Settings, infra: Infra, domains: Domains, new_runs: NewRuns) -> Estimates:
-    usage = domains.usage
+def _estimates(settings: Settings, infra: Infra, domains: Domains, start: RunStarter) -> Estimates:
+    usage, new_runs = domains.usage, start.new_runs
     ceilings = Ceilings(usage.prices, settings.model_retries, settings.session_history_tokens)
-    return Estimates(infra.db, new_runs, domains.sessions, usage.budgets, usage.spending, ceilings)
+    return Estimates(
+        infra.db, new_runs, domains.sessions, usage.budgets, usage.spending, ceilings, start.guardrails
+    )
 
 
 def _gateway(

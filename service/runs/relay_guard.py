@@ -20,6 +20,7 @@ from service.llm.relay import ChatRequest, RelayedRequest
 from service.runs.relay_screen import RelayScreen
 from service.text import exact_json
 
+NOT_JUDGED = "The guardrails of this workspace have a judge, which judges agents alone: ask one of them."
 Acts = Sequence[Mapping[str, Any]]  # place, kind, action and number of matches of each
 
 
@@ -32,7 +33,13 @@ class RelayGuard:
         self._screen: RelayScreen | None = None
 
     def asked(self, request: RelayedRequest) -> RelayedRequest:
-        """Return the request as its model may read it, and begin its answer. Raises `GuardrailRefused`."""
+        """Return the request as its model may read it, and begin its answer. Raises `GuardrailRefused`.
+
+        A relayed call is not judged: where a judge must not be passed by, it is not made.
+        """
+        judge = self._rail.judge
+        if judge is not None and (judge.input or judge.output) and judge.on_error != "allow":
+            raise GuardrailRefused(NOT_JUDGED, extra={"where": "input", "kind": "judge"})
         if self._rail.input.acts:
             inward = Inward(self._rail.input, self._vault)
             with self._refusing("input"):

@@ -46,6 +46,11 @@ class RunRails:
         return RunRails(self._run, rail, self.vault, journal, self._observer)
 
     @property
+    def judges_output(self) -> bool:
+        """Whether the text of an answer is held until it is judged."""
+        return self.rail.judge is not None and bool(self.rail.judge.output)
+
+    @property
     def placeholders(self) -> dict[str, str] | None:
         """Values that the model did not see, by placeholder, for later turns; None: none that are new."""
         return self.vault.kept() if self.vault.is_new else None

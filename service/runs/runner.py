@@ -30,6 +30,7 @@ from service.runs.client_tools import CallsClient
 from service.runs.gateway_steps import book_untold
 from service.runs.guardrails import Guardrails
 from service.runs.idempotency import AlreadyStarted
+from service.runs.judge import judge_question, tell_judged
 from service.runs.output_form import OutputForm
 from service.runs.relay_step import RelayDependencies, RelayStep
 from service.runs.result import Progress, lost_calls, problem_of, result_of, started_of
@@ -94,9 +95,10 @@ class Runner:
             agent = self.steps.tool_execution.permitted(agent, run)
             self.guardrails.begin(attempt, agent)
             attempt.form = OutputForm.of(agent, run.request)
-            attempt.text.held = attempt.form is not None
+            attempt.text.held = attempt.form is not None or attempt.rails.judges_output
             steps = TreeSteps(self.steps, agent, attempt, self.catalog, self.patterns)
             messages = yield from self._conversation(agent, attempt, steps)
+            yield from judge_question(attempt, steps)
             context = Context(agent, run.request, messages, system_of(agent, run.request), steps)
             answer = yield from self._answer(context, attempt, steps)
             yield from self._end(attempt, RunStatus.SUCCEEDED, answer=answer)
@@ -128,7 +130,7 @@ class Runner:
             answer = attempt.rails.answer(answer_without_links(answer, attempt.taint, agent), attempt.form)
             return (yield from structured(answer, attempt, steps, agent))
         except CallsClient as called:
-            return attempt.rails.answer(called.answer())
+            return (yield from tell_judged(attempt.rails.answer(called.answer()), attempt, steps))
 
     def _leave_waiting(
         self, attempt: Attempt, reason: WaitsForApproval | WaitsForBatch | AgentStopped
