@@ -24,6 +24,17 @@ NOT_JUDGED = "The guardrails of this workspace have a judge, which judges agents
 Acts = Sequence[Mapping[str, Any]]  # place, kind, action and number of matches of each
 
 
+def guard_of(rail: Rail, tell: Callable[[Acts], object]) -> RelayGuard | None:
+    """Return the guardrails of one call; None: its bytes pass untouched."""
+    return RelayGuard(rail, tell) if rail.acts or rail.judge is not None else None
+
+
+def checked(request: RelayedRequest, rail: Rail) -> RelayedRequest:
+    """Return a request that is counted, and not made, as its model may read it. Raises `GuardrailRefused`."""
+    guard = guard_of(rail, len)
+    return request if guard is None else guard.asked(request)
+
+
 class RelayGuard:
     """Guardrails of one call. `tell` is called with what they did, and for a refused answer."""
 

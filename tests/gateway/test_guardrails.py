@@ -28,6 +28,8 @@ RAILS: dict[str, dict[str, Any]] = {
     "redact": {"input": {"email": "redact"}, "output": {"email": "redact"}},
     "mask": {"input": {"email": "mask"}},
     "refuse in": {"input": {"email": "refuse"}},
+    "judge": {"judge": {"input": "Anything about weapons."}},
+    "mild judge": {"judge": {"input": "Anything about weapons.", "on_error": "allow"}},
     "refuse out": {"output": {"email": "refuse"}},
 }
 ASKED = [{"role": "user", "content": f"I am {OWN}."}]
@@ -269,6 +271,14 @@ def test_refused_answer_is_billed_and_tells_nothing_of_the_match(
         assert run["status"] == "failed" and run["usage"]["cost_usd"] != "0.000000"
         whole_run = httpx2.get(f"{guarded.gateway.url}/v1/runs/{run['run_id']}", headers=headers).text
         assert MAIL not in whole_run and "guardrail_refused" in whole_run
+
+
+@pytest.mark.parametrize("kind", ["key", "token of a run"])
+def test_judge_is_not_passed_by(guarded: Guarded, kind: str) -> None:
+    calls = guarded.calls
+    refused = guarded.post("judge", "chat", kind)
+    assert refused.json()["error"]["code"] == "guardrail_refused" and guarded.calls == calls
+    assert guarded.post("mild judge", "chat", kind).status_code == 200
 
 
 def test_masked_data_does_not_come_back(guarded: Guarded) -> None:
