@@ -33,7 +33,7 @@ from service.runs.bulkhead import Bulkhead, Permit
 from service.runs.gateway_call import AskedOfGateway, GatewayCall, Relayed
 from service.runs.gateway_watch import GatewayWatch
 from service.runs.guardrails import Guardrails
-from service.runs.relay_guard import Acts, RelayGuard
+from service.runs.relay_guard import Acts, checked, guard_of
 from service.store import gateway_calls as rows
 from service.store import holds
 from service.store import runs as run_rows
@@ -83,8 +83,7 @@ class GatewayCalls:
         if run is None or (tree is None and grant.tree_id is not None):
             raise InvalidToken()
         asked = AskedOfGateway(request, digest)
-        if rails.rail.acts:
-            self._put_under(asked, rails.rail, run)
+        self._put_under(asked, rails.rail, run)
         call = GatewayCall(self, grant, run, asked, tree)
         relayed = Relayed()
         pieces = call.pieces(relayed, hang_up)
@@ -97,23 +96,22 @@ class GatewayCalls:
         return relayed
 
     def _put_under(self, asked: AskedOfGateway, rail: Rail, run: Run) -> None:
-        """Put a call under guardrails. Raises `GuardrailRefused`."""
+        """Put a call under guardrails, if there are any. Raises `GuardrailRefused`."""
 
         def tell(acted: Acts) -> None:
             self.guardrails.count(acted)
             asked.acted.extend(acted)
 
-        asked.guard = RelayGuard(rail, tell)
+        asked.guard = guard = guard_of(rail, tell)
         try:
-            asked.request = asked.guard.asked(asked.request)
+            asked.request = asked.request if guard is None else guard.asked(asked.request)
         except GuardrailRefused as error:
             self.guardrails.note_refusal(run, error)
             raise
 
     def count_tokens(self, grant: RunGrant, request: RelayedRequest) -> int:
         """Count a prompt's tokens, which is free. Raises `GuardrailRefused` and the errors of the model."""
-        rail = self.guardrails.of_workspace(grant.workspace_id).rail
-        return self.counted(RelayGuard(rail, len).asked(request) if rail.acts else request)
+        return self.counted(checked(request, self.guardrails.of_workspace(grant.workspace_id).rail))
 
     def counted(self, request: RelayedRequest) -> int:
         """Count the tokens of a prompt that guardrails have passed."""

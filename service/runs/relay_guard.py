@@ -20,7 +20,19 @@ from service.llm.relay import ChatRequest, RelayedRequest
 from service.runs.relay_screen import RelayScreen
 from service.text import exact_json
 
+NOT_JUDGED = "The guardrails of this workspace have a judge, which judges agents alone: ask one of them."
 Acts = Sequence[Mapping[str, Any]]  # place, kind, action and number of matches of each
+
+
+def guard_of(rail: Rail, tell: Callable[[Acts], object]) -> RelayGuard | None:
+    """Return the guardrails of one call; None: its bytes pass untouched."""
+    return RelayGuard(rail, tell) if rail.acts or rail.judge is not None else None
+
+
+def checked(request: RelayedRequest, rail: Rail) -> RelayedRequest:
+    """Return a request that is counted, and not made, as its model may read it. Raises `GuardrailRefused`."""
+    guard = guard_of(rail, len)
+    return request if guard is None else guard.asked(request)
 
 
 class RelayGuard:
@@ -32,7 +44,13 @@ class RelayGuard:
         self._screen: RelayScreen | None = None
 
     def asked(self, request: RelayedRequest) -> RelayedRequest:
-        """Return the request as its model may read it, and begin its answer. Raises `GuardrailRefused`."""
+        """Return the request as its model may read it, and begin its answer. Raises `GuardrailRefused`.
+
+        A relayed call is not judged: where a judge must not be passed by, it is not made.
+        """
+        judge = self._rail.judge
+        if judge is not None and (judge.input or judge.output) and judge.on_error != "allow":
+            raise GuardrailRefused(NOT_JUDGED, extra={"where": "input", "kind": "judge"})
         if self._rail.input.acts:
             inward = Inward(self._rail.input, self._vault)
             with self._refusing("input"):

@@ -11,10 +11,11 @@ from service.errors import ModelError
 from service.guardrails.filter import Refused
 from service.guardrails.relayed.chunks import ChunkScreen
 from service.guardrails.relayed.events import EventScreen
+from service.guardrails.relayed.responses import ResponseScreen
 from service.guardrails.relayed.texts import Side, TooDeep, screened
 from service.llm.chat_answer import DONE
 from service.llm.model_json import parse
-from service.llm.relay import ChatRequest, RelayedRequest
+from service.llm.relay import ChatRequest, RelayedRequest, ResponsesRequest
 from service.llm.sse_data import SseData
 from service.text import exact_json
 
@@ -40,8 +41,8 @@ class RelayScreen:
     def __init__(self, request: RelayedRequest, side: Side) -> None:
         self._side = side
         self._streams = request.stream
-        self._named = not isinstance(request, ChatRequest)  # events have names
-        self._events: Events = EventScreen(side) if self._named else ChunkScreen(side)
+        self._events = _events(request, side)
+        self._named = not isinstance(self._events, ChunkScreen)  # events have names
         self._data = SseData()
         self._refused: Refused | None = None
         self._body: list[bytes] = []
@@ -74,7 +75,7 @@ class RelayScreen:
         return body if told is value else _dumps(told)
 
     def _told(self, data: bytes) -> bytes:
-        if data == DONE and not self._named:
+        if data == DONE:
             return self._written(self._events.close()) + b"data: [DONE]\n\n"
         event = parse(data)
         told = _screened(lambda: self._events.feed(event))
@@ -90,6 +91,12 @@ class RelayScreen:
         if _NAME.fullmatch(name) is None:  # such as one with a line break
             return b"data: %b\n\n" % data
         return b"event: %b\ndata: %b\n\n" % (name.encode(), data)
+
+
+def _events(request: RelayedRequest, side: Side) -> Events:
+    if isinstance(request, ResponsesRequest):
+        return ResponseScreen(side)
+    return ChunkScreen(side) if isinstance(request, ChatRequest) else EventScreen(side)
 
 
 def _screened(work: Callable[[], Any]) -> Any:

@@ -20,7 +20,7 @@ from service.runs.attempt import Attempt
 from service.runs.billing import CallBilling
 from service.runs.gateway_watch import GatewayWatch, WatchedCall
 from service.runs.journal_codec import encode_reply
-from service.runs.relay_guard import RelayGuard
+from service.runs.relay_guard import RelayGuard, guard_of
 from service.runs.relayed_call import RelayedCall
 from service.runs.replies import well_formed
 from service.store import steps as step_rows
@@ -62,7 +62,7 @@ class RelayStep:
             raise WorkerLost(LOST)
         self._attempt.handle.check()
         rails = self._attempt.rails
-        guard = RelayGuard(rails.rail, rails.publish) if rails.rail.acts else None
+        guard = guard_of(rails.rail, rails.publish)
         request = relayed.request if guard is None else guard.asked(relayed.request)
         price = self._deps.prices.price(request.model, today())
         billing = CallBilling(self._deps.spending, self._attempt, self._deps.client.count_tokens, price)

@@ -16,7 +16,7 @@ from service.runs.billing import COUNT_BYTES, COUNT_SECONDS
 from service.runs.client_tools import offered
 from service.runs.guardrails import Guardrails
 from service.runs.new_run import NewRuns
-from service.runs.relay_guard import RelayGuard
+from service.runs.relay_guard import checked
 from service.runs.turn import system_of, with_context
 from service.types import Caller, RunRequest
 from service.usage.reservation import Spending
@@ -35,8 +35,7 @@ class TokenCounts:
 
     def of_body(self, caller: Caller, asked: RelayedRequest) -> int:
         """Count what a model would be sent of a body. Raises `GuardrailRefused`."""
-        rail = self.guardrails.of_workspace(caller.workspace_id).rail
-        asked = RelayGuard(rail, len).asked(asked) if rail.acts else asked
+        asked = checked(asked, self.guardrails.of_workspace(caller.workspace_id).rail)
         self.spending.check_running(asked.model)
         return self.model.relay.count_tokens(asked, _call(len(asked.body)))
 

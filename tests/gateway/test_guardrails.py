@@ -15,11 +15,12 @@ import pytest
 from service.store.schema import audit, gateway_calls, steps
 from service.types import Caller
 from tests.conftest import RedisServer, wait_until
-from tests.gateway import house
+from tests.gateway import house, responses_upstream
 from tests.gateway.house import HELLO, Gateway
+from tests.gateway.responses_upstream import events as response_events
 from tests.gateway.upstream import COMPLETION, MODEL, PARTS, part, streamed
 from tests.guardrails.relayed import MAIL, events_of
-from tests.llm.wire_server import MESSAGE, WireServer, start, stream, whole
+from tests.llm.wire_server import MESSAGE, Exchange, WireServer, start, stream, whole
 
 OWN = "bob.miller@example.org"  # that the caller sends
 RAILS: dict[str, dict[str, Any]] = {
@@ -27,12 +28,16 @@ RAILS: dict[str, dict[str, Any]] = {
     "redact": {"input": {"email": "redact"}, "output": {"email": "redact"}},
     "mask": {"input": {"email": "mask"}},
     "refuse in": {"input": {"email": "refuse"}},
+    "judge": {"judge": {"input": "Anything about weapons."}},
+    "mild judge": {"judge": {"input": "Anything about weapons.", "on_error": "allow"}},
     "refuse out": {"output": {"email": "refuse"}},
 }
 ASKED = [{"role": "user", "content": f"I am {OWN}."}]
 BODY = {**HELLO, "messages": ASKED}
 CHAT = {"model": MODEL, "max_completion_tokens": 50, "messages": ASKED}
-PATHS = {"messages": "/v1/messages", "chat": "/v1/chat/completions"}
+RESPONSES = {"model": MODEL, "max_output_tokens": 50, "input": f"I am {OWN}."}
+BODIES = {"messages": BODY, "chat": CHAT, "responses": RESPONSES}
+PATHS = {"messages": "/v1/messages", "chat": "/v1/chat/completions", "responses": "/v1/responses"}
 SAID = f"Hello [EMAIL_1], write to {MAIL}."
 TOLD = f"Hello {OWN}, write to [EMAIL]."
 _HTTP = httpx2.Client(timeout=30)
@@ -65,8 +70,7 @@ class Guarded:
         return self.gateway.token(self.gateway.run(self.callers[name]))
 
     def post(self, name: str, dialect: str, kind: str = "key", **changes: Any) -> httpx2.Response:
-        body = BODY if dialect == "messages" else CHAT
-        return self.gateway.post(self.credential(name, kind), {**body, **changes}, PATHS[dialect])
+        return self.gateway.post(self.credential(name, kind), {**BODIES[dialect], **changes}, PATHS[dialect])
 
     def asked(self, dialect: str) -> str:
         server = self.claude if dialect == "messages" else self.upstream
@@ -122,9 +126,19 @@ def guarded(running: Guarded) -> Guarded:
         for piece in (function["arguments"][:20], function["arguments"][20:])
     ]
     parts.append(part({}, "tool_calls"))
-    running.upstream.otherwise = lambda one: (
-        streamed(parts, size=40) if one.json.get("stream") else whole(completion)
-    )(one)
+    told = response_events(
+        [SAID[:10], SAID[10:30], SAID[30:]], [function["arguments"][:20], function["arguments"][20:]]
+    )
+
+    def answers(exchange: Exchange) -> None:
+        responds, streams = exchange.head.startswith(b"POST /v1/responses "), exchange.json.get("stream")
+        if responds:
+            handler = responses_upstream.streamed(told, size=40) if streams else whole(told[-1]["response"])
+        else:
+            handler = streamed(parts, size=40) if streams else whole(completion)
+        handler(exchange)
+
+    running.upstream.otherwise = answers
     return running
 
 
@@ -158,12 +172,26 @@ def openai_answer(guarded: Guarded, name: str, kind: str, *, streams: bool) -> t
 def said_in(stream: str) -> str:
     """Return the text of a stream in either dialect."""
     data = [json.loads(line[6:]) for line in stream.splitlines() if line.startswith("data: {")]
-    deltas = [one.get("delta", {}).get("text") for one in data]
+    deltas = [one["delta"].get("text") for one in data if one.get("type") == "content_block_delta"]
+    deltas += [one["delta"] for one in data if one.get("type") == "response.output_text.delta"]
     deltas += [choice["delta"].get("content") for one in data for choice in one.get("choices", ())]
     return "".join(filter(None, deltas))
 
 
-ANSWERS = {"messages": anthropic_answer, "chat": openai_answer}
+def response_answer(guarded: Guarded, name: str, kind: str, *, streams: bool) -> tuple[str, Any]:
+    token = guarded.credential(name, kind)
+    client = openai.OpenAI(
+        api_key=token, base_url=f"{guarded.gateway.url}/v1", max_retries=0, http_client=_HTTP
+    )
+    if streams:
+        with client.responses.stream(**RESPONSES) as open_stream:
+            response: Any = open_stream.get_final_response()
+    else:
+        response = client.responses.create(**RESPONSES)
+    return response.output_text, json.loads(response.output[1].arguments)
+
+
+ANSWERS = {"messages": anthropic_answer, "chat": openai_answer, "responses": response_answer}
 
 
 @pytest.mark.parametrize("kind", ["key", "token of a run"])
@@ -234,7 +262,7 @@ def test_refused_answer_is_billed_and_tells_nothing_of_the_match(
     assert MAIL not in answer.text and "schmidt" not in answer.text and "guardrail_refused" in answer.text
     assert answer.status_code == 200 if streams else answer.status_code in (400, 422)
     assert said_in(answer.text) == ("Hello [EMAIL_1], write to " if streams else "")
-    assert '"end_turn"' not in answer.text and '"tool_calls"}' not in answer.text
+    assert not any(end in answer.text for end in ('"end_turn"', '"tool_calls"}', '"response.completed"'))
     wait_until(lambda: guarded.gateway.held == 0, "the settlement", 5)
     assert guarded.gateway.spent > before
     if kind == "key":
@@ -243,6 +271,14 @@ def test_refused_answer_is_billed_and_tells_nothing_of_the_match(
         assert run["status"] == "failed" and run["usage"]["cost_usd"] != "0.000000"
         whole_run = httpx2.get(f"{guarded.gateway.url}/v1/runs/{run['run_id']}", headers=headers).text
         assert MAIL not in whole_run and "guardrail_refused" in whole_run
+
+
+@pytest.mark.parametrize("kind", ["key", "token of a run"])
+def test_judge_is_not_passed_by(guarded: Guarded, kind: str) -> None:
+    calls = guarded.calls
+    refused = guarded.post("judge", "chat", kind)
+    assert refused.json()["error"]["code"] == "guardrail_refused" and guarded.calls == calls
+    assert guarded.post("mild judge", "chat", kind).status_code == 200
 
 
 def test_masked_data_does_not_come_back(guarded: Guarded) -> None:

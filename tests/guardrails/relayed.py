@@ -9,6 +9,7 @@ from typing import Any
 from service.guardrails.policy import Rail, parse_rails
 from service.guardrails.relayed.chunks import ChunkScreen
 from service.guardrails.relayed.events import EventScreen
+from service.guardrails.relayed.responses import ResponseScreen
 from service.guardrails.relayed.sides import Outward
 from service.guardrails.vault import Vault
 
@@ -53,7 +54,7 @@ def events_of(blocks: Sequence[tuple[str, str]], seed: int) -> list[Event]:
     return [*told, {"type": "message_stop"}]
 
 
-def passed(screen: EventScreen | ChunkScreen, events: Sequence[Event]) -> list[Event]:
+def passed(screen: EventScreen | ChunkScreen | ResponseScreen, events: Sequence[Event]) -> list[Event]:
     told: list[Event] = []
     for event in events:
         told += screen.feed(event)

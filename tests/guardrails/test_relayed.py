@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 import pytest
@@ -11,12 +12,14 @@ from service.guardrails.filter import Refused
 from service.guardrails.policy import parse_rails
 from service.guardrails.relayed.chunks import ChunkScreen
 from service.guardrails.relayed.events import EventScreen
+from service.guardrails.relayed.responses import ResponseScreen
 from service.guardrails.relayed.sides import Inward
 from service.guardrails.relayed.texts import TooDeep, screened
 from service.guardrails.vault import Vault
-from tests.guardrails.relayed import MAIL, chunks_of, events_of, outward, passed, read, read_chunks
+from tests.gateway.responses_upstream import events as response_events
+from tests.guardrails.relayed import MAIL, chunks_of, cut, events_of, outward, passed, read, read_chunks
 
-SEEDS = range(40)
+SEEDS = range(25)
 ARGUMENTS = json.dumps({"to": MAIL, MAIL: ["x", {"deep": f"<{MAIL}>"}], "n": 1})
 HIDDEN = ARGUMENTS.replace("@", "\\u0040")
 REDACTS = parse_rails({"input": {"email": "redact", "card": "redact"}})
@@ -85,6 +88,23 @@ def test_last_chunk_may_have_text_itself(seed: int) -> None:
     chunks[-2]["choices"][0]["delta"] = {"content": MAIL[9:]}
     told = passed(ChunkScreen(outward()), chunks)
     assert is_clean(told) and read_chunks(told)[0] == {"content": "Write to [EMAIL]"}
+
+
+def test_no_piece_of_a_match_passes_in_any_event_of_a_response() -> None:
+    for seed in SEEDS:
+        chance = random.Random(seed)
+        events = response_events(cut(f"Write to {MAIL}. Bye", chance), cut(HIDDEN, chance))
+        events = [{**one, "sequence_number": number} for number, one in enumerate(events, 7)]
+        told = passed(ResponseScreen(outward()), events)
+        assert is_clean(told), seed
+        assert [one["sequence_number"] for one in told] == list(range(7, 7 + len(told)))
+        deltas = [one["delta"] for one in told if one["type"] == "response.output_text.delta"]
+        calls = [one["delta"] for one in told if one["type"] == "response.function_call_arguments.delta"]
+        final = told[-1]["response"]["output"]
+        assert "".join(deltas) == final[0]["content"][0]["text"] == "Write to [EMAIL]. Bye"
+        assert [json.loads(one)["to"] for one in calls] == ["[EMAIL]"] and calls[0] == final[1]["arguments"]
+        kinds = [one["type"] for one in events if not one["type"].endswith(".delta")]
+        assert [one["type"] for one in told if not one["type"].endswith(".delta")] == kinds
 
 
 def test_values_of_the_client_come_back_and_keep_their_places() -> None:

@@ -28,6 +28,9 @@ class Inward:
 
     thought = argument = text
 
+    def again(self) -> Inward:
+        return Inward(self._side, self._vault)
+
 
 class Outward:
     """Filters of what a model answers; placeholders of `vault` become the client's own values again.
@@ -48,6 +51,9 @@ class Outward:
         return FilteredText(TextFilter(self._side), self.acted)
 
     argument = text
+
+    def again(self) -> Outward:
+        return Outward(self._side, self._vault)
 
 
 class FilteredText:

@@ -58,6 +58,10 @@ class Side(Protocol):
     def text(self) -> Text:
         """Make the filter of one text."""
 
+    def again(self) -> Side:
+        """Return the same filters for text that is told again, and counted once."""
+        ...
+
     def thought(self) -> Text:
         """Make the filter of one text of thinking."""
 
