@@ -163,6 +163,11 @@ class EvalCase(Spec):
         return self.real_model or self.expect.judge is not None
 
     @property
+    def injected_results(self) -> dict[str, str]:
+        """Return the texts that stand for results, by tool."""
+        return {one.tool: one.text for one in self.inject if one.tool is not None}
+
+    @property
     def tools(self) -> list[tuple[FieldPath, str]]:
         """List the names of the agent's tools that the case mentions, each with its field."""
         expect = self.expect

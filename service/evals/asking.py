@@ -71,9 +71,7 @@ class Asker:
 
     def _trial(self, tally: Tally) -> Trial:
         caller = self._house.caller()
-        texts = {one.tool: one.text for one in tally.case.inject if one.tool is not None}
-        if texts:
-            self._house.tools.inject(caller.user_id, texts)
+        self._house.tools.inject(caller.user_id, tally.case.injected_results)
         return Trial(self._house.services, caller, tally.agent, tally.case, self._judge)
 
     def _cancel_all(self) -> None:

@@ -17,6 +17,7 @@ import yaml
 from flask import Flask
 
 from service.evals.from_runs import CASES
+from service.history import message_id
 from service.store import feedback
 from service.types import Caller, Run, RunRequest, now_ms
 from service.wiring import Services
@@ -180,7 +181,11 @@ def talk(services: Services) -> Iterator[list[Run]]:
     ask("What is 1 + 1?")
     first = next(iter(services.sessions.transcript(session_id)))
     assert first["run_id"] == runs[0].id
-    ask("What # is my name?\n- input: x", context='{"plan": "fleet"}', parent_message_id=f"{session_id}:2")
+    ask(
+        "What # is my name?\n- input: x",
+        context='{"plan": "fleet"}',
+        parent_message_id=message_id(session_id, 2),
+    )
     yield runs
 
 
