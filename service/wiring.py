@@ -16,6 +16,7 @@ from service.auth import build as auth
 from service.errors import DatabaseUnavailable
 from service.infra.backends import Infra
 from service.infra.redis import RedisStore
+from service.knowledge import build as knowledge
 from service.llm import build as llm
 from service.llm.client import ModelClient
 from service.mcp import build as mcp
@@ -62,6 +63,7 @@ class Services:
     runs: runs.RunServices
     erasures: Erasures
     schedules: Schedules
+    knowledge: knowledge.KnowledgeServices
     dispatcher: Dispatcher
 
     def start(self) -> None:
@@ -99,6 +101,7 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
     catalog = agents.build(settings, infra, prices, servers.sources)
     clients, sender = llm.build(settings, infra), webhooks.build(settings, infra)
     money = usage.build(settings, infra, prices, notify=sender.budget_warning, has_agent=catalog.has)
+    known = knowledge.build(settings, infra.db, llm.embedder(settings))
     domains = runs.Domains(
         catalog,
         clients._replace(calls=model or clients.calls),
@@ -107,6 +110,7 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
         sender,
         accounts.revocations,
         accounts.run_tokens,
+        known,
     )
     shared = [Chore(catalog.refresh_in_background), Chore(servers.refresh)]
     shared += _chores(infra, trail, money, sender)
@@ -136,6 +140,7 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
         built,
         erasures,
         Schedules(infra.db, catalog, domains.sessions),
+        known,
         dispatcher,
     )
 

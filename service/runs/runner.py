@@ -8,6 +8,7 @@ from typing import Any
 
 from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
+from service.agents.documents import with_documents
 from service.agents.pattern import Context, Events, PatternModule, Prompt
 from service.cache.entries import MODEL_AWAY
 from service.errors import (
@@ -38,7 +39,7 @@ from service.runs.structured import structured
 from service.runs.tool_execution import WaitsForApproval
 from service.runs.tree_steps import TreeSteps
 from service.runs.turn import system_of, with_context
-from service.runs.untrusted import add_history, answer_without_links
+from service.runs.untrusted import add_history, answer_without_links, noting
 from service.sessions import Sessions
 from service.store import runs as rows
 from service.store.database import Transaction
@@ -90,11 +91,13 @@ class Runner:
                 raise WorkerLost(f"{run.losses} workers ended while they executed this run.")
             attempt.handle.check()
             agent = self.steps.tool_execution.permitted(agent, run)
+            agent = with_documents(agent, self.steps.documents, run.workspace_id)
             attempt.form = OutputForm.of(agent, run.request)
             attempt.text.held = attempt.form is not None
             steps = TreeSteps(self.steps, agent, attempt, self.catalog, self.patterns)
             messages = yield from self._conversation(agent, attempt, steps)
-            context = Context(agent, run.request, messages, system_of(agent, run.request), steps)
+            system, reader = system_of(agent, run.request), noting(agent, attempt.taint)
+            context = Context(reader, run.request, messages, system, steps)
             answer = yield from self._answer(context, attempt, steps)
             yield from self._end(attempt, RunStatus.SUCCEEDED, answer=answer)
         except (WaitsForApproval, WaitsForBatch, AgentStopped) as reason:

@@ -9,9 +9,11 @@ from functools import partial
 from typing import Any
 
 from service.agents.definitions import AgentDefinition
+from service.agents.documents import OfRun
 from service.agents.pattern import Events, Prompt, most_steps
 from service.agents.remote_spec import RemoteSpec
 from service.errors import ModelUnavailable, PromptTooLong, RunLimit
+from service.knowledge import Knowledge
 from service.llm.client import ModelClient, ModelReply, ModelRequest
 from service.llm.prompt_cache import marked
 from service.llm.routing import Route
@@ -48,6 +50,7 @@ class StepDependencies:
     batch_steps: BatchSteps
     observer: Observer
     remote: RemoteDependencies
+    documents: OfRun = lambda folder, workspace_id, agent: folder or Knowledge(())
 
 
 class RunSteps:

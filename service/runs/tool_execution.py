@@ -18,6 +18,7 @@ from service.agents.pattern import Events
 from service.audit.record import Action, Result, record
 from service.errors import AgentStopped, RunCancelled, RunTimeout
 from service.guardrails.taint import Taint
+from service.knowledge import Knowledge
 from service.llm.client import ModelReply
 from service.runs.approval_requests import ApprovalRequests, required
 from service.runs.attempt import Attempt
@@ -143,7 +144,7 @@ class ToolExecution:
             Invocation(
                 call.tool,
                 call.arguments,
-                ToolContext(run.id, run.user_id, agent.id, call.id, handle.deadline, agent.knowledge),
+                ToolContext(run.id, run.user_id, agent.id, call.id, handle.deadline, _knowledge_of(agent)),
             )
             for call in due
             if call.tool is not None
@@ -208,6 +209,11 @@ class ToolExecution:
             journal.publish_after_commit(Event.APPROVAL_REQUIRED, required(row))
         yield from journal.suspend(lambda tx: self._requests.write(tx, run, questions))
         raise WaitsForApproval([*pending, *(row["id"] for row in questions)])
+
+
+def _knowledge_of(agent: AgentDefinition) -> Knowledge | None:
+    """Return an agent's knowledge for one call, which learns whether what it finds may be trusted."""
+    return agent.knowledge.for_call() if agent.knowledge is not None else None
 
 
 def _finished(call: Call, result: ToolResult) -> dict[str, Any]:
