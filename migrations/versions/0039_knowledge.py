@@ -43,8 +43,7 @@ DO $$ BEGIN
     embedding halfvec NOT NULL,
     PRIMARY KEY (workspace_id, agent, model, digest)
   );
-EXCEPTION WHEN undefined_file OR feature_not_supported OR insufficient_privilege OR undefined_object
-    OR invalid_parameter_value THEN
+EXCEPTION WHEN undefined_file OR feature_not_supported OR insufficient_privilege OR undefined_object THEN
   RAISE NOTICE 'no extension vector: knowledge is searched by words alone';
 END $$
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -171,8 +172,9 @@ def _with_folders() -> Iterator[str]:
 
 def _bar(scope: Row, what: str, count: int) -> Any:
     where = str(scope["workspace_id"] or "folder")
-    label = f"{what} {scope['agent']} ({'default' if where == DEFAULT_WORKSPACE else where})"
-    return click.progressbar(length=count, label=label, file=click.get_text_stream("stderr"))
+    where = DEFAULT_NAME if where == DEFAULT_WORKSPACE else where
+    label = f"{what} {scope['agent']} ({where})"
+    return click.progressbar(length=count, label=label, file=sys.stderr)
 
 
 def _agent(name: str) -> AgentDefinition:

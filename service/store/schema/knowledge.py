@@ -76,6 +76,22 @@ knowledge_passages = sa.Table(
     Index("ix_knowledge_passages_workspace_id_agent", "workspace_id", "agent"),
 )
 
+# Where the extension `vector` cannot be made, documents are searched by words alone.
+VECTORS = """
+DO $$ BEGIN
+  CREATE EXTENSION IF NOT EXISTS vector;
+  CREATE TABLE IF NOT EXISTS knowledge_vectors (
+    workspace_id varchar(32) NOT NULL,
+    agent varchar(64) NOT NULL,
+    model varchar(200) NOT NULL,
+    digest varchar(64) NOT NULL,
+    embedding halfvec NOT NULL,
+    PRIMARY KEY (workspace_id, agent, model, digest)
+  );
+EXCEPTION WHEN undefined_file OR feature_not_supported OR insufficient_privilege OR undefined_object THEN
+  RAISE NOTICE 'no extension vector: knowledge is searched by words alone';
+END $$
+"""
 # What the migration makes beside the tables, for databases that tests make without it.
 _BESIDE = {
     "sqlite": (
@@ -90,6 +106,7 @@ _BESIDE = {
         "ALTER TABLE knowledge_passages ADD COLUMN lexemes tsvector"
         " GENERATED ALWAYS AS (array_to_tsvector(string_to_array(words, ' '))) STORED",
         "CREATE INDEX ix_knowledge_passages_lexemes ON knowledge_passages USING gin (lexemes)",
+        VECTORS,
     ),
 }
 
