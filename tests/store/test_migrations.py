@@ -172,7 +172,9 @@ def test_newest_revision_matches_the_schema(url: str) -> None:
     with sa.create_engine(url, poolclass=sa.pool.NullPool).connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         found = compare_metadata(context, schema.metadata)
-        assert [each for each in found if not (_kept(each) or _width_of_sqlite(each) or _of_search(each))] == []
+        assert [
+            each for each in found if not (_kept(each) or _width_of_sqlite(each) or _of_search(each))
+        ] == []
 
 
 def _of_search(difference: Any) -> bool:
