@@ -14,6 +14,11 @@ from service.tools.sources.builtin import search_knowledge
 OfRun = Callable[[Knowledge | None, str, str], Knowledge]  # folder, workspace and agent
 
 
+def folder_alone(folder: Knowledge | None, workspace_id: str, agent: str) -> Knowledge:
+    """Return the knowledge of an agent that is served without a database."""
+    return folder or Knowledge(())
+
+
 def reads_documents(agent: AgentDefinition) -> bool:
     """Return whether an agent has documents, or a tool that searches them."""
     return agent.knowledge is not None or search_knowledge.name in agent.tools

@@ -29,7 +29,7 @@ def search_mismatch(spec: AgentSpec, knowledge: Knowledge | None) -> Iterator[Fi
     """Warn of a search without documents, and of documents that no tool reads."""
     if knowledge is None or not knowledge.passages:
         if search_knowledge.name in spec.tools:
-            detail = f"{search_knowledge.name} has nothing to search but documents of workspaces: write knowledge/*.md"
+            detail = f"{search_knowledge.name} has nothing to search: write knowledge/*.md"
             yield Finding(("tools", spec.tools.index(search_knowledge.name)), detail, "warning")
     elif not set(spec.tools) - {calculator.name}:  # the agent's own tools may search them
         detail = f"no tool reads these documents: list {search_knowledge.name} under `tools`"

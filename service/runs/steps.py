@@ -9,11 +9,10 @@ from functools import partial
 from typing import Any
 
 from service.agents.definitions import AgentDefinition
-from service.agents.documents import OfRun
+from service.agents.documents import OfRun, folder_alone
 from service.agents.pattern import Events, Prompt, most_steps
 from service.agents.remote_spec import RemoteSpec
 from service.errors import ModelUnavailable, PromptTooLong, RunLimit
-from service.knowledge import Knowledge
 from service.llm.client import ModelClient, ModelReply, ModelRequest
 from service.llm.prompt_cache import marked
 from service.llm.routing import Route
@@ -50,7 +49,7 @@ class StepDependencies:
     batch_steps: BatchSteps
     observer: Observer
     remote: RemoteDependencies
-    documents: OfRun = lambda folder, workspace_id, agent: folder or Knowledge(())
+    documents: OfRun = folder_alone
 
 
 class RunSteps:
@@ -64,8 +63,7 @@ class RunSteps:
         self._journal = attempt.journal
         self._calls = 0  # model calls that count as steps
         self._route: Route | None = None
-        # Of every tool call that a model requested in this run, also in stored steps that are not replayed: claims and
-        # approvals are found by them.
+        # Of every tool call that a model requested in this run, replayed or not: claims and approvals are found by them.
         self._call_ids = self._journal.stored_call_ids() | earlier_calls(self._run.request)
         self._window = ContextWindow(agent.context_tokens, self.model)
         self._signatures: dict[str, str] = {}  # by a thinking block's signature: the model that wrote it
