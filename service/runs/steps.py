@@ -63,7 +63,7 @@ class RunSteps:
         self._journal = attempt.journal
         self._calls = 0  # model calls that count as steps
         self._route: Route | None = None
-        # Of every tool call that a model requested in this run, replayed or not: claims and approvals are found by them.
+        # Of every tool call that was requested in this run, replayed or not: claims and approvals are found by them.
         self._call_ids = self._journal.stored_call_ids() | earlier_calls(self._run.request)
         self._window = ContextWindow(agent.context_tokens, self.model)
         self._signatures: dict[str, str] = {}  # by a thinking block's signature: the model that wrote it
