@@ -11,8 +11,9 @@ from service.knowledge import Knowledge
 from service.knowledge.documents import Documents, Limits, NewDocument
 from service.knowledge.indexing import Indexing
 from service.knowledge.search import RunKnowledge
-from service.knowledge.words import indexed
+from service.knowledge.words import indexed, stems
 from service.store.database import Database, Row
+from service.text.stop_words import STOP_WORDS
 from service.types import DEFAULT_WORKSPACE
 from tests.tables import create_tables
 
@@ -25,11 +26,13 @@ MEANINGS = (
     "slow speed bandwidth fast throughput",
 )
 
+STOP_STEMS = frozenset(stems(sorted(STOP_WORDS)))
+
 
 class DeterministicEmbedder:
     """Vectors of hashed stems and of their meanings; the same text has the same vector everywhere."""
 
-    def __init__(self, name: str = "deterministic", size: int = 256) -> None:
+    def __init__(self, name: str = "deterministic", size: int = 512) -> None:
         self.name = name
         self.away = False
         self.asked: list[str] = []
@@ -48,7 +51,7 @@ class DeterministicEmbedder:
 
     def _vector(self, text: str) -> array[float]:
         numbers = [0.0] * self._size
-        for stem in set(indexed(text)):
+        for stem in set(indexed(text)) - STOP_STEMS:
             for feature in (stem, self._meanings.get(stem, stem)):
                 code = zlib.crc32(feature.encode())
                 numbers[code % self._size] += 1.0 if code & 0x10000 else -1.0
