@@ -16,6 +16,7 @@ from service.auth import build as auth
 from service.errors import DatabaseUnavailable
 from service.infra.backends import Infra
 from service.infra.redis import RedisStore
+from service.knowledge import build as knowledge
 from service.llm import build as llm
 from service.llm.client import ModelClient
 from service.mcp import build as mcp
@@ -63,6 +64,7 @@ class Services:
     runs: runs.RunServices
     erasures: Erasures
     schedules: Schedules
+    knowledge: knowledge.KnowledgeServices
     dispatcher: Dispatcher
 
     def start(self) -> None:
@@ -108,6 +110,7 @@ def build(
     catalog = agents.build(settings, infra, prices, servers.sources)
     clients, sender = llm.build(settings, infra), webhooks.build(settings, infra)
     money = usage.build(settings, infra, prices, notify=sender.budget_warning, has_agent=catalog.has)
+    known = knowledge.build(settings, infra.db, llm.embedder(settings))
     domains = runs.Domains(
         catalog,
         clients._replace(calls=model or clients.calls),
@@ -118,6 +121,7 @@ def build(
         accounts.run_tokens,
         trail.refusals,
         tools or ToolRunner(called=infra.observer.tool),
+        known,
     )
     shared = [Chore(catalog.refresh_in_background), Chore(servers.refresh)]
     shared += _chores(infra, trail, money, sender)
@@ -147,6 +151,7 @@ def build(
         built,
         erasures,
         Schedules(infra.db, catalog, domains.sessions),
+        known,
         dispatcher,
     )
 

@@ -78,6 +78,8 @@ class Action(StrEnum):
     TOOL_FINISHED = "tool.finished"
     MCP_ACCEPTED = "mcp.accepted"
     MCP_CREDENTIAL = "mcp.credential"
+    DOCUMENT_ADDED = "document.added"
+    DOCUMENT_REMOVED = "document.removed"
     SETTINGS = "settings"
 
 

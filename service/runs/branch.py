@@ -32,6 +32,7 @@ from service.runs.replies import call_ids, well_formed
 from service.runs.slots import HandedOver, LeaseLost
 from service.runs.steps import RunSteps, StepDependencies
 from service.runs.tool_execution import WaitsForApproval
+from service.runs.untrusted import noting
 from service.store.holds import Hold
 from service.text.sanitise import storable
 from service.tools import ToolResult
@@ -199,7 +200,13 @@ class Branch:
             steps = BranchSteps(dependencies, agent, self._attempt, shared)
             messages = self._attempt.run.request.messages
             answer = yield from pattern.run(
-                Context(agent, self._attempt.run.request, messages, agent.prompt, steps)
+                Context(
+                    noting(agent, self._attempt.taint),
+                    self._attempt.run.request,
+                    messages,
+                    agent.prompt,
+                    steps,
+                )
             )
         except WaitsForApproval:
             raise

@@ -18,6 +18,7 @@ from service.files import MAX_BYTES as MAX_FILE_BYTES
 from service.ids import new_id
 from service.infra.backends import Infra
 from service.infra.redis_client import connect
+from service.knowledge.build import KnowledgeServices
 from service.llm.build import ModelClients
 from service.remote.client import RemoteClient, RemoteHosts
 from service.runs.approval_requests import ApprovalRequests
@@ -81,6 +82,7 @@ class Domains(NamedTuple):
     run_tokens: RunTokens
     refusals: Refusals
     tools: ToolRunner
+    knowledge: KnowledgeServices
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ def build(
     conflicts = Conflicts(sessions, queries, cancellation, bulkhead, settings.session_conflict, seconds)
     start = RunStarter(
         new_runs=_new_runs(settings, infra, domains, conflicts, execution.worker_id),
-        lookups=build_cache(settings, infra, blocking),
+        lookups=build_cache(settings, infra, blocking, domains.knowledge.versions.of),
         execution=execution,
         queries=queries,
         conflicts=conflicts,
@@ -255,7 +257,10 @@ def _runner(
     )
     room = BytesInFlight(2 * MAX_FILE_BYTES)
     client = ClientWithFiles(domains.model.calls, infra.db, room)
-    steps = StepDependencies(client, usage.prices, tools, usage.spending, batch_steps, observer, remote)
+    documents = domains.knowledge.of_run
+    steps = StepDependencies(
+        client, usage.prices, tools, usage.spending, batch_steps, observer, remote, documents
+    )
     relay = RelayDependencies(domains.model.relay, usage.prices, usage.spending, observer, watch)
     return Runner(
         domains.agents,

@@ -8,6 +8,7 @@ from typing import Any
 
 from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
+from service.agents.documents import with_documents
 from service.agents.pattern import Context, Events, PatternModule, Prompt
 from service.cache.entries import MODEL_AWAY
 from service.errors import (
@@ -41,7 +42,7 @@ from service.runs.structured import structured
 from service.runs.tool_execution import WaitsForApproval
 from service.runs.tree_steps import TreeSteps
 from service.runs.turn import system_of, with_context
-from service.runs.untrusted import add_history, answer_without_links
+from service.runs.untrusted import add_history, answer_without_links, noting
 from service.sessions import Sessions
 from service.store import runs as rows
 from service.store.database import Transaction
@@ -96,12 +97,14 @@ class Runner:
             attempt.handle.check()
             self.guardrails.begin(attempt, agent)
             agent = prepare(self.steps.remote.db, self.steps.tool_execution.permitted(agent, run), attempt)
+            agent = with_documents(agent, self.steps.documents, run.workspace_id)
             attempt.form = OutputForm.of(agent, run.request)
             attempt.text.held = attempt.form is not None or attempt.rails.judges_output
             steps = TreeSteps(self.steps, agent, attempt, self.catalog, self.patterns)
             messages = yield from self._conversation(agent, attempt, steps)
             yield from judge_question(attempt, steps)
-            context = Context(agent, run.request, messages, system_of(agent, run.request), steps)
+            system, reader = system_of(agent, run.request), noting(agent, attempt.taint)
+            context = Context(reader, run.request, messages, system, steps)
             answer = yield from self._answer(context, attempt, steps)
             yield from self._end(attempt, RunStatus.SUCCEEDED, answer=answer)
         except (WaitsForApproval, WaitsForBatch, AgentStopped) as reason:

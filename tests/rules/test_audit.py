@@ -35,6 +35,8 @@ LEAVES: dict[str, Action | None] = {
     "PUT /v1/admin/budgets/<path:scope>": Action.CAP_SET,
     "POST /v1/admin/agents/<agent>/release": Action.AGENT_RELEASED,
     "POST /v1/admin/agents/<agent>/stop": Action.AGENT_STOPPED,
+    "POST /v1/admin/knowledge/<agent>": Action.DOCUMENT_ADDED,
+    "DELETE /v1/admin/knowledge/<agent>/<document_id>": Action.DOCUMENT_REMOVED,
     "POST /v1/admin/users": Action.USER_CREATED,
     "PATCH /v1/admin/users/<user_id>": Action.USER_ROLE,
     "DELETE /v1/admin/users/<user_id>": Action.USER_DELETED,
@@ -151,6 +153,7 @@ def test_each_route_leaves_its_row(made: Audit, name: str) -> None:
             "login",
             "workspace",
             "agent",
+            "document",
         )
 
 
