@@ -107,6 +107,7 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
         sender,
         accounts.revocations,
         accounts.run_tokens,
+        trail.refusals,
     )
     shared = [Chore(catalog.refresh_in_background), Chore(servers.refresh)]
     shared += _chores(infra, trail, money, sender)

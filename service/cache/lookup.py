@@ -121,10 +121,13 @@ class Lookups:
     answers: AnswerCache
     single_flight: SingleFlight
 
-    def begin(self, caller: Caller, run: Run, agent: AgentDefinition) -> Lookup:
-        """Make the look-up of the run's question, which has one if the agent's answers are cached."""
+    def begin(self, caller: Caller, run: Run, agent: AgentDefinition, guardrails: str = "") -> Lookup:
+        """Make the look-up of the run's question, which has one if the agent's answers are cached.
+
+        `guardrails`: digest of those of its workspace, which filtered the answer; the agent's are in its version.
+        """
         request, question = run.request, None
         if self.answers.takes(agent, request):
             route = agent.model_router.route(request.tier, request.question, len(agent.tools), agent.bounds)
-            question = self.answers.question(agent, request, caller, route.models[0])
+            question = self.answers.question(agent, request, caller, route.models[0], guardrails)
         return Lookup(self.single_flight, run, question, agent.cache)

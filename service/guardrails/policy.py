@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -113,15 +113,33 @@ class SideSpec(GuardrailPart):
         return self.max_length is not None or any(one is not Action.ALLOW for one in (*kinds, *others))
 
 
+class JudgeSpec(GuardrailPart):
+    """Judge of texts: the cheap model, which is asked whether they are of a kind described in words."""
+
+    input: Annotated[str, Field(max_length=4_000)] = Field(
+        "", description="Kind of questions to refuse, in words; none: they are not judged"
+    )
+    output: Annotated[str, Field(max_length=4_000)] = Field(
+        "", description="Kind of answers to refuse, in words; an answer is told once it is judged"
+    )
+    on_error: Literal["fail", "allow"] = Field(
+        "fail", description="A judge without a verdict: the run fails, or the text passes"
+    )
+
+
 class Rail(GuardrailPart):
     """Guardrails of an agent or a workspace: field `guardrails` of `agent.yaml` and of workspaces."""
 
     input: SideSpec = Field(SideSpec(), description="What users ask and what tools return")
     output: SideSpec = Field(SideSpec(), description="What callers get")
+    judge: JudgeSpec | None = Field(None, description="A model that judges texts by rules in words")
 
     @property
     def acts(self) -> bool:
         return self.input.acts or self.output.acts
+
+
+OFF = Rail()
 
 
 def parse_rails(data: Mapping[str, Any]) -> Rail:
@@ -136,7 +154,24 @@ def parse_rails(data: Mapping[str, Any]) -> Rail:
 
 def stricter(one: Rail, other: Rail) -> Rail:
     """Combine the guardrails of a workspace and of an agent: of each part the stricter action."""
-    return Rail(input=_stricter_side(one.input, other.input), output=_stricter_side(one.output, other.output))
+    return Rail(
+        input=_stricter_side(one.input, other.input),
+        output=_stricter_side(one.output, other.output),
+        judge=_both_judges(one.judge, other.judge),
+    )
+
+
+def _both_judges(one: JudgeSpec | None, other: JudgeSpec | None) -> JudgeSpec | None:
+    """Return a judge of what either of two judges; without a verdict nothing passes unless both let it."""
+    if one is None or other is None:
+        return one or other
+    return one.model_copy(
+        update={
+            "input": "; or: ".join(filter(None, (one.input, other.input))),
+            "output": "; or: ".join(filter(None, (one.output, other.output))),
+            "on_error": "fail" if "fail" in (one.on_error, other.on_error) else "allow",
+        }
+    )
 
 
 def _stricter_side(one: SideSpec, other: SideSpec) -> SideSpec:

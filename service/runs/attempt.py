@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from service.guardrails.keyed_vault import KeyedVault
+from service.guardrails.policy import OFF
 from service.guardrails.taint import Taint
+from service.observe.observer import Observer
 from service.runs.journal import Journal
 from service.runs.output_form import OutputForm
 from service.runs.relayed_call import RelayedCall
+from service.runs.run_rails import RunRails
 from service.runs.slots import Handle
 from service.runs.text_output import TextOutput
 from service.runs.untrusted import taint_of
@@ -35,8 +39,16 @@ class Attempt:
     relayed: RelayedCall | None = None  # of a relayed run, in its first attempt
     clamped: int | None = None  # token limit of the most shortened answer, set by a spending cap
     text: TextOutput = field(init=False)
+    rails: RunRails = field(init=False)
     taint: Taint = field(init=False)  # untrusted text in the run so far
 
     def __post_init__(self) -> None:
-        self.text = TextOutput(self.journal)
+        self.rails = RunRails(self.run, OFF, KeyedVault(b""), self.journal, Observer())
+        self.text = TextOutput(self.journal, self.rails)
         self.taint = taint_of(self.run.request)
+
+    def guard(self, rails: RunRails) -> None:
+        """Put all text of this attempt under guardrails."""
+        self.rails = self.text.rails = rails
+        if rails.rail.output.acts:
+            self.journal.events.shown = rails.event

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from service.agents.catalog import AgentCatalog
 from service.agents.patterns import PATTERNS
+from service.audit.record import Refusals
 from service.auth.revocation import Revocations
 from service.auth.run_tokens import RunTokens
 from service.cache.build import build as build_cache
@@ -36,6 +37,7 @@ from service.runs.execution import Execution
 from service.runs.file_content import ClientWithFiles
 from service.runs.gateway_calls import GatewayCalls
 from service.runs.gateway_watch import GatewayWatch
+from service.runs.guardrails import Guardrails
 from service.runs.new_run import NewRuns
 from service.runs.queries import RunQueries
 from service.runs.queue_bounds import QueueBounds
@@ -74,6 +76,7 @@ class Domains(NamedTuple):
     webhooks: Webhooks
     revocations: Revocations
     run_tokens: RunTokens
+    refusals: Refusals
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,9 @@ def build(
     concurrent = _concurrent(settings, infra)
     waits = BudgetWaits(infra.db, domains.usage.budgets, domains.webhooks, settings.cap_wait_seconds)
     watch = GatewayWatch(domains.run_tokens)
-    runner = _runner(settings, infra, domains, batch_steps, waits, watch)
+    secret = settings.secret_key.get_secret_value()
+    guardrails = Guardrails(infra.db, secret, domains.refusals, infra.observer)
+    runner = _runner(settings, infra, domains, batch_steps, (waits, watch, guardrails))
     execution = _execution(settings, infra, runner, event_streams, concurrent)
     seconds, sessions = settings.run_timeout, domains.sessions
     queries = RunQueries(infra.db, event_streams, settings.heartbeat_seconds, seconds, role.draining)
@@ -132,6 +137,7 @@ def build(
         concurrent=concurrent,
         redis_store=infra.redis_store,
         stops=AgentStops(infra.db, domains.revocations, domains.agents.has),
+        guardrails=guardrails,
     )
     batches = _batches(settings, infra, domains, batch_steps)
     own = [Chore(batches.tick_in_background, Work.BATCHES), Chore(waits.look, Work.BUDGET_WAITS)]
@@ -148,7 +154,7 @@ def build(
         BytesInFlight(2 * settings.door_body_limit),
         batches,
         waits,
-        _estimates(settings, infra, domains, start.new_runs),
+        _estimates(settings, infra, domains, start),
         _gateway(settings, infra, domains, bulkhead, watch),
         TokenCounts(start.new_runs, domains.model, domains.usage.spending),
         domains.model,
@@ -192,10 +198,12 @@ def _batches(settings: Settings, infra: Infra, domains: Domains, batch_steps: Ba
     return BatchSubmitter(infra.db, domains.model.batches, batch_steps, max_size=size, max_wait=wait)
 
 
-def _estimates(settings: Settings, infra: Infra, domains: Domains, new_runs: NewRuns) -> Estimates:
-    usage = domains.usage
+def _estimates(settings: Settings, infra: Infra, domains: Domains, start: RunStarter) -> Estimates:
+    usage, new_runs = domains.usage, start.new_runs
     ceilings = Ceilings(usage.prices, settings.model_retries, settings.session_history_tokens)
-    return Estimates(infra.db, new_runs, domains.sessions, usage.budgets, usage.spending, ceilings)
+    return Estimates(
+        infra.db, new_runs, domains.sessions, usage.budgets, usage.spending, ceilings, start.guardrails
+    )
 
 
 def _gateway(
@@ -220,10 +228,10 @@ def _runner(
     infra: Infra,
     domains: Domains,
     batch_steps: BatchSteps,
-    waits: BudgetWaits,
-    watch: GatewayWatch,
+    parts: tuple[BudgetWaits, GatewayWatch, Guardrails],
 ) -> Runner:
     usage, observer = domains.usage, infra.observer
+    waits, watch, guardrails = parts
     requests = ApprovalRequests(domains.webhooks, settings.approval_seconds)
     tools = ToolExecution(infra.db, ToolRunner(called=observer.tool), usage.rate_limits.tool, requests)
     remote = RemoteDependencies(
@@ -240,7 +248,17 @@ def _runner(
     client = ClientWithFiles(domains.model.calls, infra.db, room)
     steps = StepDependencies(client, usage.prices, tools, usage.spending, batch_steps, observer, remote)
     relay = RelayDependencies(domains.model.relay, usage.prices, usage.spending, observer, watch)
-    return Runner(domains.agents, PATTERNS, steps, observer, domains.sessions, domains.webhooks, waits, relay)
+    return Runner(
+        domains.agents,
+        PATTERNS,
+        steps,
+        observer,
+        domains.sessions,
+        domains.webhooks,
+        waits,
+        relay,
+        guardrails,
+    )
 
 
 def _execution(

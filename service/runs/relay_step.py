@@ -113,7 +113,7 @@ class RelayStep:
         self._journal.add_step("model", NAME, stored, usage=reply.usage, cost_nano=cost, source=source)
         self._deps.observer.step(self._run, "model", NAME)
         if reply.text:
-            self._attempt.text.write_after_commit(reply.text)
+            self._attempt.text.write_after_commit(self._attempt.rails.out(reply.text))
         used = {"step": 1, "model": reply.model, **reply.usage.public(cost, source)}
         self._journal.publish_after_commit(Event.USAGE, used)
 

@@ -19,7 +19,7 @@ from service.errors import (
     SlipwayError,
     WorkerLost,
 )
-from service.history import SUMMARISE, alternating
+from service.history import SUMMARISE, alternating, title_of
 from service.observe import logs
 from service.observe.observer import Observer, RunPhase
 from service.runs.attempt import Attempt
@@ -28,7 +28,9 @@ from service.runs.billing import book_later
 from service.runs.budget_waits import BudgetWaits
 from service.runs.client_tools import CallsClient
 from service.runs.gateway_steps import book_untold
+from service.runs.guardrails import Guardrails
 from service.runs.idempotency import AlreadyStarted
+from service.runs.judge import judge_question, tell_judged
 from service.runs.output_form import OutputForm
 from service.runs.relay_step import RelayDependencies, RelayStep
 from service.runs.result import Progress, lost_calls, problem_of, result_of, started_of
@@ -61,6 +63,7 @@ class Runner:
     webhooks: Webhooks
     waits: BudgetWaits
     relay: RelayDependencies
+    guardrails: Guardrails
 
     def execute(self, attempt: Attempt) -> Iterator[RunEvent]:
         """Yield every event of this attempt, including the last.
@@ -90,10 +93,12 @@ class Runner:
                 raise WorkerLost(f"{run.losses} workers ended while they executed this run.")
             attempt.handle.check()
             agent = self.steps.tool_execution.permitted(agent, run)
+            self.guardrails.begin(attempt, agent)
             attempt.form = OutputForm.of(agent, run.request)
-            attempt.text.held = attempt.form is not None
+            attempt.text.held = attempt.form is not None or attempt.rails.judges_output
             steps = TreeSteps(self.steps, agent, attempt, self.catalog, self.patterns)
             messages = yield from self._conversation(agent, attempt, steps)
+            yield from judge_question(attempt, steps)
             context = Context(agent, run.request, messages, system_of(agent, run.request), steps)
             answer = yield from self._answer(context, attempt, steps)
             yield from self._end(attempt, RunStatus.SUCCEEDED, answer=answer)
@@ -118,14 +123,14 @@ class Runner:
     def _answer(self, context: Context, attempt: Attempt, steps: RunSteps) -> Events[Answer]:
         """Run the pattern, and give its answer its form. Calls of the client's tools are an answer without one."""
         if context.request.relayed:
-            return (yield from RelayStep(self.relay, attempt).ask())
+            return attempt.rails.answer((yield from RelayStep(self.relay, attempt).ask()))
         agent = context.agent
         try:
             answer = yield from self.patterns[agent.pattern].run(context)
-            answer = answer_without_links(answer, attempt.taint, agent)
+            answer = attempt.rails.answer(answer_without_links(answer, attempt.taint, agent), attempt.form)
             return (yield from structured(answer, attempt, steps, agent))
         except CallsClient as called:
-            return called.answer()
+            return (yield from tell_judged(attempt.rails.answer(called.answer()), attempt, steps))
 
     def _leave_waiting(
         self, attempt: Attempt, reason: WaitsForApproval | WaitsForBatch | AgentStopped
@@ -211,6 +216,7 @@ class Runner:
             return alternating(turn)
         past = self.sessions.history(run, agent.history_tokens)
         add_history(attempt.taint, past)
+        attempt.rails.vault.take(past.placeholders)
         if past.older:
             prompt = Prompt(
                 system=SUMMARISE,
@@ -255,12 +261,14 @@ class Runner:
         run, journal = attempt.run, attempt.journal
 
         def last() -> tuple[Event, dict[str, Any]]:
-            run.error = problem_of(error, run) if error is not None else None
+            run.error = attempt.rails.shown(problem_of(error, run)) if error is not None else None
             run.result = _result(attempt, answer)
             return LAST_EVENT[status], run.result
 
         def write(tx: Transaction) -> None:
-            self.sessions.end(tx, run, attempt.summary)
+            rails = attempt.rails
+            title = rails.shown(title_of(run.request.question)) if rails.rail.output.acts else None
+            self.sessions.end(tx, run, attempt.summary, title=title, placeholders=rails.placeholders)
             self.webhooks.schedule(tx, run)
 
         if run.attempt > 1:

@@ -20,6 +20,7 @@ from service.runs.claim import Claim
 from service.runs.conflicts import Conflicts
 from service.runs.events.outbox import Listener
 from service.runs.execution import Execution
+from service.runs.guardrails import Guardrails
 from service.runs.idempotency import AlreadyStarted, Key
 from service.runs.new_run import NewRuns
 from service.runs.queries import RunQueries
@@ -71,6 +72,7 @@ class RunStarter:
     concurrent: ConcurrentRuns
     redis_store: RedisStore
     stops: AgentStops
+    guardrails: Guardrails
 
     def invoke(
         self, caller: Caller, request: RunRequest, key: Key | None, request_id: str, trip: Trip | None = None
@@ -219,7 +221,11 @@ class RunStarter:
         return Started(run)
 
     def _claim(self, caller: Caller, run: Run, trip: Trip) -> Claim:
-        lookup = self.lookups.begin(caller, run, self.new_runs.agent_of(run))
+        agent = self.new_runs.agent_of(run)
+        if not run.request.relayed:
+            self.guardrails.admit(run, agent)
+        workspace = self.guardrails.of_workspace(run.workspace_id)
+        lookup = self.lookups.begin(caller, run, agent, workspace.digest)
         if lookup.asks:  # else the opening of the run shows whether its agent is stopped
             trip.add(self.stops.call(run.agent))
         return Claim(trip, lookup, CountedRun(self.concurrent, run.user_id, run.id))
