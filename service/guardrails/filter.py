@@ -14,12 +14,12 @@ from service.guardrails.plain_stream import PlainStream
 from service.guardrails.plan import Plan, plan_of
 from service.guardrails.policy import Action, SideSpec
 from service.guardrails.vault import LITERAL, Vault
-from service.guardrails.windows import CONTEXT, begin_of_token, decide, next_start
+from service.guardrails.windows import CONTEXT, MOST_DASHES, begin_of_token, decide, next_start
 
 _CONTROL = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f\ufff9-\ufffb]"
 )
-_LONGEST_SWALLOWED = 65_536  # characters of a match that has no end
+_LONGEST_SWALLOWED = 16_000  # characters of a match that has no end
 _OVERLAP = 64  # characters of a long match kept for its end
 
 
@@ -49,8 +49,10 @@ class TextFilter:
         self._vault = vault
         self._plain = PlainStream()
         self._at = 0  # the first place of the text in plain form that is not decided
+        self._raw_at = 0  # the same in the text as it came
         self._long: Match | None = None  # that goes on beyond its window
         self._swallowed = ""
+        self._room = 0  # characters that the long match may still take
         self._length = 0
         self._found: dict[str, Finding] = {}
 
@@ -109,23 +111,25 @@ class TextFilter:
                 self._release(len(text) if final else begin_of_token(self._plain, len(text), self._at), out)
                 break
             self._release(begin_of_token(self._plain, hot.start(), self._at), out)
-            start = next_start(self._plan, text, self._at)
+            start = next_start(self._plan, text, self._at, final=final)
             self._release(start, out)
+            if len(text) - start <= MOST_DASHES and not text[start:].strip("-"):
+                break
             answer = decide(self._plan, self._plain, start, final=final)
             if answer is WAIT:
                 break
             if isinstance(answer, Match):
                 self._act(answer, out)
-            elif start < len(text):
-                self._release(next_start(self._plan, text, start + 1), out)
+            else:
+                self._release(next_start(self._plan, text, start + 1, final=final), out)
         if self._at > 4 * CONTEXT:
-            self._plain.drop(self._at - CONTEXT)
+            self._raw_at -= self._plain.drop(self._at - CONTEXT)
             self._at = CONTEXT
 
     def _release(self, place: int, out: list[str]) -> None:
-        if place > self._at:
-            out.append(self._plain.raw[self._plain.raw_place(self._at) : self._plain.raw_place(place)])
-            self._at = place
+        raw = self._plain.raw_place(place)
+        out.append(self._plain.raw[self._raw_at : raw])
+        self._at, self._raw_at = place, raw
 
     def _act(self, match: Match, out: list[str]) -> None:
         self._release(match.start, out)
@@ -134,9 +138,9 @@ class TextFilter:
             self._count(match.kind, action)
         if action is Action.REFUSE:
             self._refuse(match.kind, out)
-        begin, end = self._plain.raw_place(match.start), self._plain.raw_end(match.end)
-        self._swallowed = self._plain.raw[begin:end]
-        self._long, self._at = match, match.end
+        end = self._plain.raw_end(match.end)
+        self._swallowed = self._plain.raw[self._raw_at : end]
+        self._long, self._at, self._raw_at, self._room = match, match.end, end, _LONGEST_SWALLOWED
         if match.tail is None:
             self._end_long(out)
 
@@ -144,18 +148,19 @@ class TextFilter:
         """Take more of a long match; return whether it ended."""
         match = self._long
         assert match is not None and match.tail is not None
-        text = self._plain.text
-        end = self._at
-        ended = False
+        text, last = self._plain.text, min(len(self._plain.text), self._at + self._room)
+        more = match.tail.match(text, self._at, last)
+        end = more.end() if more is not None else self._at
+        ended = end < len(text) or final
         if match.until is not None:
-            found = match.until.search(text, max(self._at - _OVERLAP, 0))
-            ended, end = (True, found.end()) if found is not None else (False, end)
-        if not ended:
-            more = match.tail.match(text, self._at)
-            end = more.end() if more is not None else self._at
-            ended = end < len(text) or final
-        self._swallowed += self._plain.raw[self._plain.raw_end(self._at) : self._plain.raw_end(end)]
-        self._at = max(end, self._at)
+            known = min(_OVERLAP, len(self._swallowed), self._at)
+            found = match.until.search(text, self._at - known, end)
+            if found is not None and found.end() >= self._at:
+                ended, end = True, found.end()
+        raw = self._plain.raw_end(end) if end > self._at else self._raw_at
+        self._swallowed += self._plain.raw[self._raw_at : raw]
+        self._room -= end - self._at
+        self._at, self._raw_at = end, raw
         if ended:
             self._end_long(out)
         return ended

@@ -144,15 +144,16 @@ def compile_words(phrase: str) -> Pattern:
     return Pattern(tuple(places), words=True)
 
 
-def sign_of_words(phrases: Iterable[str]) -> str:
-    """Return a regular expression of how the phrases begin, as a tree, so that many cost no more than few."""
+def sign_of_words(phrases: Iterable[str]) -> list[str]:
+    """Return regular expressions of how the phrases begin, as trees, so that many cost no more than few."""
     tree: dict[str, Any] = {}
     for phrase in phrases:
         node = tree
         for letter in phrase.split()[0].removesuffix("*").lower()[:_SIGN]:
             node = node.setdefault(letter, {})
         node[""] = {}
-    return rf"(?i:{_branches(tree)})"
+    begins = [(first, _branches(below)) for first, below in sorted(tree.items())]
+    return [f"{re.escape(form)}(?i:{rest})" for one, rest in begins for form in sorted({one, one.upper()})]
 
 
 def _branches(tree: dict[str, Any]) -> str:

@@ -109,14 +109,15 @@ class PlainStream:
         """Return the first place of `text` that begins at `raw` or later."""
         return min(max(raw, 0), len(self.text)) if self._at is None else bisect_left(self._at, raw)
 
-    def drop(self, place: int) -> None:
-        """Forget the text before a place."""
+    def drop(self, place: int) -> int:
+        """Forget the text before a place; return how many characters of `raw` that were."""
         raw = self.raw_place(place)
         self.raw, self.text = self.raw[raw:], self.text[place:]
         if self._at is not None:
             self._at = [at - raw for at in self._at[place:]]
             if len(self._at) == len(self.raw) and self._at == list(range(len(self.raw))):
                 self._at = None
+        return raw
 
 
 def _meaning(special: str) -> str | None:

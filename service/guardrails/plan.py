@@ -21,7 +21,6 @@ from service.guardrails.policy import KINDS, Action, SideSpec
 
 Detector = Callable[[Window], Answer]
 _START = r"(?<![0-9A-Za-z\u00c0-\u05ff])[^\W_]|[+(\[]|-----"
-_MARK = r"\[[A-Z]"  # beginning of a placeholder
 # In the order in which they are asked: of matches of the same length the first counts.
 _DETECTORS: dict[str, Detector] = {
     "secret": match_secret,
@@ -33,23 +32,38 @@ _DETECTORS: dict[str, Detector] = {
     "birth_date": match_birth_date,
     "phone": match_phone,
 }
-_DIGIT = "[0-9]"
-_SIGNS = dict.fromkeys(_DETECTORS, _DIGIT) | {
-    "email": r"@|[(\[{](?:at|AT|ät|arroba|chez)[)\]}]",
-    "ip": "[0-9]|[0-9A-Fa-f]:",
-    "secret": SIGNS,
+_OF_DIGITS = frozenset(("iban", "card", "national_id", "ip", "birth_date", "phone"))
+_DIGITS = tuple("0123456789")
+# Plain texts, one of which is in each match: a search for many of those is fast.
+_SIGNS = dict.fromkeys(_DETECTORS, _DIGITS) | {
+    "email": (
+        "@",
+        "(at)",
+        "(AT)",
+        "[at]",
+        "[AT]",
+        "{at}",
+        "(ät)",
+        "(arroba)",
+        "[arroba]",
+        "(chez)",
+        "[chez]",
+    ),
+    "secret": (*_DIGITS, *SIGNS),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Compiled guardrails. `hot`: signs of a possible match; `start`: where one may begin."""
+    """Compiled guardrails. `hot`: signs of a possible match; `start`: where one may begin.
+    `of_digits`: detectors of matches with several digits."""
 
     side: SideSpec
     actions: dict[str, Action]
     hot: re.Pattern[str] | None
     start: re.Pattern[str]
     detectors: tuple[Detector, ...]
+    of_digits: tuple[Detector, ...]
     rules: tuple[tuple[str, Pattern], ...]
     vault: bool
 
@@ -62,17 +76,23 @@ def plan_of(side: SideSpec, *, vault: bool) -> Plan:
     actions = {kind: action for kind, action in actions.items() if action is not Action.ALLOW}
     active = [rule for rule in side.rules if rule.name in actions]
     rules = tuple((rule.name, one) for rule in active for one in rule.compiled())
-    detectors = {kind: _DETECTORS[kind] for kind in _DETECTORS if kind in actions}
-    signs = [_MARK] if vault else []
-    signs += dict.fromkeys(_SIGNS[kind] for kind in detectors)
+    signs = ["["] if vault else []  # a placeholder begins with it
+    signs += dict.fromkeys(sign for kind in _DETECTORS if kind in actions for sign in _SIGNS[kind])
     starts = [_START]
-    phrases = [phrase for rule in active for phrase in rule.words]
-    if phrases:
-        signs.append(sign_of_words(phrases))
+    hot = [*map(re.escape, signs)]
+    hot += sign_of_words(phrase for rule in active for phrase in rule.words)
     for one in (one for _, one in rules if not one.words):
-        signs.append(one.sign())
+        hot.append(one.sign())
         starts.append(rf"(?![^\W_])(?:{one.sign()})")
-    hot = re.compile("|".join(signs)) if signs else None
     return Plan(
-        side, actions, hot, re.compile("|".join([*starts, r"\Z"])), tuple(detectors.values()), rules, vault
+        side=side,
+        actions=actions,
+        hot=re.compile("|".join(hot)) if hot else None,
+        start=re.compile("|".join(starts)),
+        detectors=tuple(
+            _DETECTORS[kind] for kind in _DETECTORS if kind in actions and kind not in _OF_DIGITS
+        ),
+        of_digits=tuple(_DETECTORS[kind] for kind in _DETECTORS if kind in actions and kind in _OF_DIGITS),
+        rules=rules,
+        vault=vault,
     )

@@ -13,9 +13,12 @@ from service.guardrails.vault import LITERAL, placeholder_at
 WINDOW = 160  # characters in plain form that may have a say in what is decided at a place
 WINDOW_RAW = 190  # the same in the text as it came
 CONTEXT = 100  # characters before a place that are kept as context
+MOST_DASHES = 4  # that `-----` may begin with
+_LONGEST_MONTH = 12
+_FEW_DIGITS = re.compile(r"[^0-9]*(?:[0-9][^0-9]*){0,3}")
 _TOKEN = 80  # characters of a word before a sign in it
 
-_BACK = re.compile(rf"(?:(?<![^\W_])(?:[A-Za-z]{{2}}|{MONTHS})\.?[ ]{{1,2}})?[^\s]*\Z", re.IGNORECASE)
+_BEGUN_BEFORE = re.compile(rf"(?:[A-Z]{{2}}|(?i:{MONTHS})\.?)")  # IBAN, month
 _MORE = (
     r"[0-9(+@]|[A-Za-z]{1,2}[0-9]|[A-Za-z]{4}\s[0-9]|[A-Za-z](?![^\W_])|"
     rf"(?:(?:de|of|del|di|{MONTHS})(?![^\W_]))"
@@ -26,17 +29,35 @@ _OPEN_END = re.compile(r"(?:\s{0,3}|\s?[-/.,]\s?)[^\W0-9_]{0,12}\s{0,2}\Z")
 
 def begin_of_token(plain: PlainStream, place: int, least: int) -> int:
     """Return where the word before a place begins, with a month or two letters before it."""
+    text = plain.text
+    near = plain.place_within(plain.raw_place(place) - WINDOW_RAW)
+    least = max(least, place - _TOKEN, near)
     if place <= least:
         return place
-    near = plain.place_within(plain.raw_place(place) - WINDOW_RAW)
-    found = _BACK.search(plain.text, max(least, place - _TOKEN, near), place)
-    return found.start() if found is not None else place
+    begin = _begin_of_word(text, least, place)
+    end = begin
+    while end > least and begin - end < 2 and text[end - 1] == " ":
+        end -= 1
+    if least < end < begin:
+        before = _begin_of_word(text, max(least, end - _LONGEST_MONTH), end)
+        if _BEGUN_BEFORE.fullmatch(text, before, end) and not text[before - 1 : before].isalnum():
+            return before
+    return begin
 
 
-def next_start(plan: Plan, text: str, place: int) -> int:
-    """Return the next place at which a match may begin, or the end."""
+def _begin_of_word(text: str, least: int, place: int) -> int:
+    """Return where the characters that are no white space begin before a place."""
+    begin = max(text.rfind(" ", least, place), text.rfind("\n", least, place), text.rfind("\t", least, place))
+    return max(least, begin + 1)
+
+
+def next_start(plan: Plan, text: str, place: int, *, final: bool) -> int:
+    """Return the next place at which a match may begin; the end, or some dashes before it, if there is none."""
     found = plan.start.search(text, place)
-    return found.start() if found is not None else len(text)
+    if found is not None:
+        return found.start()
+    dashes = 0 if final else len(text) - len(text.rstrip("-"))
+    return max(place, len(text) - min(dashes, MOST_DASHES))
 
 
 def decide(plan: Plan, plain: PlainStream, start: int, *, final: bool) -> Answer:
@@ -66,7 +87,8 @@ def _decided(plan: Plan, window: Window) -> Answer:
             return WAIT
         if end is not None:
             return Match(LITERAL, window.start, end)
-    for detector in plan.detectors:
+    few = _FEW_DIGITS.fullmatch(window.text, window.start, window.group) is not None
+    for detector in plan.detectors if few else (*plan.detectors, *plan.of_digits):
         answer = detector(window)
         if answer is WAIT:
             return WAIT

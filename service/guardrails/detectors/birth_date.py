@@ -28,7 +28,7 @@ _FORMS = (
 )
 _SHAPES = tuple(re.compile(rf"{form}(?![^\W_]|[./-][0-9])", re.IGNORECASE) for form in _FORMS)
 _WORDS = (
-    r"born|birth|birthdays?|birthdates?|birth ?date|dob|d\.o\.b\.?|b-?day|date of birth|"
+    r"born|b\.|birth|birthdays?|birthdates?|birth ?date|dob|d\.o\.b\.?|b-?day|date of birth|"
     r"geboren\w*|geb|geburts(?:datum|tag|daten)\w*|geburt|gebürtig|zur welt|"
     r"née?s?|né\(e\)|naissance|anniversaire|ddn|"
     r"nacid[oa]s?|nació|nacimiento|nac|cumpleaños|nací|"
@@ -37,6 +37,9 @@ _WORDS = (
 )
 # Dates of something else: the nearest word decides.
 _OTHERS = (
+    r"birth(?:day)? (?:party|cake|card|gift|certificate|rate)\w*|geburtstags\w+|verjaardags\w+|"
+    r"(?:fête|soirée|gâteau|cadeau|carte|goûter) d['’]anniversaire|(?:fiesta|tarta|regalo|tarjeta) de cumpleaños|"
+    r"(?:festa|torta|regalo|biglietto) di compleanno|anniversaire (?:de|du) (?:mariage|l['’]entreprise|la)|"
     r"hired|joined|signed|since|died|death|deceased|expires?|expir\w*|valid|until|due|delivered|"
     r"delivery|issued|released?|"
     r"founded|launch\w*|appointment|meeting|invoice\w*|order\w*|ordered|paid|party|celebrat\w*|created|"
@@ -70,8 +73,6 @@ def match_birth_date(window: Window) -> Answer:
     near = before(text, start, _WORDS, things="(?!)", others=_OTHERS)
     if near is Near.YES or _SIGN.search(text, max(0, start - 3), start):
         return Match("birth_date", start, end)
-    if near is Near.NO:
-        return None
     told = after(window, end, _WORDS)
     if told is WAIT:
         return WAIT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from service.guardrails.detectors.context import Near, before
+from service.guardrails.detectors.context import Near, before, in_account_number
 from service.guardrails.match import Match, Window
 
 _DIGITS = re.compile(r"[0-9]{1,19}(?:[ .-]{1,2}[0-9]{1,7}){0,18}")
@@ -38,6 +38,8 @@ def match_card(window: Window) -> Match | None:
     text, start = window.text, window.start
     digits = _DIGITS.match(text, start, window.group)
     if digits is None or _LONGER_BEFORE.search(text, max(0, start - 5), start):
+        return None
+    if in_account_number(text, start):
         return None
     for end, number in _candidates(text, start, digits.end()):
         if _LONGER_AFTER.match(text, end, window.group) or not _luhn(number):

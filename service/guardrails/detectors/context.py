@@ -36,7 +36,7 @@ THINGS = (
 _NUMBER = (
     r"\s*(?:(?:numbers?|no|nos|nr|nrs|num|ids?|codes?|keys?|nummern?|numéros?|números?|numer[oi]|n°|nº|"
     r"is|was|are|ist|war|"
-    r"lautet|est|es|era|è|of|de|to|from|and|und|et|en|bis|y|e)(?![^\W_])|[#:=(\[\"'.,;/&-]|[0-9]+)"
+    r"lautet|est|es|era|è|of|de|to|from|and|und|et|en|bis|y|e)(?![^\W_])|[#:=(\[\"'.,;/&-]|[0-9]++)"
 )
 _LINKS = (
     r"\s*[\"'»)\]]{0,2}\s*[,(\[–-]?\s*(?:(?:is|was|are|ist|war|lautet|est|es|era|è|as|als|come|como|"
@@ -47,6 +47,7 @@ _LINKS = (
     r"own|full|new|"
     r"which|that|c'est|número|numero|numéro|number|nummer|du|del|di|van|of|for|so)\s+|l['’])*"
 )
+_ACCOUNT_BEFORE = re.compile(r"(?<![^\W_])[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]{4}){1,7}[ -]?\Z")
 _STOP = re.compile(r"[.!?;]\s|\n")
 
 
@@ -60,12 +61,12 @@ class Near(Enum):
 
 @lru_cache(maxsize=64)
 def _either(words: str, others: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<![^\W_])(?:(?P<yes>{words})|(?P<no>{others}))(?![^\W_])", re.IGNORECASE)
+    return re.compile(rf"(?<![^\W_])(?:(?P<no>{others})|(?P<yes>{words}))(?![^\W_])", re.IGNORECASE)
 
 
 @lru_cache(maxsize=64)
 def _named(things: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<![^\W_])(?:{things})s?(?:{_NUMBER})*\s*\Z", re.IGNORECASE)
+    return re.compile(rf"(?<![^\W_])(?:{things})s?(?:{_NUMBER})*+\s*\Z", re.IGNORECASE)
 
 
 @lru_cache(maxsize=64)
@@ -73,6 +74,11 @@ def _following(words: str) -> re.Pattern[str]:
     return re.compile(
         rf"{_LINKS}(?:{words})(?![^\W_])(?!\s?(?:[:=#]|is|ist|est|es|è)\s?[0-9+])", re.IGNORECASE
     )
+
+
+def in_account_number(text: str, start: int) -> bool:
+    """Return whether a place is inside what looks like an IBAN, however wrong its check digits are."""
+    return _ACCOUNT_BEFORE.search(text, max(0, start - 40), start) is not None
 
 
 def before(text: str, start: int, words: str, *, things: str = THINGS, others: str = "(?!)") -> Near:

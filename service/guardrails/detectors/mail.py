@@ -10,6 +10,7 @@ LONGEST_LOCAL = 64
 _LABEL = r"[^\W_](?:[\w-]{0,61}[^\W_])?"
 _AT = r"(?:@|[(\[{](?:at|AT|ät|arroba|chez)[)\]}])"
 _DOT = r"(?:\.|[(\[{](?:dot|DOT|punkt|point|punto|punt)[)\]}])"
+_HAS_AT = re.compile(r"[@(\[{]")  # a cheap look first
 _ADDRESS = re.compile(
     rf"[\w+][\w.%+'-]{{0,63}}{_AT}({_LABEL}(?:{_DOT}{_LABEL}){{0,7}}{_DOT}"
     r"((?:xn--[A-Za-z0-9-]{2,59}|[^\W0-9_]{2,63})))(?![\w@])"
@@ -26,6 +27,8 @@ _FILES = frozenset(_FILES_WORDS.split())
 def match_mail(window: Window) -> Match | None:
     """Match a mail address."""
     text, start = window.text, window.start
+    if _HAS_AT.search(text, start, window.group) is None:
+        return None
     found = _ADDRESS.match(text, start, window.group)
     if found is None or ".." in found[0]:
         return None

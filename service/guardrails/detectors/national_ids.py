@@ -75,7 +75,7 @@ def _nir_key(digits: str) -> bool:
 
 
 def _compiled(shape: str) -> re.Pattern[str]:
-    return re.compile(rf"{shape}(?![^\W_])(?![-./][0-9A-Za-z])", re.IGNORECASE)
+    return re.compile(rf"(?:{shape})(?![^\W_])(?![-./][0-9A-Za-z])", re.IGNORECASE)
 
 
 _CODICE = r"[A-Z]{3} ?[A-Z]{3} ?[0-9LMNP-V]{2} ?[ABCDEHLMPRST] ?[0-9LMNP-V]{2} ?[A-Z] ?[0-9LMNP-V]{3} ?[A-Z]"

@@ -49,7 +49,8 @@ _URL = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]{1,30}://[^\s:/@\"'<>]{0,64}:(?P<password>[^\s@/\"'<>]{1,100})@[^\s\"'<>`)\]]{1,100}"
 )
 _PASSWORD = (
-    r"passwords?|passwd|passphrase|passcode|passwort|kennwort|pwd|contraseña|wachtwoord|passe|hasło|pin-?code"
+    r"password|passwd|passphrase|passcode|passwort|kennwort|pwd|contraseña|wachtwoord|passe|hasło|"
+    r"pin-?code|pw|mdp"
 )
 _NAMED = re.compile(
     rf"[\w.-]{{0,40}}?(?:(?P<password>{_PASSWORD})|keys?|tokens?|secrets?|credentials?|bearer|basic|sig)"
@@ -63,12 +64,15 @@ _OF_KEYS = re.compile(
     r"(?:access[ _-]?)?keys?\Z",
     re.IGNORECASE,
 )
+_OF = r"(?:\s(?:for|to|of|für|zum?|zur|pour|du|de|para|del|di|per|voor|van)(?:\s[\w'’-]{1,20}){1,4}?(?=\s))?"
+_IS = r"(?:(?:is|was|ist|war|lautet|lautete|est|es|era|è)(?![^\W_])|=>|:=|[:=])"
 _BETWEEN = re.compile(
-    r"[\"']?\s{0,3}(?:(?:(?:is|was|ist|war|lautet|lautete|est|es|era|è)(?![^\W_])|=>|:=|[:=])\s{0,3}|\s)"
+    rf"(?:{_OF}[\"']?\s{{0,3}}{_IS}\s{{0,3}}|[\"']?\s)"
     r"(?:(?:Bearer|Basic|now|set to|still|jetzt|nu|ahora|ora)\s{1,2})?[\"'`«„“]?",
     re.IGNORECASE,
 )
 _VALUE = re.compile(r"[^\s\"'`<>«»“”„,;]{1,200}")
+_CODE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")  # such as `tokens.Token1`
 _ANY_VALUE = re.compile(r"[^\s\"'`<>«»“”„,;]*")
 _PLACEHOLDER = re.compile(
     r"\$|\{|<|%|\*{2,}|x{4,}|\.{3}|(?:your|my|the|change|replace|insert|enter|example|redacted|required|"
@@ -77,11 +81,23 @@ _PLACEHOLDER = re.compile(
     re.IGNORECASE,
 )
 _GUESSED = frozenset({"password", "pass", "secret", "pwd", "passwd", "pw", "xxx"})
-SIGNS = (
-    "-----BEGIN|" + "|".join(_VENDORS) + r"|8Q~|[0-9]:AA|-us[0-9]|://|"
-    r"(?i:passw|passe|passphrase|passcode|pwd|kennwort|contraseña|wachtwoord|hasło|pin-?code|key|token|secret|"
-    r"credential|bearer|basic|sig=)"
+_SIGN_WORDS = (
+    "passw passe passphrase passcode pwd kennwort contraseña wachtwoord hasło pin-code pincode key token secret "
+    "credential bearer basic sig= pw: pw= mdp"
 )
+
+
+def _forms(word: str) -> tuple[str, ...]:
+    return word, word.capitalize(), word.upper()
+
+
+# Texts that make a look worth it, besides digits. Plain ones: those are searched for fast.
+SIGNS = (
+    *("-----BEGIN", "AKIA", "ASIA", "ghp_", "gho_", "eyJ", "sk_live_", "sk_test_", "rk_live_"),
+    *(form for word in _SIGN_WORDS.split() for form in _forms(word)),
+)
+_HAS_NAME = re.compile("|".join(form for word in _SIGN_WORDS.split() for form in _forms(word)))
+_SCHEME, _LONGEST_NAME = 35, 60  # characters
 
 
 def match_secret(window: Window) -> Answer:
@@ -95,7 +111,7 @@ def match_secret(window: Window) -> Answer:
     key = _vendor_key(window)
     if key is not None:
         return key
-    url = _URL.match(text, start, window.group)
+    url = _URL.match(text, start, window.group) if text.find("://", start, start + _SCHEME) > 0 else None
     if url is not None and not _is_placeholder(url["password"]):
         return Match("secret", start, len(text[start : url.end()].rstrip(".,;:!?")) + start, None)
     return _named(window)
@@ -125,6 +141,8 @@ def _long(window: Window, end: int) -> Match:
 def _named(window: Window) -> Answer:
     """Match the value after the name of a secret: `password: …`, `API_KEY=…`, `my password is …`."""
     text, start, end = window.text, window.start, window.end
+    if _HAS_NAME.search(text, start, min(end, start + _LONGEST_NAME)) is None:  # a cheap look first
+        return None
     name = _NAMED.match(text, start, end)
     if name is None or not _is_name(text, name):
         return None
@@ -159,10 +177,12 @@ def _is_secret(value: str, *, password: bool, told: bool) -> bool:
         return False
     kinds = sum(re.search(one, value) is not None for one in ("[0-9]", "[a-z]", "[A-Z]", "[^A-Za-z0-9]"))
     digits = re.search("[0-9]", value) is not None
+    if "[" in value or _CODE.fullmatch(value):
+        return False
     if password:
         return told and len(value) >= 5 and (digits or kinds >= 3)
     return told and len(value) >= 16 and digits and kinds >= 2
 
 
 def _is_placeholder(value: str) -> bool:
-    return value.lower() in _GUESSED or _PLACEHOLDER.match(value) is not None
+    return value.lower() in _GUESSED or "…" in value or _PLACEHOLDER.match(value) is not None

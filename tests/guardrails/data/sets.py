@@ -52,3 +52,10 @@ def _fill(language: str, line: str, values: Values) -> Sentence:
 
 def look_alikes(*, held: bool = False) -> list[str]:
     return _sections("look_alikes.txt")["held" if held else "seen"]
+
+
+def labelled() -> list[tuple[str, str]]:
+    """Return texts with the kind of the one thing that is found in each."""
+    lines = (_HERE / "labelled.txt").read_text().splitlines()
+    pairs = (line.split("|", 1) for line in lines if not line.startswith("# "))
+    return [(kind, text.replace("\\n", "\n")) for kind, text in pairs]
