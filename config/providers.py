@@ -38,7 +38,9 @@ class Providers(Identity):
         "by commas; any other is `anthropic.` and its name",
     )
     anthropic_bedrock_mantle_base_url: str = Field(
-        "", repr=False, description="Address of `bedrock-mantle`, with its `/anthropic`; empty: that of AWS_REGION"
+        "",
+        repr=False,
+        description="Address of `bedrock-mantle`, with its `/anthropic`; empty: that of AWS_REGION",
     )
     mantle_models: str = Field(
         "",
