@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import click
 from flask.cli import with_appcontext
@@ -36,14 +37,17 @@ def from_run(run_ids: Sequence[str], append: bool) -> None:
 @click.option(
     "--score", type=click.IntRange(-1, 1), default=-1, show_default=True, help="Only of this score."
 )
+@click.option("--since", type=click.DateTime(["%Y-%m-%d"]), help="Given on this day (UTC) or later.")
 @click.option("--limit", type=WholeNumber(1, 200), default=20, show_default=True, help="How many at most.")
 @append_option
 @with_appcontext
-def from_feedback(agent: str | None, score: int, limit: int, append: bool) -> None:
+def from_feedback(agent: str | None, score: int, since: datetime | None, limit: int, append: bool) -> None:
     """Make a case of each run that users have rated so, newest first."""
     rows = services().infra.db.query(
         lambda tx: feedback_rows.recent(tx, limit=limit, agent=agent, score=score)
     )
+    if since is not None:
+        rows = [row for row in rows if row["updated_at"] >= since.replace(tzinfo=UTC).timestamp() * 1000]
     if not rows:
         click.echo("There is no such feedback.", err=True)
     queries = services().runs.queries
@@ -54,6 +58,9 @@ def _cases(found: Sequence[tuple[Run, Row | None]], *, append: bool) -> None:
     """Print the cases, or append them to the files of their agents."""
     texts: dict[str, list[str]] = {}
     for run, rating in found:
+        if not run.request.question.strip():
+            click.echo(f"{run.id} has no question in words.", err=True)
+            continue
         texts.setdefault(run.agent, []).append(from_runs.case_of(run, services().sessions, str, rating))
     for agent, cases in texts.items():
         if append:

@@ -16,6 +16,7 @@ from service.types import usd
 WIDTH = 48  # characters of a case in the table
 EVERY = 10.0  # seconds between two lines of progress, where there is no terminal
 LIVE = 0.2  # the same in a terminal, which has one line for all
+ENOUGH = 10  # repeats of a baseline, from which a case that drops to nothing is caught each time
 MAX_FAILURES = 3  # failed repeats of a case that are told
 
 
@@ -56,6 +57,10 @@ def print_report(report: Report) -> None:
             _print_failures(row)
     for name, p in report.together.items():
         click.echo(f"{name}: its cases, all together, pass less often than in the baseline (p = {p:.2g}).")
+    if report.model == "real" and any(row.baseline and row.baseline.runs < ENOUGH for row in report.rows):
+        click.echo(
+            f"The baseline has fewer than {ENOUGH} repeats of some cases: it shows little. See docs/evals.md."
+        )
     click.echo(_summary(report))
 
 

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from service.agents.definitions import AgentDefinition
+from service.agents.files import version_of
 from service.cli.agents import named
 from service.cli.common import Commands, WholeNumber, services, without_log_lines
 from service.cli.eval_output import Meter, print_report
@@ -86,7 +87,7 @@ def run(**given: Any) -> None:
     chosen = _chosen(options.names)
     given_baseline = _given(options, chosen)
     with without_log_lines(), open_house(settings, options.cap) as house:
-        agents = [house.services.agents.agents[agent.id] for agent in chosen]
+        agents = [named(house.services, agent.id) for agent in chosen]
         baselines = _baselines(agents, given_baseline, house)
         report = _evaluated(house, agents, baselines, options)
     print_report(report)
@@ -102,6 +103,9 @@ def run(**given: Any) -> None:
 def _chosen(names: Sequence[str]) -> list[AgentDefinition]:
     """Return the agents to ask: those named, or all that have evals."""
     here = services()
+    broken = dict.fromkeys(fault.agent for fault in here.agents.faults if not names or fault.agent in names)
+    if broken:
+        raise click.ClickException(f"Cannot be run: {', '.join(broken)}. `flask agents check` says why.")
     try:
         agents = [named(here, name) for name in dict.fromkeys(names)] or list(here.agents.agents.values())
     except click.ClickException as error:
@@ -188,6 +192,9 @@ def _keep(agents: Sequence[AgentDefinition], records: Sequence[Record], *, refus
         )
         return
     folders = {agent.id: agent.folder for agent in agents}
+    edited = [agent.id for agent in agents if version_of(agent.folder) != agent.version]
+    if edited:
+        raise click.ClickException(f"Nothing is kept: {', '.join(edited)} changed while the evals ran.")
     for record in records:
         path = results.kept_file(folders[record.agent])
         try:
@@ -209,6 +216,9 @@ def check(names: tuple[str, ...]) -> None:
     Asks nothing: for CI without a key. `flask evals run --keep` asks, compares and keeps.
     """
     agents = _chosen(names)
+    lost = [agent.id for agent in services().agents.agents.values() if gate.lost(agent)]
+    for name in lost:
+        click.echo(f"{name}: evals.yaml is gone, and results are kept")
     try:
         stale = {agent.id: gate.stale(agent) for agent in agents}
     except BadBaseline as error:
@@ -221,4 +231,4 @@ def check(names: tuple[str, ...]) -> None:
     changed = [name for name, lines in stale.items() if lines]
     for name in changed:
         click.echo(f"Run the evals of {name} and keep their results: `flask evals run --agent {name} --keep`")
-    sys.exit(1 if changed else 0)
+    sys.exit(1 if changed or lost else 0)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from service.agents.definitions import AgentDefinition
+from service.agents.files import parts_of
 from service.evals.asking import Asker
 from service.evals.results import CaseRecord, Model, Record, Tally, record_of
 from service.evals.statistics import Rate
@@ -36,6 +37,7 @@ class Report:
     """Verdicts of a run. `together`: agents whose cases together pass less often, with p."""
 
     rows: Sequence[Row]
+    parts: Mapping[str, Mapping[str, str]]  # hashes of the agents that were asked, as they began
     together: Mapping[str, float]
     model: Model
     spent: int
@@ -55,12 +57,11 @@ class Report:
 
     def records(self) -> list[Record]:
         """Return the results by agent, without cases that were skipped."""
-        found: dict[str, tuple[AgentDefinition, list[CaseRecord]]] = {}
+        found: dict[str, list[CaseRecord]] = {}
         for row in self.rows:
-            cases = found.setdefault(row.agent, (row.tally.agent, []))[1]
             if row.verdict != "skipped":
-                cases.append(row.tally.record())
-        return [record_of(agent, self.model, cases) for agent, cases in found.values() if cases]
+                found.setdefault(row.agent, []).append(row.tally.record())
+        return [record_of(name, self.model, self.parts[name], cases) for name, cases in found.items()]
 
 
 class Evaluation:
@@ -76,6 +77,7 @@ class Evaluation:
     ) -> None:
         self._repeat = repeat
         self._offline = offline
+        self._parts = {agent.id: parts_of(agent.folder) for agent in agents}
         self.tallies = [Tally(agent, case) for agent in agents for case in agent.evals]
         self._baselines = {name: record.by_key for name, record in baselines.items()}
 
@@ -107,7 +109,7 @@ class Evaluation:
     def report(self, verdicts: Verdicts, model: Model, *, spent: int, capped: bool) -> Report:
         regressed = set(verdicts.regressed())
         rows = [self._row(tally, verdicts, _key(tally) in regressed) for tally in self.tallies]
-        return Report(rows, verdicts.together(), model, spent, capped)
+        return Report(rows, self._parts, verdicts.together(), model, spent, capped)
 
     def _times(self, tally: Tally) -> int:
         return max(self._repeat, tally.case.repeat)

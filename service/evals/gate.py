@@ -15,7 +15,12 @@ def stale(agent: AgentDefinition) -> list[str]:
     """
     kept = results.kept(agent.folder)
     record = kept.find(agent.id, "real") or kept.find(agent.id, "offline")
-    return [] if record is None else [*_changed_parts(agent, record), *_unasked(agent, record)]
+    return [] if record is None else [*_changed_parts(agent, record), *_changed_cases(agent, record)]
+
+
+def lost(agent: AgentDefinition) -> bool:
+    """Return whether an agent has kept results and no cases any more."""
+    return not agent.evals and results.kept_file(agent.folder).exists()
 
 
 def _changed_parts(agent: AgentDefinition, record: Record) -> list[str]:
@@ -24,8 +29,10 @@ def _changed_parts(agent: AgentDefinition, record: Record) -> list[str]:
     return [f"{name} changed since its evals passed ({record.model} model)" for name in changed]
 
 
-def _unasked(agent: AgentDefinition, record: Record) -> list[str]:
-    asked = record.by_key
+def _changed_cases(agent: AgentDefinition, record: Record) -> list[str]:
+    asked, now = record.by_key, {case.key for case in agent.evals}
     offline = record.model == "offline"
     new = [case for case in agent.evals if case.key not in asked and not (offline and case.needs_real_model)]
-    return [f"evals.yaml has a case without results: {case.input[:80]!r}" for case in new]
+    gone = [case for case in record.cases if case.key not in now]
+    found = [f"evals.yaml has a case without results: {case.input[:80]!r}" for case in new]
+    return [*found, *(f"evals.yaml lost a case that has results: {case.input[:80]!r}" for case in gone)]

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.agents.definitions import AgentDefinition
 from service.agents.eval_spec import EvalCase
-from service.agents.files import BASELINE, parts_of
+from service.agents.files import BASELINE
 from service.evals.outcome import Outcome
 from service.evals.statistics import Rate
 from service.types import NANO, now_ms, rfc3339, usd
@@ -124,11 +124,9 @@ class Tally:
         return {**self.record().model_dump(mode="json"), "failures": failures}
 
 
-def record_of(agent: AgentDefinition, model: Model, cases: Iterable[CaseRecord]) -> Record:
+def record_of(agent: str, model: Model, parts: Mapping[str, str], cases: Iterable[CaseRecord]) -> Record:
     at = rfc3339(now_ms()) or ""
-    return Record(
-        agent=agent.id, model=model, parts=parts_of(agent.folder), recorded_at=at, cases=tuple(cases)
-    )
+    return Record(agent=agent, model=model, parts=dict(parts), recorded_at=at, cases=tuple(cases))
 
 
 def kept_file(folder: Path) -> Path:

@@ -218,3 +218,22 @@ def test_cases_of_feedback_are_appended_once(
     before = (ROOT / "agents" / "analyst" / "evals.yaml").read_text()
     assert [case.input for case in cases][-1] == "What is 3 + 4?" and text.startswith(before)
     assert "There is no such feedback." in flask("evals", "from-feedback", "--score", "1").stderr
+
+
+def test_gate_is_not_passed_by_taking_cases_away(evals: Evals, agents: Path, tmp_path: Path) -> None:
+    """Nor by an agent that cannot be run: it would be left out."""
+    evals("run", "--offline", "--keep")
+    env = {"SLIPWAY_HOME": str(tmp_path)}
+    write_agent(agents, CASES_[:1])
+    fewer = evals_of(app_of(agents, env))("check", code=1).stdout
+    assert "probe: evals.yaml lost a case that has results: 'Summarise: All is" in fewer
+    (agents / "probe" / "evals.yaml").write_text("[]")
+    shutil.copytree(agents / "probe", agents / "other")
+    write_agent(agents, CASES_)
+    none = evals_of(app_of(agents, env))("check", code=1).stdout
+    assert none == "other: evals.yaml is gone, and results are kept\n"
+    shutil.rmtree(agents / "other")
+    write_agent(agents, CASES_, spec="description: x\npattern: none\n")
+    broken = evals_of(app_of(agents, env))
+    for command in ("check", "run"):
+        assert "Cannot be run: probe." in broken(command, code=1).stderr
