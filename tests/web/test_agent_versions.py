@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from flask import Flask
 
 from service.agents.files import version_of
+from service.audit.record import Action
 from service.store import agent_versions as rows
 from service.store import schema
 from tests.conftest import ROOT
@@ -108,7 +109,7 @@ def test_pinned_version_is_served_by_every_replica(house: House) -> None:
     assert listed.status_code == 200 and listed.json["pinned"] is None
     db = house.services(0).infra.db
     audit = db.query(lambda tx: tx.rows(sa.text("SELECT action FROM audit WHERE action LIKE 'agent.%'")))
-    assert sorted(row["action"] for row in audit) == ["agent.pinned"] * 4 + ["agent.published"] * 2
+    assert sorted(row["action"] for row in audit) == [Action.AGENT_PINNED] * 4 + [Action.AGENT_PUBLISHED] * 2
 
 
 def test_run_finds_the_version_it_began_with(house: House) -> None:
