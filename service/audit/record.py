@@ -64,6 +64,8 @@ class Action(StrEnum):
     WORKSPACE_DELETED = "workspace.deleted"
     AGENT_STOPPED = "agent.stopped"
     AGENT_RELEASED = "agent.released"
+    AGENT_PUBLISHED = "agent.published"
+    AGENT_PINNED = "agent.pinned"
     RUN_FORKED = "run.forked"
     CAP_SET = "cap.set"
     CAP_REMOVED = "cap.removed"

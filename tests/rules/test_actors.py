@@ -48,6 +48,7 @@ REQUESTS: dict[str, dict[str, Any] | None] = {
     "PATCH /v1/admin/workspaces/<workspace_id>": {"name": "acme-two"},
     "DELETE /v1/admin/workspaces/<workspace_id>": None,
     "POST /v1/admin/agents/<agent>/release": None,
+    "POST /v1/admin/agents/<agent>/versions": {"action": "publish"},
     "POST /v1/admin/agents/<agent>/stop": {"reason": "canary"},
     "POST /v1/admin/knowledge/<agent>": {"name": "a.md", "text": "# A\nWords.", "category": "billing"},
     "DELETE /v1/admin/knowledge/<agent>/<document_id>": None,
