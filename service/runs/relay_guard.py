@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from service.errors import fault, guardrail_refused
+from service.errors import GuardrailRefused, fault, guardrail_refused
 from service.guardrails.filter import Refused
 from service.guardrails.policy import Rail
 from service.guardrails.relayed.sides import Acted, Inward, Outward
