@@ -1,7 +1,7 @@
 """memory_notes: notes that agents keep about their users
 
 Revision ID: 0040
-Revises: 0037
+Revises: 0039
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0040"
-down_revision = "0037"
+down_revision = "0039"
 branch_labels = None
 depends_on = None
 OLDEST_CODE = "0002"  # older code knows no notes

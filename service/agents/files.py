@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from service.text.leftovers import counts
 
+EVALS = "evals.yaml"
+BASELINE = "evals.baseline.json"  # results of evals, which name the version that they are of
 CHUNK = 1 << 20  # bytes hashed at a time: a file may be larger than memory
 SETTLED_SECONDS = 0.1  # a file system may give writes a few milliseconds apart the same time
 
@@ -37,8 +39,20 @@ def folders_of(agents_dir: Path) -> list[Path]:
 
 def version_of(folder: Path) -> str:
     """Hash names and contents of the counted files, sorted, to 12 hex digits of SHA-256."""
-    digest = hashlib.sha256()
+    return _hashed(folder, counted(folder))
+
+
+def parts_of(folder: Path) -> dict[str, str]:
+    """Hash what decides about answers, by file or folder at the top, such as `prompt.md` and `knowledge`: no evals."""
+    parts: dict[str, list[Path]] = {}
     for path in counted(folder):
+        parts.setdefault(path.relative_to(folder).parts[0], []).append(path)
+    return {name: _hashed(folder, paths) for name, paths in sorted(parts.items()) if name != EVALS}
+
+
+def _hashed(folder: Path, paths: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
         name = os.fsencode(path.relative_to(folder).as_posix())
         try:
             with path.open("rb") as file:
@@ -88,5 +102,9 @@ def _counted(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
     for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if counts(name)]
-        yield root, folders, [name for name in names if counts(name)]
+        folders[:] = [name for name in folders if _counts(name)]
+        yield root, folders, [name for name in names if _counts(name)]
+
+
+def _counts(name: str) -> bool:
+    return counts(name) and name != BASELINE

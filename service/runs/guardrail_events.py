@@ -28,12 +28,10 @@ def tell(attempt: Attempt, observer: Observer, where: str, kind: str, action: st
     )
 
 
-def cleaned(attempt: Attempt, observer: Observer, reply: ModelReply) -> ModelReply:
-    """Return a reply as its stream tells it; tell of a system prompt that was cut out of it."""
-    reply = attempt.text.cleaned(reply, attempt.journal.steps + 1)
+def tell_prompt(attempt: Attempt, observer: Observer) -> None:
+    """Tell of a system prompt that was cut out of the last reply."""
     if attempt.text.gave_away:
         tell(attempt, observer, "output", "prompt", "removed")
-    return reply
 
 
 def flag_input(attempt: Attempt, observer: Observer) -> None:

@@ -37,7 +37,7 @@ def decode_reply(stored: Mapping[str, Any]) -> ModelReply:
 
 
 def encode_result(result: ToolResult) -> dict[str, Any]:
-    return {
+    stored: dict[str, Any] = {
         "ok": result.ok,
         "content": result.content,
         "preview": result.preview,
@@ -45,6 +45,7 @@ def encode_result(result: ToolResult) -> dict[str, Any]:
         "sources": list(result.sources),
         **({"untrusted": True} if result.untrusted else {}),
     }
+    return stored | {"untrusted": True} if result.untrusted else stored  # else as releases before read it
 
 
 def decode_result(stored: Mapping[str, Any]) -> ToolResult:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from service.agents.definitions import AgentDefinition
 from service.agents.flows import link_hosts
@@ -44,6 +45,13 @@ def add_history(found: Taint, past: History) -> None:
     if past.summary:
         for source in (taint.SESSION,) if past.untrusted is None else past.untrusted:
             found.add(source, past.summary)
+
+
+def noting(agent: AgentDefinition, found: Taint) -> AgentDefinition:
+    """Return an agent for its pattern: untrusted passages that it reads, not by a tool, are added."""
+    if agent.knowledge is None:
+        return agent
+    return replace(agent, knowledge=agent.knowledge.for_pattern(partial(found.add, taint.KNOWLEDGE)))
 
 
 def add_results(

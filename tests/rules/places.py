@@ -35,6 +35,7 @@ PATHS = {
     "schedule_id": "schedule",
     "note_key": "language",
     "agent": "assistant",
+    "document_id": "doc_" + "0" * 26,
     "workspace_id": ACME,
     "user_id": "user",
 }

@@ -94,7 +94,7 @@ class AloneTools(ToolExecution):
         # The decisions were told by the Slipway whose run this is.
         return proposed(reply, agent, {}, questions, taint), []
 
-    def _notes(self, run: Run, agent: str, untrusted: Sequence[str]) -> Notes | None:
+    def _notes(self, run: Run, agent: str, call: Call) -> Notes | None:
         return None
 
     def _known(self, run: Run, call: Call) -> ToolResult | None:
