@@ -251,11 +251,11 @@ class GuardrailRefused(SlipwayError):
 
     status, code, title = 422, "guardrail_refused", "A guardrail refused this"
 
-    @classmethod
-    def at(cls, where: str, kind: str) -> GuardrailRefused:
-        """Make the refusal of a kind of text at a place: `input`, `tool` or `output`."""
-        about = {"input": "what was asked", "tool": "what a tool returned", "output": "the answer"}[where]
-        return cls(f"A guardrail refused {about}: {kind}.", extra={"where": where, "kind": kind})
+
+def guardrail_refused(where: str, kind: str) -> GuardrailRefused:
+    """Make the refusal of a kind of text at a place: `input`, `tool` or `output`."""
+    about = {"input": "what was asked", "tool": "what a tool returned", "output": "the answer"}[where]
+    return GuardrailRefused(f"A guardrail refused {about}: {kind}.", extra={"where": where, "kind": kind})
 
 
 class PriceUnknown(SlipwayError):

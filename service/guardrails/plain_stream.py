@@ -42,6 +42,11 @@ def _plain_character(character: str) -> str:
 
 
 _PLAIN = _Plain()
+_ODD = re.compile("[^\x00-\x7f\u00c0-\u024f]+")  # Latin letters stay as they are
+
+
+def _plain(text: str) -> str:
+    return text if text.isascii() else _ODD.sub(lambda match: match[0].translate(_PLAIN), text)
 
 
 class PlainStream:
@@ -77,14 +82,14 @@ class PlainStream:
             meant = _meaning(match[0])
             if meant is None:
                 continue
-            self._add(piece[done : match.start()].translate(_PLAIN), base + done)
+            self._add(_plain(piece[done : match.start()]), base + done)
             if self._at is None:
                 self._at = list(range(len(self.text)))
             if meant:
-                self.text += meant.translate(_PLAIN)
+                self.text += _plain(meant)
                 self._at.append(base + match.start())
             done = match.end()
-        self._add(piece[done:].translate(_PLAIN), base + done)
+        self._add(_plain(piece[done:]), base + done)
 
     def _add(self, plain: str, at: int) -> None:
         self.text += plain

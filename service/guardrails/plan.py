@@ -17,7 +17,7 @@ from service.guardrails.detectors.phone import match_phone
 from service.guardrails.detectors.secrets import SIGNS, match_secret
 from service.guardrails.match import Answer, Window
 from service.guardrails.patterns import Pattern, sign_of_words
-from service.guardrails.policy import KINDS, Action, SideSpec
+from service.guardrails.policy import KINDS, STRICTNESS, Action, SideSpec
 
 Detector = Callable[[Window], Answer]
 _START = r"(?<![0-9A-Za-z\u00c0-\u05ff])[^\W_]|[+(\[]|-----"
@@ -32,7 +32,8 @@ _DETECTORS: dict[str, Detector] = {
     "birth_date": match_birth_date,
     "phone": match_phone,
 }
-_OF_DIGITS = frozenset(("iban", "card", "national_id", "ip", "birth_date", "phone"))
+# Fewest digits of a match.
+_LEAST_DIGITS = {"iban": 10, "card": 12, "national_id": 6, "ip": 4, "birth_date": 4, "phone": 7}
 _DIGITS = tuple("0123456789")
 # Plain texts, one of which is in each match: a search for many of those is fast.
 _SIGNS = dict.fromkeys(_DETECTORS, _DIGITS) | {
@@ -56,14 +57,16 @@ _SIGNS = dict.fromkeys(_DETECTORS, _DIGITS) | {
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Compiled guardrails. `hot`: signs of a possible match; `start`: where one may begin.
-    `of_digits`: detectors of matches with several digits."""
+
+    `of_digits`: detectors, each with the fewest digits of its matches.
+    """
 
     side: SideSpec
     actions: dict[str, Action]
     hot: re.Pattern[str] | None
     start: re.Pattern[str]
     detectors: tuple[Detector, ...]
-    of_digits: tuple[Detector, ...]
+    of_digits: tuple[tuple[int, Detector], ...]
     rules: tuple[tuple[str, Pattern], ...]
     vault: bool
 
@@ -72,12 +75,14 @@ class Plan:
 def plan_of(side: SideSpec, *, vault: bool) -> Plan:
     """Compile the guardrails of one side. `vault`: placeholders are used, so their look-alikes are escaped."""
     actions = {kind: side.action_of(kind) for kind in KINDS}
-    actions |= {rule.name: rule.action for rule in side.rules}
+    for rule in side.rules:  # two may have one name: of a workspace and of an agent
+        actions[rule.name] = max(actions.get(rule.name, rule.action), rule.action, key=STRICTNESS.__getitem__)
     actions = {kind: action for kind, action in actions.items() if action is not Action.ALLOW}
     active = [rule for rule in side.rules if rule.name in actions]
     rules = tuple((rule.name, one) for rule in active for one in rule.compiled())
+    kinds = [kind for kind in _DETECTORS if kind in actions]
     signs = ["["] if vault else []  # a placeholder begins with it
-    signs += dict.fromkeys(sign for kind in _DETECTORS if kind in actions for sign in _SIGNS[kind])
+    signs += dict.fromkeys(sign for kind in kinds for sign in _SIGNS[kind])
     starts = [_START]
     hot = [*map(re.escape, signs)]
     hot += sign_of_words(phrase for rule in active for phrase in rule.words)
@@ -89,10 +94,8 @@ def plan_of(side: SideSpec, *, vault: bool) -> Plan:
         actions=actions,
         hot=re.compile("|".join(hot)) if hot else None,
         start=re.compile("|".join(starts)),
-        detectors=tuple(
-            _DETECTORS[kind] for kind in _DETECTORS if kind in actions and kind not in _OF_DIGITS
-        ),
-        of_digits=tuple(_DETECTORS[kind] for kind in _DETECTORS if kind in actions and kind in _OF_DIGITS),
+        detectors=tuple(_DETECTORS[kind] for kind in kinds if kind not in _LEAST_DIGITS),
+        of_digits=tuple((_LEAST_DIGITS[kind], _DETECTORS[kind]) for kind in kinds if kind in _LEAST_DIGITS),
         rules=rules,
         vault=vault,
     )

@@ -15,7 +15,7 @@ WINDOW_RAW = 190  # the same in the text as it came
 CONTEXT = 100  # characters before a place that are kept as context
 MOST_DASHES = 4  # that `-----` may begin with
 _LONGEST_MONTH = 12
-_FEW_DIGITS = re.compile(r"[^0-9]*(?:[0-9][^0-9]*){0,3}")
+_DIGIT = re.compile("[0-9]")
 _TOKEN = 80  # characters of a word before a sign in it
 
 _BEGUN_BEFORE = re.compile(rf"(?:[A-Z]{{2}}|(?i:{MONTHS})\.?)")  # IBAN, month
@@ -23,7 +23,8 @@ _MORE = (
     r"[0-9(+@]|[A-Za-z]{1,2}[0-9]|[A-Za-z]{4}\s[0-9]|[A-Za-z](?![^\W_])|"
     rf"(?:(?:de|of|del|di|{MONTHS})(?![^\W_]))"
 )
-_GROUP = re.compile(rf"[^\s]*(?:(?:\s{{1,2}}|\s?[-/.,]\s)(?:{_MORE})[^\s]*)*", re.IGNORECASE)
+_GROUP = re.compile(rf"[^\s]*(?:(?:[ \t]{{1,2}}|[ \t]?[-/.,][ \t])(?:{_MORE})[^\s]*)*", re.IGNORECASE)
+_WORD = re.compile(r"[^\s]*")
 _OPEN_END = re.compile(r"(?:\s{0,3}|\s?[-/.,]\s?)[^\W0-9_]{0,12}\s{0,2}\Z")
 
 
@@ -72,11 +73,17 @@ def _window(plain: PlainStream, start: int, *, final: bool) -> Window | Wait:
     text = plain.text
     limit = min(start + WINDOW, plain.place_within(plain.raw_place(start) + WINDOW_RAW))
     whole = limit < len(text) or limit == start + WINDOW
-    found = _GROUP.match(text, start, limit)
-    group = found.end() if found is not None else start
+    group = _end(_GROUP, text, start, limit)
     if not whole and not final and (group == limit or _OPEN_END.match(text, group, limit)):
         return WAIT
+    if group == start + WINDOW:  # a row of numbers as long as that is a table
+        group = _end(_WORD, text, start, limit)
     return Window(text, start, group, limit, final or whole)
+
+
+def _end(pattern: re.Pattern[str], text: str, start: int, limit: int) -> int:
+    found = pattern.match(text, start, limit)
+    return found.end() if found is not None else start
 
 
 def _decided(plan: Plan, window: Window) -> Answer:
@@ -87,8 +94,8 @@ def _decided(plan: Plan, window: Window) -> Answer:
             return WAIT
         if end is not None:
             return Match(LITERAL, window.start, end)
-    few = _FEW_DIGITS.fullmatch(window.text, window.start, window.group) is not None
-    for detector in plan.detectors if few else (*plan.detectors, *plan.of_digits):
+    digits = len(_DIGIT.findall(window.text, window.start, window.group))
+    for detector in (*plan.detectors, *(one for least, one in plan.of_digits if digits >= least)):
         answer = detector(window)
         if answer is WAIT:
             return WAIT

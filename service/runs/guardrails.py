@@ -15,7 +15,7 @@ import orjson
 
 from service.agents.definitions import AgentDefinition
 from service.audit.record import Action, Refusals
-from service.errors import DatabaseUnavailable, GuardrailRefused
+from service.errors import DatabaseUnavailable, GuardrailRefused, guardrail_refused
 from service.guardrails.filter import Refused
 from service.guardrails.keyed_vault import KeyedVault
 from service.guardrails.policy import OFF, Rail, parse_rails, stricter
@@ -151,4 +151,4 @@ class Guardrails:
             if request.context:
                 strict.json(exact_json.loads(request.context.encode()))
         except Refused as refused:
-            raise GuardrailRefused.at("input", refused.kind) from None
+            raise guardrail_refused("input", refused.kind) from None

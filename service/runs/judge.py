@@ -9,7 +9,7 @@ from typing import Any, Literal
 import orjson
 
 from service.agents.pattern import Events, Prompt
-from service.errors import GuardrailRefused, GuardrailUnavailable, ModelError
+from service.errors import GuardrailUnavailable, ModelError, guardrail_refused
 from service.llm.client import ModelReply
 from service.runs.attempt import Attempt
 from service.runs.journal_codec import encode_reply
@@ -59,7 +59,7 @@ def judged(where: Literal["input", "output"], text: str, attempt: Attempt, steps
         name = f"judge {where}" if len(text) <= PIECE else f"judge {where}, part {number}"
         verdict = yield from _verdict(name, rule, text[start : start + PIECE], attempt, steps)
         if verdict == "breaks":
-            raise attempt.rails.refused(GuardrailRefused.at(where, KIND))
+            raise attempt.rails.refused(guardrail_refused(where, KIND))
         if verdict != "keeps" and judge.on_error != "allow":
             raise GuardrailUnavailable("The judge of a guardrail gave no verdict.")
 

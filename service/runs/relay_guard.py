@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from service.errors import GuardrailRefused, fault
+from service.errors import GuardrailRefused, fault, guardrail_refused
 from service.guardrails.filter import Refused
 from service.guardrails.policy import Rail
 from service.guardrails.relayed.sides import Acted, Inward, Outward
@@ -106,7 +106,7 @@ class RelayGuard:
         except Refused as refused:
             if where == "output":  # else the call is not made, and its caller tells
                 self._tell([{"where": where, "kind": refused.kind, "action": "refuse", "count": 1}])
-            raise GuardrailRefused.at(where, refused.kind) from None
+            raise guardrail_refused(where, refused.kind) from None
 
 
 def _filtered(request: RelayedRequest, side: Inward) -> RelayedRequest:

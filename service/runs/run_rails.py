@@ -13,7 +13,7 @@ from typing import Any
 from service.agents.definitions import AgentDefinition
 from service.audit.record import Action as Audited
 from service.audit.record import record
-from service.errors import GuardrailRefused
+from service.errors import GuardrailRefused, guardrail_refused
 from service.guardrails.filter import Refused, TextFilter
 from service.guardrails.keyed_vault import KeyedVault
 from service.guardrails.policy import Rail, stricter
@@ -183,7 +183,7 @@ class RunRails:
 
     def refusal(self, where: str, refused: Refused) -> GuardrailRefused:
         """Tell of a refusal; return it as the error that ends the run, which tells nothing of the text."""
-        return self.refused(GuardrailRefused.at(where, refused.kind))
+        return self.refused(guardrail_refused(where, refused.kind))
 
     def refused(self, error: GuardrailRefused) -> GuardrailRefused:
         """Tell of a refusal, and return it."""

@@ -10,7 +10,7 @@ from typing import Any
 from service.agents.definitions import AgentDefinition
 from service.agents.pattern import Events, Prompt, most_steps
 from service.agents.remote_spec import RemoteSpec
-from service.errors import GuardrailRefused, ModelUnavailable, PromptTooLong, RunLimit
+from service.errors import GuardrailRefused, ModelUnavailable, PromptTooLong, RunLimit, guardrail_refused
 from service.llm.client import ModelClient, ModelReply, ModelRequest
 from service.llm.prompt_cache import marked
 from service.llm.routing import Route
@@ -174,7 +174,7 @@ class RunSteps:
         request = self._attempt.rails.asked(request, of_caller=self._agent.is_model, again=stored is not None)
         if stored is not None:
             if REFUSED in stored:
-                raise GuardrailRefused.at("output", stored[REFUSED])
+                raise guardrail_refused("output", stored[REFUSED])
             if "clamped" in stored:
                 self._note_clamped(stored.pop("clamped"))
             if stored["stop_reason"] == TOO_LONG:
@@ -289,7 +289,7 @@ class RunSteps:
             Event.USAGE, {"step": self._journal.steps, "model": reply.model, **used}
         )
         if REFUSED in stored:
-            raise GuardrailRefused.at("output", stored[REFUSED])
+            raise guardrail_refused("output", stored[REFUSED])
 
     def _note_clamped(self, tokens: int) -> int:
         self._attempt.clamped = min(tokens, self._attempt.clamped or tokens)

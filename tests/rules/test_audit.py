@@ -62,6 +62,7 @@ ELSEWHERE = {name for name in LEAVES if "/page/" in name} | {
 }
 # Actions that other tests raise.
 RAISED_IN = {
+    Action.GUARDRAIL: "tests/runs/guarded.py",
     Action.IDENTITY_LINKED: "tests/oidc/test_identities.py",
     Action.MCP_ACCEPTED: "tests/cli/test_mcp.py",
     Action.MCP_CREDENTIAL: "tests/cli/test_mcp.py",

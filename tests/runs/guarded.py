@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from service.audit.record import Action
 from service.store import schema
 from service.store.database import Row
 from service.types import DEFAULT_WORKSPACE, Event, Run, RunEvent
@@ -68,7 +69,9 @@ def acted(events: list[RunEvent]) -> list[tuple[str, str, str, int]]:
 
 def audited(wired: Services) -> list[Row]:
     """Return the audit rows of guardrails, oldest first."""
-    rows = sa.select(schema.audit).where(schema.audit.c.action == "guardrail").order_by(schema.audit.c.id)
+    rows = (
+        sa.select(schema.audit).where(schema.audit.c.action == Action.GUARDRAIL).order_by(schema.audit.c.id)
+    )
     return wired.infra.db.query(lambda tx: tx.rows(rows))
 
 

@@ -48,6 +48,7 @@ _LINKS = (
     r"which|that|c'est|número|numero|numéro|number|nummer|du|del|di|van|of|for|so)\s+|l['’])*"
 )
 _ACCOUNT_BEFORE = re.compile(r"(?<![^\W_])[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]{4}){1,7}[ -]?\Z")
+_LETTER = re.compile(r"[^\W0-9_]")
 _STOP = re.compile(r"[.!?;]\s|\n")
 
 
@@ -87,6 +88,8 @@ def before(text: str, start: int, words: str, *, things: str = THINGS, others: s
     It does not count if one of the `things` is named right before the place, or if one of the `others` is nearer.
     """
     least = max(0, start - BEFORE)
+    if _LETTER.search(text, least, start) is None:  # a cheap look first
+        return Near.NONE
     if _named(things).search(text, least, start) is not None:
         return Near.NO
     nearest = Near.NONE
@@ -103,4 +106,6 @@ def after(window: Window, end: int, words: str) -> bool | Wait:
         last = stop.start()
     elif last < end + AFTER and not window.final:
         return WAIT
+    if _LETTER.search(window.text, end, last) is None:
+        return False
     return _following(words).match(window.text, end, last) is not None

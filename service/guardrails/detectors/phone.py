@@ -107,13 +107,14 @@ def _is_national(window: Window, end: int, number: str) -> bool | Wait:
     near = before(window.text, window.start, _WORDS)
     if near is Near.NO:
         return False
-    valid, count = _is_valid(number), len(re.findall("[0-9]", number))
-    if valid and count >= 9 and _CERTAIN.fullmatch(number):
+    if _CERTAIN.fullmatch(number) and len(re.findall("[0-9]", number)) >= 9 and _is_valid(number):
         return True
-    grouped = _GROUPED.fullmatch(number) is not None and _THOUSANDS.fullmatch(number) is None
-    if near is Near.YES:
-        return valid or grouped
-    return after(window, end, f"{_WORDS}|office|home|work") if valid or grouped else False
+    told = near is Near.YES or after(window, end, f"{_WORDS}|office|home|work")
+    if not isinstance(told, bool) or not told:
+        return told
+    return (_GROUPED.fullmatch(number) is not None and _THOUSANDS.fullmatch(number) is None) or _is_valid(
+        number
+    )
 
 
 def _is_valid(number: str) -> bool:
