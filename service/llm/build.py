@@ -11,6 +11,7 @@ from service.llm.breaker import BreakerState
 from service.llm.chat_completions import ChatCompletionsClient
 from service.llm.claude import ClaudeClient
 from service.llm.client import ModelClient
+from service.llm.embeddings import HttpEmbedder
 from service.llm.fallback import FallbackClient
 from service.llm.gateway import GatewayClient
 from service.llm.messages_client import MessagesClient
@@ -37,6 +38,14 @@ def claude(settings: Settings) -> ClaudeClient:
         settings.model_connect_timeout,
         settings.model_max_connections,
     )
+
+
+def embedder(settings: Settings) -> HttpEmbedder | None:
+    """Build the client of the embedding endpoint of knowledge, if one is set."""
+    if not settings.knowledge_embeddings_url:
+        return None
+    key = settings.knowledge_embeddings_key.get_secret_value()
+    return HttpEmbedder(settings.knowledge_embeddings_url, key, settings.knowledge_embeddings_model)
 
 
 def gateway(base_url: str, run_token: str, timeout: float, connect_timeout: float) -> GatewayClient:

@@ -105,7 +105,7 @@ class ChatCompletionsClient:
         if 200 <= answer.status < 300:
             return answer
         with closing(answer):
-            body = b"".join(answer)
+            body = answer.of_error()
         call.progress.refused(answer.status)
         raise _refusal(answer, body)
 

@@ -32,6 +32,9 @@ class RelayedRequest(ModelRequest):
     body: bytes = b""
     betas: str = ""  # header `anthropic-beta`; checked by the door
     by_address: bool = False  # has content that the provider fetches: what is counted may not be what is read
+    cites: bool = (
+        False  # has documents to be cited: the provider adds marks to their sentences, however short
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,7 +151,7 @@ class CallBilling:
         Raises `AgentStopped`: a prompt that is counted is sent too.
         """
         self._spending.check_running(self._run.agent)
-        seconds = COUNT_SECONDS + sum(one["size"] for one in references(request.messages)) / COUNT_BYTES
+        seconds = COUNT_SECONDS + _bytes_of(request) / COUNT_BYTES
         return self._count(request, ModelCall(min(self._handle.deadline, time.monotonic() + seconds)))
 
 
@@ -214,11 +214,20 @@ def bound_of(request: ModelRequest) -> int | None:
     """Bound a prompt's tokens; None where counting does. An address may answer anew, so its content may be anything."""
     if is_by_address(request):
         return LARGEST_WINDOW
+    if isinstance(request, RelayedRequest) and request.cites:
+        return None
     return prompt_bound(request.system, request.messages, request.tools, request.json_schema)
 
 
 def is_by_address(request: ModelRequest) -> bool:
     return isinstance(request, RelayedRequest) and request.by_address
+
+
+def _bytes_of(request: ModelRequest) -> int:
+    """Return the bytes that are sent with a prompt besides its text. What a client has written holds no references."""
+    if isinstance(request, RelayedRequest):
+        return len(request.body)
+    return sum(one["size"] for one in references(request.messages))
 
 
 def booked(reply: ModelReply, settlement: Settlement) -> ModelReply:

@@ -18,6 +18,7 @@ from service.files import MAX_BYTES as MAX_FILE_BYTES
 from service.ids import new_id
 from service.infra.backends import Infra
 from service.infra.redis_client import connect
+from service.knowledge.build import KnowledgeServices
 from service.llm.build import ModelClients
 from service.remote.client import RemoteClient, RemoteHosts
 from service.runs.approval_requests import ApprovalRequests
@@ -36,6 +37,7 @@ from service.runs.events.event_stream import EventStreamReader
 from service.runs.events.publisher import Publisher
 from service.runs.execution import Execution
 from service.runs.file_content import ClientWithFiles
+from service.runs.forks import Forks
 from service.runs.gateway_calls import GatewayCalls
 from service.runs.gateway_watch import GatewayWatch
 from service.runs.guardrails import Guardrails
@@ -79,6 +81,8 @@ class Domains(NamedTuple):
     revocations: Revocations
     run_tokens: RunTokens
     refusals: Refusals
+    tools: ToolRunner
+    knowledge: KnowledgeServices
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,7 @@ class RunServices:
     batches: BatchSubmitter
     waits: BudgetWaits
     estimates: Estimates
+    forks: Forks
     gateway: GatewayCalls
     counts: TokenCounts
     model: ModelClients
@@ -132,7 +137,7 @@ def build(
     conflicts = Conflicts(sessions, queries, cancellation, bulkhead, settings.session_conflict, seconds)
     start = RunStarter(
         new_runs=_new_runs(settings, infra, domains, conflicts, execution.worker_id),
-        lookups=build_cache(settings, infra, blocking),
+        lookups=build_cache(settings, infra, blocking, domains.knowledge.versions.of),
         execution=execution,
         queries=queries,
         conflicts=conflicts,
@@ -159,6 +164,7 @@ def build(
         batches,
         waits,
         _estimates(settings, infra, domains, start),
+        Forks(infra.db, domains.agents, domains.usage.prices),
         _gateway(settings, infra, domains, bulkhead, runner),
         TokenCounts(start.new_runs, domains.model, domains.usage.spending, guardrails),
         domains.model,
@@ -238,7 +244,7 @@ def _runner(
     usage, observer = domains.usage, infra.observer
     waits, watch, guardrails = parts
     requests = ApprovalRequests(domains.webhooks, settings.approval_seconds)
-    tools = ToolExecution(infra.db, ToolRunner(called=observer.tool), usage.rate_limits.tool, requests)
+    tools = ToolExecution(infra.db, domains.tools, usage.rate_limits.tool, requests)
     remote = RemoteDependencies(
         db=infra.db,
         client=RemoteClient(
@@ -251,7 +257,10 @@ def _runner(
     )
     room = BytesInFlight(2 * MAX_FILE_BYTES)
     client = ClientWithFiles(domains.model.calls, infra.db, room)
-    steps = StepDependencies(client, usage.prices, tools, usage.spending, batch_steps, observer, remote)
+    documents = domains.knowledge.of_run
+    steps = StepDependencies(
+        client, usage.prices, tools, usage.spending, batch_steps, observer, remote, documents
+    )
     relay = RelayDependencies(domains.model.relay, usage.prices, usage.spending, observer, watch)
     return Runner(
         domains.agents,

@@ -90,8 +90,8 @@ class RelayStarter:
 
     def _relayed_before(self, run_id: str) -> Relay:
         queries = self.runs.queries
-        run = queries.wait(run_id)
+        started = self.runs.started_before(run_id, queries.wait)
         body = queries.relayed(run_id)
-        if body is None and run.error is None:
+        if body is None and started.run.error is None:
             raise Conflict("The first answer was too long to be given again: use another Idempotency-Key.")
-        return Relay(Started(run, replayed=True), iter(() if body is None else (body,)))
+        return Relay(started, iter(() if body is None else (body,)))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
 from service.cache.lookup import Lookup, Lookups
-from service.errors import Overloaded, RateLimited, SlipwayError
+from service.errors import NotFound, Overloaded, RateLimited, RunDeleted, SlipwayError
 from service.infra.redis import RedisStore
 from service.infra.redis_trip import Trip
 from service.runs import cached
@@ -93,12 +93,12 @@ class RunStarter:
             attempt = self.execution.execute(run, self.new_runs.opening(run, key), claim.lookup.stale)
         except AlreadyStarted as first:
             claim.end()
-            return Started(self.queries.wait(first.run_id), replayed=True)
+            return self.started_before(first.run_id, self.queries.wait)
         except RateLimited:
             claim.end()
             if (run_id := self.new_runs.started_with(key)) is None:
                 raise
-            return Started(self.queries.wait(run_id), replayed=True)
+            return self.started_before(run_id, self.queries.wait)
         except (LeaseLost, HandedOver):
             claim.leave()
             claim.lookup.run = self.queries.wait(run.id)
@@ -158,16 +158,23 @@ class RunStarter:
         except (RateLimited, Overloaded):
             if (run_id := self.new_runs.started_with(key, seconds=0)) is None:
                 raise
-            return Started(self.queries.get(run_id), replayed=True)
+            return self.started_before(run_id)
         interrupted = self.conflicts.interrupted_by(request)
         run = self.new_runs.make(caller, request, "queue", request_id)
         run.status, run.attempt, run.started_at = RunStatus.QUEUED, 0, None
         try:
             self.new_runs.open(run, key)
         except AlreadyStarted as first:
-            return Started(self.queries.get(first.run_id), replayed=True)
+            return self.started_before(first.run_id)
         self.conflicts.cancel(interrupted)
         return Started(run)
+
+    def started_before(self, run_id: str, find: Callable[[str], Run] | None = None) -> Started:
+        """Find the run that an earlier request started with the same key. Raises `RunDeleted`."""
+        try:
+            return Started((find or self.queries.get)(run_id), replayed=True)
+        except NotFound:
+            raise RunDeleted from None
 
     def claim(self, caller: Caller, run: Run, trip: Trip) -> Claim:
         """Claim a run on what all workers share, by its trip. Raises `GuardrailRefused` for what it asks."""
@@ -194,7 +201,7 @@ class RunStarter:
                 self.new_runs.open(run, key, partial(cached.write, run=run))
             except AlreadyStarted as first:
                 with self.bulkhead.take(run.user_id):
-                    return Started(self.queries.wait(first.run_id), replayed=True)
+                    return self.started_before(first.run_id, self.queries.wait)
         return Started(run)
 
     def _stream_own(self, run: Run, key: Key | None, claim: Claim, listener: Listener) -> Stream:
@@ -212,7 +219,7 @@ class RunStarter:
             except RateLimited:
                 if (run_id := self.new_runs.started_with(key)) is None:
                     raise
-                return Started(self.queries.get(run_id), replayed=True), self.queries.follow(run_id)
+                return self.started_before(run_id), self.queries.follow(run_id)
             opening = self.new_runs.opening(run, key)
             outbox, execution = self.execution.stream(
                 run, opening, until_end.pop_all(), listener, claim.lookup.stale
@@ -220,7 +227,7 @@ class RunStarter:
         try:
             first = next(execution)
         except AlreadyStarted as other:
-            return Started(self.queries.get(other.run_id), replayed=True), self.queries.follow(other.run_id)
+            return self.started_before(other.run_id), self.queries.follow(other.run_id)
         return Started(run, listener=listener), self.queries.listen(run, outbox, first, execution)
 
     def _stream_joined(

@@ -155,6 +155,7 @@ def get_response(response_id: str) -> Response:
 def delete_response(response_id: str) -> Response:
     run = ended(cancelled(kept(response_id)[0]))
     if not services().runs.deletion.delete(run.id):
+        kept(response_id)  # another call may have deleted it
         raise errors.Conflict("The response is being cancelled; try again shortly.", retry_after=1)
     return json_response({"id": response_id, "object": "response", "deleted": True})
 

@@ -152,7 +152,15 @@ def _kinds(message: dict[str, Any], number: int) -> set[str]:
     kinds = {str(part.get("type")) if isinstance(part, dict) else "" for part in content}
     if other := kinds - {*TEXTUAL, *COUNTED_BY_CONTEXT}:
         raise fault(f"/messages/{number}/content", f"has a part that is not offered here: {min(other)[:64]}")
+    if any(_is_providers_file(part) for part in content):
+        detail = "has a file by its id: all callers share an account there; send the content"
+        raise fault(f"/messages/{number}/content", detail)
     return kinds
+
+
+def _is_providers_file(part: dict[str, Any]) -> bool:
+    file = part.get("file")
+    return part["type"] == "file" and not (isinstance(file, dict) and file.get("file_id") is None)
 
 
 def _question(body: UpstreamBody) -> str:
