@@ -12,7 +12,7 @@ from alembic import op
 from migrations import gentle
 
 revision = "0039"
-down_revision = "0037"
+down_revision = "0038"
 branch_labels = None
 depends_on = None
 OLDEST_CODE = "0002"  # older code reads the folders of agents only

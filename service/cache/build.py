@@ -10,6 +10,7 @@ import redis
 from service.cache.answers import AnswerCache
 from service.cache.lookup import Lookups
 from service.cache.normalise import Normaliser
+from service.cache.relayed import RelayedAnswers
 from service.cache.semantic import Semantic
 from service.cache.single_flight import SingleFlight
 from service.infra.backends import Infra
@@ -29,6 +30,10 @@ def build(
     answers = _answers(settings, infra)
     flights = SingleFlight(infra.redis_store, blocking, answers, settings.run_timeout)
     return Lookups(answers, flights, documents)
+
+
+def relayed_answers(settings: Settings, infra: Infra) -> RelayedAnswers:
+    return RelayedAnswers(infra.redis_store, settings.cache_ttl_seconds if settings.cache_enabled else 0)
 
 
 def _answers(settings: Settings, infra: Infra) -> AnswerCache:

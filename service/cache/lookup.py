@@ -122,11 +122,15 @@ class Lookups:
     single_flight: SingleFlight
     documents: Callable[[str], int]
 
-    def begin(self, caller: Caller, run: Run, agent: AgentDefinition) -> Lookup:
-        """Make the look-up of the run's question, which has one if the agent's answers are cached."""
+    def begin(self, caller: Caller, run: Run, agent: AgentDefinition, guardrails: str = "") -> Lookup:
+        """Make the look-up of the run's question, which has one if the agent's answers are cached.
+
+        `guardrails`: digest of those of its workspace, which filtered the answer; the agent's are in its version.
+        """
         request, question = run.request, None
         if self.answers.takes(agent, request):
             route = agent.model_router.route(request.tier, request.question, len(agent.tools), agent.bounds)
-            version = self.documents(caller.workspace_id)
+            documents = self.documents(caller.workspace_id)
+            version = f"{documents} {guardrails}" if documents or guardrails else ""
             question = self.answers.question(agent, request, caller, route.models[0], version)
         return Lookup(self.single_flight, run, question, agent.cache)

@@ -18,7 +18,7 @@ from service.llm.messages_client import MessagesClient
 from service.llm.platforms import BedrockClient, PlatformClient
 from service.llm.relay import RelayClient, RelayRouter
 from service.llm.retry import Provider, RetryingClient
-from service.llm.sdk import bedrock, vertex
+from service.llm.sdk import bedrock, mantle, vertex
 
 if TYPE_CHECKING:
     from config.base import Settings
@@ -116,6 +116,17 @@ def _bedrock(settings: Settings) -> BedrockClient:
     )
 
 
+def _mantle(settings: Settings) -> PlatformClient:
+    return PlatformClient(
+        mantle(settings.aws_region, settings.anthropic_bedrock_mantle_base_url),
+        settings.mantle_ids,
+        settings.model_timeout,
+        settings.model_connect_timeout,
+        settings.model_max_connections,
+        default_id="anthropic.{}",
+    )
+
+
 def _vertex(settings: Settings) -> PlatformClient:
     project, url = settings.anthropic_vertex_project_id, settings.anthropic_vertex_base_url
     return PlatformClient(
@@ -131,5 +142,6 @@ def _vertex(settings: Settings) -> PlatformClient:
 PROVIDERS: Mapping[str, Callable[[Settings], MessagesClient]] = {
     "anthropic": claude,
     "bedrock": _bedrock,
+    "mantle": _mantle,
     "vertex": _vertex,
 }
