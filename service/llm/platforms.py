@@ -1,4 +1,4 @@
-"""Claude at other providers: Amazon Bedrock and Google Vertex AI, by the official SDK's clients.
+"""Claude at other providers: Amazon Bedrock, Bedrock Mantle and Google Vertex AI, by the official SDK's clients.
 
 The SDK writes and signs each request; it is sent by our own transport, under the time-outs and the abort of its call.
 """

@@ -45,6 +45,11 @@ class ChatRequest(RelayedRequest):
     context_tokens: int = 0  # most tokens of a prompt, which stand for those that cannot be counted
 
 
+@dataclass(frozen=True, slots=True)
+class ResponsesRequest(ChatRequest):
+    """Request of the Responses API, which tells usage always."""
+
+
 class RelayClient:
     """`ModelClient` whose `create` takes a `RelayedRequest` and yields the answer's bytes, as they arrive.
 
@@ -107,7 +112,7 @@ def _events(response: ModelAnswer, answer: MessageBuilder) -> Generator[bytes]:
 class RelayRouter:
     """`ModelClient` that relays each call to the upstream of its dialect.
 
-    `chat` is that of `ChatRequest`s (see `service.llm.chat_completions`); None: there is none.
+    `chat` is that of `ChatRequest`s, those of Responses too (see `service.llm.chat_completions`); None: there is none.
     """
 
     def __init__(self, messages: ModelClient, chat: ModelClient | None) -> None:

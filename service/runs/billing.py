@@ -163,6 +163,9 @@ def settle_reply(
     if reply.usage_source == "worst" or not _plausible(hold, request, prompt, reply.usage):
         return spending.settle_worst(hold)
     if reply.usage_source == "reported":
+        if price.cost(reply.usage) > hold.amount_nano:  # of a prompt that nothing bounds, such as an image
+            _flag(hold, reply.usage)
+            return spending.settle_worst(hold)
         return spending.settle(hold, price, reply.usage)
     used = estimated_usage(reply.usage, len(orjson.dumps(reply.content)), prompt, request.max_tokens)
     if used is None or price.cost(used) > hold.amount_nano:
@@ -196,11 +199,15 @@ def _plausible(hold: Hold, request: ModelRequest, prompt: int | None, usage: Usa
     """Return whether the call can have used what it reported; log it otherwise."""
     if is_plausible(usage, prompt, request.max_tokens):
         return True
+    _flag(hold, usage)
+    return False
+
+
+def _flag(hold: Hold, usage: Usage) -> None:
     log.warning(
         "usage_implausible",
         extra={"hold": hold.id, "run_id": hold.run_id, "model": hold.model, "reported": usage._asdict()},
     )
-    return False
 
 
 def bound_of(request: ModelRequest) -> int | None:
