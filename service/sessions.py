@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from service.errors import Forbidden, InvalidToken, NotFound, fault
+from service.errors import Forbidden, InvalidToken, NotForkable, NotFound, fault
 from service.history import (
     EXCLUDED_ERRORS,
     History,
@@ -33,6 +33,7 @@ DAY_MS = 86_400_000
 READ_BATCH = 100  # messages of a transcript per query
 DELETE_BATCH = 100  # rows of a session deleted per transaction
 DELETE_TIMEOUT = 20.0  # seconds a delete request takes at most
+NO_SESSION = "The session of the run that this is a fork of is gone."
 NO_MESSAGE = "There is no such message in this session."
 
 
@@ -171,13 +172,16 @@ class Sessions:
     def history(self, run: Run, budget: int | None) -> History:
         """Load the history of the branch that this turn continues; the same at every attempt of the run.
 
-        Turns with `EXCLUDED_ERRORS` are left out. `budget` is in tokens; None: the setting's.
+        That of a fork is the history of the turn that it is of. Turns with `EXCLUDED_ERRORS` are left out. `budget` is
+        in tokens; None: the setting's. Raises `NotForkable` for a fork of a turn whose session is gone.
         """
-        session_id, tokens = run.request.session_id, budget or self._history_tokens
-        assert session_id is not None
+        fork, tokens = run.request.fork or {}, budget or self._history_tokens
+        session_id, turn = run.request.session_id or fork["session_id"], fork.get("turn", run.id)
 
         def read(tx: Transaction) -> History:
-            past = messages.past(tx, session_id, run.id, tokens)
+            past = messages.past(tx, session_id, turn, tokens)
+            if past is None and fork:
+                raise NotForkable(NO_SESSION)
             if past is None:
                 return History()
             summary, links = past.summary, branch(past.links, past.last, past.upto)
@@ -190,17 +194,27 @@ class Sessions:
             whole = history.with_content(
                 content | messages.content(tx, session_id, sorted(seqs - content.keys()))
             )
-            return whole._replace(untrusted=past.untrusted if summary else ())
+            untrusted = past.untrusted if summary else ()
+            return whole._replace(untrusted=untrusted, placeholders=past.placeholders)
 
         return self._db.query(read, patience=30)
 
     def summary_limit(self, budget: int | None) -> int:
         return max_summary_tokens(budget or self._history_tokens)
 
-    def end(self, tx: Transaction, run: Run, summary: tuple[int, str] | None = None) -> None:
+    def end(
+        self,
+        tx: Transaction,
+        run: Run,
+        summary: tuple[int, str] | None = None,
+        *,
+        title: str | None = None,
+        placeholders: Mapping[str, str] | None = None,
+    ) -> None:
         """Release the session's lock and append the turn's messages, whatever the run's status.
 
-        `summary` replaces the messages up to the one of that number.
+        `summary` replaces the messages up to the one of that number; `title`: for a session without one, None: the
+        beginning of the question; `placeholders`: of values that models did not see, None: as they are.
         """
         session_id = run.request.session_id
         if session_id is None:
@@ -210,7 +224,9 @@ class Sessions:
         if summary is not None:
             changes["summary_upto"], changes["summary"] = summary
             changes["summary_untrusted"] = None if run.untrusted is None else list(run.untrusted)
-        held = rows.release(tx, run, changes, title_of(run.request.question))
+        if placeholders is not None:
+            changes["placeholders"] = dict(placeholders)
+        held = rows.release(tx, run, changes, title or title_of(run.request.question))
         # A run that ends while it is queued has never held its session.
         if held or rows.lacks_turn(tx, session_id, run.id):
             messages.append(tx, run, turn_rows(run, now), _parent(run.request))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING
 from service import approvals, sessions, webhooks
 from service.agents import build as agents
 from service.agents.catalog import AgentCatalog
+from service.agents.versions import AgentVersions
 from service.audit import build as audit
 from service.auth import build as auth
 from service.errors import DatabaseUnavailable
 from service.infra.backends import Infra
 from service.infra.redis import RedisStore
+from service.knowledge import build as knowledge
 from service.llm import build as llm
 from service.llm.client import ModelClient
 from service.mcp import build as mcp
@@ -56,6 +59,7 @@ class Services:
     audit: audit.AuditServices
     auth: auth.AuthServices
     agents: AgentCatalog
+    versions: AgentVersions
     mcp: mcp.McpServices
     usage: usage.UsageServices
     sessions: sessions.Sessions
@@ -63,6 +67,7 @@ class Services:
     runs: runs.RunServices
     erasures: Erasures
     schedules: Schedules
+    knowledge: knowledge.KnowledgeServices
     dispatcher: Dispatcher
 
     def start(self) -> None:
@@ -77,6 +82,8 @@ class Services:
             self.auth.tokens.keys.refresh()
         except DatabaseUnavailable:
             log.warning("first_admin_waits_for_database")
+        with suppress(DatabaseUnavailable):  # the supervisor tries again
+            self.versions.refresh()
         self.audit.chainer.start()
         self.runs.supervisor.start()
 
@@ -106,8 +113,10 @@ def build(
     trail = audit.build(settings, infra)
     accounts, servers = auth.build(settings, infra, trail.refusals), mcp.build(settings, infra)
     catalog = agents.build(settings, infra, prices, servers.sources)
+    versions = _versions(settings, infra, catalog)
     clients, sender = llm.build(settings, infra), webhooks.build(settings, infra)
     money = usage.build(settings, infra, prices, notify=sender.budget_warning, has_agent=catalog.has)
+    known = knowledge.build(settings, infra.db, llm.embedder(settings))
     domains = runs.Domains(
         catalog,
         clients._replace(calls=model or clients.calls),
@@ -116,9 +125,12 @@ def build(
         sender,
         accounts.revocations,
         accounts.run_tokens,
+        trail.refusals,
         tools or ToolRunner(called=infra.observer.tool),
+        known,
     )
     shared = [Chore(catalog.refresh_in_background), Chore(servers.refresh)]
+    shared += [Chore(versions.refresh_in_background, Work.AGENT_PINS), Chore(versions.refresh_at_times)]
     shared += _chores(infra, trail, money, sender)
     chores = [*(_of_web(accounts) if role.kind == "web" else []), *shared]
     built = runs.build(settings, infra, domains, role, chores)
@@ -139,6 +151,7 @@ def build(
         trail,
         accounts,
         catalog,
+        versions,
         servers,
         money,
         domains.sessions,
@@ -146,8 +159,17 @@ def build(
         built,
         erasures,
         Schedules(infra.db, catalog, domains.sessions),
+        known,
         dispatcher,
     )
+
+
+def _versions(settings: Settings, infra: Infra, catalog: AgentCatalog) -> AgentVersions:
+    """Build the versions of agents; a run finds there the one that it began with."""
+    home, secret = settings.slipway_home / "agent-versions", settings.secret_key.get_secret_value()
+    versions = AgentVersions(infra.db, catalog, home, secret, serves=not settings.reload)
+    catalog.published = versions.find
+    return versions
 
 
 def _prices(settings: Settings) -> PriceTable:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, NamedTuple, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
 from service.guardrails.hosts import PATTERN as HOST_PATTERN
+from service.guardrails.policy import OFF, Rail
 from service.llm.routing import TIERS
 from service.tools.bounds import ToolPolicy
 from service.types import Effort, OnCap, Tier
@@ -121,6 +122,9 @@ class AgentSpec(Spec):
     )
     links: tuple[HostPattern, ...] = Field(
         (), description="Hosts that answers may link to: `example.org`, or `*.example.org` for its subdomains"
+    )
+    guardrails: Rail = Field(
+        OFF, description="What is done to personal data, secrets and words: [guardrails](guardrails.md)"
     )
     on_cap: OnCap = Field(
         "fail", description="A run that meets a spending cap: `fail`, or `pause` until the cap has room again"

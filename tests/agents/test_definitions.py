@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 from service.agents.eval_spec import EvalCase
 from service.agents.patterns import PATTERNS
 from service.agents.spec import agent_schema
+from service.guardrails.policy import JudgeSpec, Rail, SideSpec
 from tests.agents import house
 from tests.agents.folders import Write, only_fault, write
 from tests.agents.house import GOOD, TOOLS, bundled, load
@@ -116,6 +117,9 @@ def rows(model: type[BaseModel], prefix: str = "") -> list[str]:
     """The table of a model's fields, one line each, nested ones after the field that holds them."""
     found: list[str] = []
     for name, info in model.model_fields.items():
+        if info.annotation is Rail:  # which has a page of its own
+            found.append(f"| `{prefix}{name}` | none | {info.description} |")
+            continue
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             found += rows(info.annotation, f"{prefix}{name}.")
             continue
@@ -141,6 +145,13 @@ def test_the_docs_list_every_field(heading: str, model: type[BaseModel]) -> None
     section = (ROOT / "docs/agent-author.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
     table = [line for line in section.splitlines() if line.startswith("| `")]
     assert table == rows(model), "\n" + "\n".join(rows(model))
+
+
+def test_the_page_of_guardrails_lists_every_field() -> None:
+    section = (ROOT / "docs/guardrails.md").read_text().split("## Fields\n")[1].split("\n## ")[0]
+    table = [line for line in section.splitlines() if line.startswith("| `")]
+    fields = [*rows(SideSpec), *rows(JudgeSpec, "judge.")]
+    assert table == fields, "\n" + "\n".join(fields)
 
 
 def test_a_byte_order_mark_is_no_part_of_any_file(write: Write) -> None:

@@ -211,6 +211,7 @@ UNCOUNTED = {
     "budgets list": "prints every cap",
     "budgets webhook-secret": "no table is read for it",
     "runs cancel": "one run, by its id",
+    "runs fork": "one run, by its id",
     "runs resume": "runs by their ids; `--all-dead` as `runs dead`",
 }
 
