@@ -154,6 +154,16 @@ class RunFinished(Conflict):
     code, title = "run_finished", "This run has ended already"
 
 
+class RunDeleted(Conflict):
+    """Run of an earlier request with the same idempotency key: deleted, itself or with its session."""
+
+    code, title = "run_deleted", "What this Idempotency-Key started was deleted; use another key"
+
+
+class NotForkable(Conflict):
+    code, title = "not_forkable", "This run cannot be forked"
+
+
 class TooLarge(SlipwayError):
     status, code, title = 413, "too_large", "The body is too large"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from service.errors import Forbidden, InvalidToken, NotFound, fault
+from service.errors import Forbidden, InvalidToken, NotForkable, NotFound, fault
 from service.history import (
     EXCLUDED_ERRORS,
     History,
@@ -33,6 +33,7 @@ DAY_MS = 86_400_000
 READ_BATCH = 100  # messages of a transcript per query
 DELETE_BATCH = 100  # rows of a session deleted per transaction
 DELETE_TIMEOUT = 20.0  # seconds a delete request takes at most
+NO_SESSION = "The session of the run that this is a fork of is gone."
 NO_MESSAGE = "There is no such message in this session."
 
 
@@ -171,13 +172,16 @@ class Sessions:
     def history(self, run: Run, budget: int | None) -> History:
         """Load the history of the branch that this turn continues; the same at every attempt of the run.
 
-        Turns with `EXCLUDED_ERRORS` are left out. `budget` is in tokens; None: the setting's.
+        That of a fork is the history of the turn that it is of. Turns with `EXCLUDED_ERRORS` are left out. `budget` is
+        in tokens; None: the setting's. Raises `NotForkable` for a fork of a turn whose session is gone.
         """
-        session_id, tokens = run.request.session_id, budget or self._history_tokens
-        assert session_id is not None
+        fork, tokens = run.request.fork or {}, budget or self._history_tokens
+        session_id, turn = run.request.session_id or fork["session_id"], fork.get("turn", run.id)
 
         def read(tx: Transaction) -> History:
-            past = messages.past(tx, session_id, run.id, tokens)
+            past = messages.past(tx, session_id, turn, tokens)
+            if past is None and fork:
+                raise NotForkable(NO_SESSION)
             if past is None:
                 return History()
             summary, links = past.summary, branch(past.links, past.last, past.upto)

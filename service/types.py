@@ -22,7 +22,6 @@ OnCap = Literal["fail", "pause"]  # behaviour of a run that meets a spending cap
 Mode = Literal["wait", "stream", "queue"]  # how a run's caller gets its answer
 Action = Literal["invoke", "stream", "task"]  # how a run is asked for: the last word of its door
 _MODES: Mapping[Action, Mode] = {"invoke": "wait", "stream": "stream", "task": "queue"}  # see `mode_of`
-_ACTIONS: Mapping[str, Action] = {action: action for action in _MODES}
 DOOR_OF_MODE = {mode: door for door, mode in _MODES.items()}  # of a run that came by no door, as a command's
 UsageSource = Literal["reported", "estimated", "worst"]  # origin of usage figures, most reliable first
 Block = dict[str, Any]  # one content block of the Messages API, as JSON
@@ -203,8 +202,9 @@ class RunRequest:
     cap_nano: int | None = None  # most the run may cost, within the caps; None: by these alone
     schedule_id: str | None = None  # schedule of which it is a run; stored with the run, as the next
     door: str | None = None  # label of the API surface
-    # What a door tells of its request again whenever the run is read there; None: the run is not read there again.
+    # What a door tells of its request again whenever the run is read there; None: it is not read there again.
     asked_as: dict[str, Any] | None = None
+    fork: dict[str, Any] | None = None  # a fork: of which run and from which step, see `service.runs.forks`
     relayed: bool | None = None  # the client wrote the body of its one model call, which is not stored
     files: dict[str, Any] | None = None  # `service.files.Files` of `messages`, until they are stored
 
@@ -297,4 +297,4 @@ def mode_of(door: str) -> Mode:
 
 def action_of(door: str) -> Action:
     """Return the last word of a door, such as `messages/stream`, as an action; by default `stream`."""
-    return _ACTIONS.get(door.rpartition("/")[2], "stream")
+    return next((action for action in _MODES if action == door.rpartition("/")[2]), "stream")

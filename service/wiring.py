@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING
 from service import approvals, sessions, webhooks
 from service.agents import build as agents
 from service.agents.catalog import AgentCatalog
+from service.agents.versions import AgentVersions
 from service.audit import build as audit
 from service.auth import build as auth
 from service.errors import DatabaseUnavailable
 from service.infra.backends import Infra
 from service.infra.redis import RedisStore
+from service.knowledge import build as knowledge
 from service.llm import build as llm
 from service.llm.client import ModelClient
 from service.mcp import build as mcp
@@ -33,6 +36,7 @@ from service.store import fitness
 from service.store.database import Database
 from service.store.holds import ORPHANED_AFTER_MS
 from service.store.sweep import Work
+from service.tools import ToolRunner
 from service.usage import build as usage
 from service.usage.prices import ANTHROPIC, OPENAI, PriceTable
 from service.usage.reservation import sweep_holds
@@ -55,6 +59,7 @@ class Services:
     audit: audit.AuditServices
     auth: auth.AuthServices
     agents: AgentCatalog
+    versions: AgentVersions
     mcp: mcp.McpServices
     usage: usage.UsageServices
     sessions: sessions.Sessions
@@ -62,6 +67,7 @@ class Services:
     runs: runs.RunServices
     erasures: Erasures
     schedules: Schedules
+    knowledge: knowledge.KnowledgeServices
     dispatcher: Dispatcher
 
     def start(self) -> None:
@@ -76,6 +82,8 @@ class Services:
             self.auth.tokens.keys.refresh()
         except DatabaseUnavailable:
             log.warning("first_admin_waits_for_database")
+        with suppress(DatabaseUnavailable):  # the supervisor tries again
+            self.versions.refresh()
         self.audit.chainer.start()
         self.runs.supervisor.start()
 
@@ -89,16 +97,26 @@ class Services:
             self.keyring.close()
 
 
-def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None = None) -> Services:
-    """Build all services for these settings. Nothing is connected yet. `model` replaces the real client in tests."""
+def build(
+    settings: Settings,
+    role: ProcessRole = WEB,
+    model: ModelClient | None = None,
+    tools: ToolRunner | None = None,
+) -> Services:
+    """Build all services for these settings. Nothing is connected yet.
+
+    `model` replaces the real client in tests, `tools` the caller of tools in evals.
+    """
     prices = _prices(settings)
     keyring = keyrings.build(settings.keyring_url)
     infra = _infra(settings, prices, keyring)
     trail = audit.build(settings, infra)
     accounts, servers = auth.build(settings, infra, trail.refusals), mcp.build(settings, infra)
     catalog = agents.build(settings, infra, prices, servers.sources)
+    versions = _versions(settings, infra, catalog)
     clients, sender = llm.build(settings, infra), webhooks.build(settings, infra)
     money = usage.build(settings, infra, prices, notify=sender.budget_warning, has_agent=catalog.has)
+    known = knowledge.build(settings, infra.db, llm.embedder(settings))
     domains = runs.Domains(
         catalog,
         clients._replace(calls=model or clients.calls),
@@ -108,8 +126,11 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
         accounts.revocations,
         accounts.run_tokens,
         trail.refusals,
+        tools or ToolRunner(called=infra.observer.tool),
+        known,
     )
     shared = [Chore(catalog.refresh_in_background), Chore(servers.refresh)]
+    shared += [Chore(versions.refresh_in_background, Work.AGENT_PINS), Chore(versions.refresh_at_times)]
     shared += _chores(infra, trail, money, sender)
     chores = [*(_of_web(accounts) if role.kind == "web" else []), *shared]
     built = runs.build(settings, infra, domains, role, chores)
@@ -130,6 +151,7 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
         trail,
         accounts,
         catalog,
+        versions,
         servers,
         money,
         domains.sessions,
@@ -137,8 +159,17 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
         built,
         erasures,
         Schedules(infra.db, catalog, domains.sessions),
+        known,
         dispatcher,
     )
+
+
+def _versions(settings: Settings, infra: Infra, catalog: AgentCatalog) -> AgentVersions:
+    """Build the versions of agents; a run finds there the one that it began with."""
+    home, secret = settings.slipway_home / "agent-versions", settings.secret_key.get_secret_value()
+    versions = AgentVersions(infra.db, catalog, home, secret, serves=not settings.reload)
+    catalog.published = versions.find
+    return versions
 
 
 def _prices(settings: Settings) -> PriceTable:

@@ -148,10 +148,37 @@ class File(Model):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ForkedFrom(Model):
+    """Run that a fork is of, its first step that was made anew, and what replaced the agent's own."""
+
+    run_id: str
+    step: int
+    model: str | None
+    own_prompt: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForkDifference(Model):
+    """Difference between a run and its fork, from the forked step on: pairs of `before` and `after`."""
+
+    status: dict[str, str]
+    output_same: bool
+    output_diff: str | None
+    model_calls: dict[str, int]
+    tool_calls: dict[str, int]
+    cost_usd: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run(RunResult):
-    """Run with the files that came with it, its steps, its webhook if any, and its user's feedback."""
+    """Run with the files that came with it, its steps, its webhook if any, and its user's feedback.
+
+    A fork has the run that it is of and, once it has ended, its difference to that run.
+    """
 
     files: list[File] | None = None
+    forked_from: ForkedFrom | None = None
+    difference: ForkDifference | None = None
     step_list: list[Step] | None = None
     webhook: dict[str, Any] | None = None
     feedback: Feedback | None = None

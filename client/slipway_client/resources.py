@@ -142,6 +142,23 @@ class _Runs(Resource):
         return post(path_of("runs", run_id, "cancel"), Queued.parse, None)
 
     @endpoint
+    def fork(
+        self,
+        run_id: str,
+        from_step: int,
+        *,
+        prompt: str | None = None,
+        model: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Call[Queued]:
+        """Queue a run again from one of its steps, its tools answered from the record; `tasks.wait` waits for it.
+
+        For operators: `prompt` replaces the agent's own, `model` the models of its tiers.
+        """
+        body = present(from_step=from_step, prompt=prompt, model=model)
+        return post(path_of("runs", run_id, "fork"), Queued.parse, body, idempotency_key)
+
+    @endpoint
     def feedback(self, run_id: str, score: Literal[-1, 0, 1], comment: str | None = None) -> Call[Feedback]:
         """Give feedback on one's own run; it replaces an earlier one."""
         body = present(score=score, comment=comment)

@@ -31,6 +31,9 @@ KEPT_VERSIONS = 16  # earlier versions kept for runs that began with them
 PATIENCE = 5.0  # seconds a request waits for another one's reload
 START_SECONDS = 10  # window in which the processes of one start log a fault only once …
 EDIT_SECONDS = 3600  # … and in which all processes see an edit, logged only once
+Published = Callable[
+    [str, str], AgentDefinition | None
+]  # (name, version) → that version, if it was published
 First = Callable[[str, int], bool]  # (text, seconds) → no process has logged the text within that time
 
 
@@ -71,11 +74,38 @@ class AgentCatalog:
         self._lock = threading.Lock()
         self._now = Snapshot()
         self._now = self._read(self._now)
+        self._pinned: Mapping[str, AgentDefinition | None] = {}
+        self._served = self._now.agents
+        self.published: Published = lambda name, version: None
 
     @property
     def agents(self) -> Mapping[str, AgentDefinition]:
         """Served agents, by id."""
-        return self._now.agents
+        return self._served
+
+    def serve(self, pinned: Mapping[str, AgentDefinition | None]) -> None:
+        """Serve these versions in place of folders.
+
+        None: the version cannot be loaded, so the one pinned before stays, or else the agent is left out.
+        """
+        with self._lock:
+            self._pinned = {name: found or self._pinned.get(name) for name, found in pinned.items()}
+            self._combine()
+
+    def load(self, folder: Path) -> Loaded:
+        """Load an agent from any folder, without serving it."""
+        return load_folder(folder, self._available)
+
+    def load_own(self, name: str) -> Loaded | None:
+        """Load an agent's own folder as it is now, without serving it; None: there is none."""
+        own = folders_of(self._dir)
+        folders = {folder.name: folder for folder in (*self.packaged.beside(own), *own)}
+        return self.load(folders[name]) if name in folders else None
+
+    def _combine(self) -> None:
+        served = {name: agent for name, agent in self._now.agents.items() if name not in self._pinned}
+        served |= {name: agent for name, agent in self._pinned.items() if agent is not None}
+        self._served = MappingProxyType(served)
 
     @property
     def faults(self) -> tuple[FolderFault, ...]:
@@ -97,12 +127,10 @@ class AgentCatalog:
         """Return the agent in this version, or in the current one if that version is gone."""
         if version == MODEL_ITSELF:  # also where an agent has its name by now
             return model_agent(name, self._available.prices)
-        now = self._now
-        current = now.agents.get(name)
-        if current is not None and current.version == version:
-            return current
-        earlier = (past for past in reversed(now.past) if (past.id, past.version) == (name, version))
-        return next(earlier, current)
+        current, now = self.agents.get(name), self._now
+        known = (current, now.agents.get(name), *reversed(now.past))
+        found = next((one for one in known if one and (one.id, one.version) == (name, version)), None)
+        return found or self.published(name, version) or current
 
     def origin(self, name: str) -> str | None:
         """Return package and version that an agent comes from; None for a folder of `AGENTS_DIR`."""
@@ -127,6 +155,7 @@ class AgentCatalog:
             return
         try:
             before, self._now = self._now, self._read(self._now)
+            self._combine()
             if before is not self._now:
                 self._log_changes(before.entries)
         except Exception:

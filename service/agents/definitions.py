@@ -10,9 +10,10 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic_core import ErrorDetails
 
+from service.agents.eval_spec import EvalCase
 from service.agents.marked_yaml import FieldPath
 from service.agents.own_code import Program
-from service.agents.spec import CacheSpec, EvalCase, LimitSpec, PatternOptions, TierSpec
+from service.agents.spec import CacheSpec, LimitSpec, PatternOptions, TierSpec
 from service.guardrails.policy import OFF, Rail
 from service.knowledge import Knowledge
 from service.llm.routing import Bounds, ModelRouter

@@ -1,4 +1,4 @@
-"""Schemas of `agent.yaml` and `evals.yaml`; `docs/agent-author.md` has their fields as tables."""
+"""Schema of `agent.yaml`; `docs/agent-author.md` has its fields as a table."""
 
 from __future__ import annotations
 
@@ -192,20 +192,3 @@ def agent_schema(options: Iterable[type[PatternOptions]]) -> type[AgentSpec]:
     """Make the schema of `agent.yaml`: fields that every agent has, then the options of each pattern."""
     bases: tuple[type[Any], ...] = (*options, AgentSpec)
     return create_model("AgentYaml", __base__=bases)
-
-
-class Expectation(Spec):
-    """Expectations on an answer; an omitted one accepts anything."""
-
-    contains: tuple[str, ...] = Field((), description="Texts in the answer, in upper or lower case")
-    category: str | None = Field(default=None, description="Category chosen for the question")
-    tools: tuple[str, ...] = Field((), description="Tools that were used")
-    sources: tuple[str, ...] = Field((), description="Prefixes of the URIs of sources")
-
-
-class EvalCase(Spec):
-    """Entry of `evals.yaml`."""
-
-    input: str = Field(min_length=1, description="The user's turn")
-    expect: Expectation = Field(description="Expectations on the answer")
-    real_model: bool = Field(default=False, description="Needs a real model: skipped with the offline one")

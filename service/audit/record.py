@@ -64,6 +64,9 @@ class Action(StrEnum):
     WORKSPACE_DELETED = "workspace.deleted"
     AGENT_STOPPED = "agent.stopped"
     AGENT_RELEASED = "agent.released"
+    AGENT_PUBLISHED = "agent.published"
+    AGENT_PINNED = "agent.pinned"
+    RUN_FORKED = "run.forked"
     CAP_SET = "cap.set"
     CAP_REMOVED = "cap.removed"
     APPROVAL_APPROVED = "approval.approved"
@@ -77,6 +80,8 @@ class Action(StrEnum):
     TOOL_FINISHED = "tool.finished"
     MCP_ACCEPTED = "mcp.accepted"
     MCP_CREDENTIAL = "mcp.credential"
+    DOCUMENT_ADDED = "document.added"
+    DOCUMENT_REMOVED = "document.removed"
     SETTINGS = "settings"
 
 

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 import click
 import orjson
 
+from service.cli.agents import caller_of
 from service.cli.common import (
     LAYOUT,
     Commands,
     RealNumber,
+    WholeNumber,
     as_json,
+    in_workspace,
     limit_option,
     print_json,
     print_rows,
     printable,
     services,
+    without_log_lines,
+    worker_lease,
 )
 from service.errors import Conflict, NotFound
+from service.ids import new_id
 from service.runs.events.event_stream import stream_key
+from service.runs.forks import Wanted
 from service.runs.result import shown
 from service.runs.runner import MAX_LOSSES
 from service.store import feedback as feedback_rows
@@ -147,6 +155,46 @@ def replay(run_id: str, speed: float | None, as_json: bool) -> None:
         else:
             _print_event(event)
         sys.stdout.flush()
+
+
+@runs.command()
+@click.argument("run_id")
+@click.option("--from", "step", type=WholeNumber(min=1), required=True, help="First step that is made anew.")
+@click.option("--prompt", type=click.File(encoding="utf-8"), help="In place of the agent's own.")
+@click.option("--model", help="In place of the models of the agent's tiers.")
+@click.option("--user", "username", help="Whose run the fork is, and whose spending. None: the first admin.")
+@in_workspace
+@as_json
+def fork(run_id: str, username: str | None, workspace: str, as_json: bool, **options: Any) -> None:
+    """Run again from a step: those before are kept, tools are answered from the record, nothing else is called.
+
+    Its model calls are billed.
+    """
+    prompt = options["prompt"].read() if options["prompt"] is not None else None
+    wanted = Wanted(options["step"], prompt, options["model"])
+    with without_log_lines(), worker_lease() as leased:
+        caller, services = caller_of(leased, username, workspace)._replace(role="admin"), leased.runs
+        request = services.forks.request(caller, run_id, wanted)
+        made = services.start.queue(caller, request, None, new_id("req")).run
+        services.execution.take_up(made.id)
+        run = services.queries.wait(made.id)
+        told = {**shown(run.result or {}), **services.forks.shown(run, caller)}
+    if as_json:
+        print_json(told)
+    else:
+        _print_fork(told)
+    sys.exit(0 if run.status is RunStatus.SUCCEEDED else 1)
+
+
+def _print_fork(told: Mapping[str, Any]) -> None:
+    click.echo(f"{told['run_id']} {told['status']}")
+    difference = told["difference"]
+    if difference is None:
+        return click.echo(printable(told["output"], keep=LAYOUT))
+    names = ("status", "model_calls", "tool_calls", "cost_usd")
+    print_rows([{"from_step": name, **difference[name]} for name in names], "from_step before after", "")
+    same = "The answers are the same." if difference["output_same"] else difference["output_diff"]
+    click.echo(printable(same or told["output"], keep=LAYOUT))
 
 
 def _requeue(run_id: str) -> None:

@@ -9,6 +9,7 @@ from service.guardrails.keyed_vault import KeyedVault
 from service.guardrails.policy import OFF
 from service.guardrails.taint import Taint
 from service.observe.observer import Observer
+from service.runs.call_record import CallRecord
 from service.runs.journal import Journal
 from service.runs.output_form import OutputForm
 from service.runs.relayed_call import RelayedCall
@@ -17,7 +18,8 @@ from service.runs.slots import Handle
 from service.runs.text_output import TextOutput
 from service.runs.untrusted import taint_of
 from service.store.holds import Hold
-from service.types import Run, ToolUse
+from service.tools import ToolResult
+from service.types import Block, Run, ToolUse
 
 StaleAnswer = dict[str, Any] | None  # from the cache, for use when the model is unavailable
 
@@ -37,6 +39,7 @@ class Attempt:
     model_seconds: float = 0.0  # spent waiting for the model
     tree: Hold | None = None  # of a sub-agent: the hold from which those of its calls are taken
     relayed: RelayedCall | None = None  # of a relayed run, in its first attempt
+    record: CallRecord | None = None  # of a fork: the calls of the run that it is of
     clamped: int | None = None  # token limit of the most shortened answer, set by a spending cap
     text: TextOutput = field(init=False)
     rails: RunRails = field(init=False)
@@ -52,3 +55,9 @@ class Attempt:
         self.rails = self.text.rails = rails
         if rails.rail.output.acts:
             self.journal.events.shown = rails.event
+
+    def add_use(self, use: Block, result: ToolResult) -> None:
+        """Add a tool call that has ended, made now or by an earlier attempt."""
+        self.tools_used.append(ToolUse(use["name"], result.ok, round(result.ms)))
+        if self.record is not None:
+            self.record.take(use)

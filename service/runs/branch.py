@@ -32,6 +32,7 @@ from service.runs.replies import call_ids, well_formed
 from service.runs.slots import HandedOver, LeaseLost
 from service.runs.steps import RunSteps, StepDependencies
 from service.runs.tool_execution import WaitsForApproval
+from service.runs.untrusted import noting
 from service.store.holds import Hold
 from service.text.sanitise import storable
 from service.tools import ToolResult
@@ -151,6 +152,7 @@ class Branch:
         )
         run = replace(attempt.run, request=request, usage_source="reported")
         self._attempt, self._rails = Attempt(run, self.journal, attempt.handle), attempt.rails
+        self._attempt.record = attempt.record and attempt.record.of_branch(number)
         # The task is text of the lead, which may repeat what is untrusted: the user's words are those of the run.
         self._attempt.taint = attempt.taint.copy()
         self._began = time.monotonic()
@@ -198,7 +200,13 @@ class Branch:
             steps = BranchSteps(dependencies, agent, self._attempt, shared)
             messages = self._attempt.run.request.messages
             answer = yield from pattern.run(
-                Context(agent, self._attempt.run.request, messages, agent.prompt, steps)
+                Context(
+                    noting(agent, self._attempt.taint),
+                    self._attempt.run.request,
+                    messages,
+                    agent.prompt,
+                    steps,
+                )
             )
         except WaitsForApproval:
             raise

@@ -13,10 +13,12 @@ from service.audit.record import Refusals
 from service.auth.revocation import Revocations
 from service.auth.run_tokens import RunTokens
 from service.cache.build import build as build_cache
+from service.cache.build import relayed_answers
 from service.files import MAX_BYTES as MAX_FILE_BYTES
 from service.ids import new_id
 from service.infra.backends import Infra
 from service.infra.redis_client import connect
+from service.knowledge.build import KnowledgeServices
 from service.llm.build import ModelClients
 from service.remote.client import RemoteClient, RemoteHosts
 from service.runs.approval_requests import ApprovalRequests
@@ -35,6 +37,7 @@ from service.runs.events.event_stream import EventStreamReader
 from service.runs.events.publisher import Publisher
 from service.runs.execution import Execution
 from service.runs.file_content import ClientWithFiles
+from service.runs.forks import Forks
 from service.runs.gateway_calls import GatewayCalls
 from service.runs.gateway_watch import GatewayWatch
 from service.runs.guardrails import Guardrails
@@ -42,6 +45,7 @@ from service.runs.new_run import NewRuns
 from service.runs.queries import RunQueries
 from service.runs.queue_bounds import QueueBounds
 from service.runs.recovery.supervisor import Chore, ProcessRole, Supervisor, Times, Wakeup
+from service.runs.relay_start import RelayStarter
 from service.runs.relay_step import RelayDependencies
 from service.runs.remote_questions import RemoteQuestions
 from service.runs.remote_step import RemoteDependencies
@@ -77,6 +81,8 @@ class Domains(NamedTuple):
     revocations: Revocations
     run_tokens: RunTokens
     refusals: Refusals
+    tools: ToolRunner
+    knowledge: KnowledgeServices
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,7 @@ class RunServices:
     """Services that start, execute, find, stop and recover runs."""
 
     start: RunStarter
+    relays: RelayStarter
     execution: Execution
     queries: RunQueries
     cancellation: Cancellation
@@ -94,6 +101,7 @@ class RunServices:
     batches: BatchSubmitter
     waits: BudgetWaits
     estimates: Estimates
+    forks: Forks
     gateway: GatewayCalls
     counts: TokenCounts
     model: ModelClients
@@ -129,7 +137,7 @@ def build(
     conflicts = Conflicts(sessions, queries, cancellation, bulkhead, settings.session_conflict, seconds)
     start = RunStarter(
         new_runs=_new_runs(settings, infra, domains, conflicts, execution.worker_id),
-        lookups=build_cache(settings, infra, blocking),
+        lookups=build_cache(settings, infra, blocking, domains.knowledge.versions.of),
         execution=execution,
         queries=queries,
         conflicts=conflicts,
@@ -145,6 +153,7 @@ def build(
     waits.woken, domains.usage.budgets.changed = supervisor.hurry, waits.caps_changed
     return RunServices(
         start,
+        RelayStarter(start, relayed_answers(settings, infra)),
         execution,
         queries,
         cancellation,
@@ -155,8 +164,9 @@ def build(
         batches,
         waits,
         _estimates(settings, infra, domains, start),
-        _gateway(settings, infra, domains, bulkhead, watch),
-        TokenCounts(start.new_runs, domains.model, domains.usage.spending),
+        Forks(infra.db, domains.agents, domains.usage.prices),
+        _gateway(settings, infra, domains, bulkhead, runner),
+        TokenCounts(start.new_runs, domains.model, domains.usage.spending, guardrails),
         domains.model,
         role.wakeup,
         supervisor,
@@ -207,7 +217,7 @@ def _estimates(settings: Settings, infra: Infra, domains: Domains, start: RunSta
 
 
 def _gateway(
-    settings: Settings, infra: Infra, domains: Domains, bulkhead: Bulkhead, watch: GatewayWatch
+    settings: Settings, infra: Infra, domains: Domains, bulkhead: Bulkhead, runner: Runner
 ) -> GatewayCalls:
     usage, tokens = domains.usage, domains.run_tokens
     reserved = max(1, (settings.most_requests - settings.request_places) // 2)
@@ -217,7 +227,8 @@ def _gateway(
         client=domains.model.relay,
         prices=usage.prices,
         spending=usage.spending,
-        watch=watch,
+        watch=runner.relay.watch,
+        guardrails=runner.guardrails,
         places=bulkhead,
         reserve=Bulkhead(reserved, reserved),
     )
@@ -233,7 +244,7 @@ def _runner(
     usage, observer = domains.usage, infra.observer
     waits, watch, guardrails = parts
     requests = ApprovalRequests(domains.webhooks, settings.approval_seconds)
-    tools = ToolExecution(infra.db, ToolRunner(called=observer.tool), usage.rate_limits.tool, requests)
+    tools = ToolExecution(infra.db, domains.tools, usage.rate_limits.tool, requests)
     remote = RemoteDependencies(
         db=infra.db,
         client=RemoteClient(
@@ -246,7 +257,10 @@ def _runner(
     )
     room = BytesInFlight(2 * MAX_FILE_BYTES)
     client = ClientWithFiles(domains.model.calls, infra.db, room)
-    steps = StepDependencies(client, usage.prices, tools, usage.spending, batch_steps, observer, remote)
+    documents = domains.knowledge.of_run
+    steps = StepDependencies(
+        client, usage.prices, tools, usage.spending, batch_steps, observer, remote, documents
+    )
     relay = RelayDependencies(domains.model.relay, usage.prices, usage.spending, observer, watch)
     return Runner(
         domains.agents,

@@ -6,6 +6,7 @@ import hmac
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -110,16 +111,21 @@ class Guardrails:
         try:
             self._check(run.request, self.rail(run, agent))
         except GuardrailRefused as error:
-            where, kind = str(error.extra["where"]), str(error.extra["kind"])
-            self._observer.guardrail(where, kind, "refuse")
-            subject = f"agent:{agent.id}"
-            self._refusals.record(
-                Action.GUARDRAIL,
-                subject,
-                workspace_id=run.workspace_id,
-                acted=[{**error.extra, "action": "refuse"}],
-            )
+            self.note_refusal(run, error)
             raise
+
+    def count(self, acted: Sequence[Mapping[str, Any]]) -> None:
+        """Count what guardrails did to a call that is no step of its run yet."""
+        for one in acted:
+            self._observer.guardrail(one["where"], one["kind"], one["action"])
+
+    def note_refusal(self, run: Run, error: GuardrailRefused) -> None:
+        """Count and record the refusal of a run that has not begun."""
+        self._observer.guardrail(str(error.extra["where"]), str(error.extra["kind"]), "refuse")
+        acted = [{**error.extra, "action": "refuse"}]
+        self._refusals.record(
+            Action.GUARDRAIL, f"agent:{run.agent}", workspace_id=run.workspace_id, acted=acted
+        )
 
     def begin(self, attempt: Attempt, agent: AgentDefinition) -> None:
         """Put an attempt under its guardrails. Raises `GuardrailRefused` for what a task has asked."""

@@ -9,11 +9,13 @@ from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
 from service.errors import Invalid, NotFound, SessionBusy
 from service.ids import new_id
+from service.runs import forks
 from service.runs.client_tools import Continuations
 from service.runs.client_tools import check as check_client_tools
 from service.runs.conflicts import Conflicts
 from service.runs.file_content import check as check_files
 from service.runs.file_content import store as store_files
+from service.runs.forks import without_tools
 from service.runs.idempotency import Key
 from service.runs.journal import Opening
 from service.runs.queue_bounds import QueueBounds
@@ -60,7 +62,7 @@ class NewRuns:
         door = request.door or DOOR_OF_MODE[mode]
         if mode_of(door) != mode:  # a worker that recovers the run knows its door only
             raise ValueError(f"The door {door} is not one of mode {mode}.")
-        agent = self.agent(request.agent)
+        agent = self._agent_for(request)
         if caller.scopes and request.session_id is not None:  # 404 for another agent's, without its name
             self.sessions.get(caller, request.session_id, own=True)
         if request.max_steps is not None and request.max_steps > agent.limits.steps:
@@ -78,8 +80,7 @@ class NewRuns:
             request = replace(
                 request, messages=self.continuations.restored(caller, agent.id, request.messages)
             )
-        if tool_scopes := of_kind(caller.scopes, TOOLS):
-            request = replace(request, tool_scopes=tool_scopes)
+        request = _scoped(request, of_kind(caller.scopes, TOOLS))
         return Run(
             id=new_id("run"),
             workspace_id=caller.workspace_id,
@@ -94,6 +95,13 @@ class NewRuns:
             started_at=now_ms(),
         )
 
+    def _agent_for(self, request: RunRequest) -> AgentDefinition:
+        """Return the agent in its current version, for a fork in that of the forked run. Raises `NotFound`."""
+        agent = self.agent(request.agent)
+        if request.fork is None:
+            return agent
+        return self.catalog.find(agent.id, request.fork["version"]) or agent
+
     def opening(self, run: Run, key: Key | None) -> Opening:
         """Return the write that opens a run; the write raises `AlreadyStarted` if the key belongs to another."""
         queued = run.mode == "queue"
@@ -104,6 +112,7 @@ class NewRuns:
                 key.start(tx, run.id)
             new = rows.insert(tx, run, worker_id=worker, wake_at=wake_at)
             store_files(tx, run, self.file_bytes)
+            forks.keep(tx, run)
             waits = (
                 queued and self.conflicts.policy_of(run.request) != "reject"
             )  # the task queue is its queue
@@ -140,3 +149,10 @@ class NewRuns:
                 return None
             time.sleep(0.05)
         return None
+
+
+def _scoped(request: RunRequest, tool_scopes: tuple[str, ...]) -> RunRequest:
+    """Return a request with the scopes of its caller about tools, if there are any."""
+    if request.fork is not None:
+        return without_tools(request, tool_scopes)
+    return replace(request, tool_scopes=tool_scopes) if tool_scopes else request

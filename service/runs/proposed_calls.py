@@ -12,7 +12,7 @@ from service.llm.client import ModelReply
 from service.runs.journal_codec import decode_result
 from service.runs.untrusted import clean
 from service.store.database import Row
-from service.tools import Tool
+from service.tools import Tool, ToolResult
 from service.tools.base import listed
 from service.tools.policy import Approval, ProposedCall, policy
 from service.types import Block
@@ -115,6 +115,11 @@ def side_by_side(calls: Sequence[Call], most: int) -> list[list[Call]]:
         else:
             groups.append([call])
     return groups
+
+
+def finished(call: Call, result: ToolResult) -> dict[str, Any]:
+    """Build the data of the `tool.finished` event."""
+    return {"call_id": call.id, "ok": result.ok, "ms": round(result.ms), "preview": result.preview}
 
 
 def is_decided(question: Row) -> bool:

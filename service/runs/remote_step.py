@@ -13,7 +13,7 @@ from service.agents.flows import link_hosts
 from service.agents.pattern import Events, most_steps
 from service.agents.remote_spec import RemoteSpec
 from service.auth.run_tokens import RunTokens
-from service.errors import DatabaseUnavailable, RemoteFailed, RemoteUnavailable, RunLimit
+from service.errors import AgentFault, DatabaseUnavailable, RemoteFailed, RemoteUnavailable, RunLimit
 from service.remote.client import Exchange, RemoteClient
 from service.remote.task import MAX_OUTPUT, AnswerBroken, RemoteAnswer, RemoteEvent, RemoteTask
 from service.runs.approval_requests import required
@@ -96,6 +96,8 @@ class RemoteStep:
         """Ask once, store what came of it, with the questions; return it. Raises `WaitsForApproval`."""
         handle, journal = self._attempt.handle, self._journal
         handle.check()
+        if self._run.request.fork is not None:  # the agent has become remote since its run was forked
+            raise AgentFault("A remote agent takes no part in a fork.")
         step = journal.steps + 1
         started = {"step": step, "name": label, "kind": "remote"}
         yield from journal.commit(then=[(Event.STEP_STARTED, started)])

@@ -187,15 +187,15 @@ class RunRails:
 
     def refused(self, error: GuardrailRefused) -> GuardrailRefused:
         """Tell of a refusal, and return it."""
-        self._publish([{**error.extra, "action": "refuse", "count": 1}])
+        self.publish([{**error.extra, "action": "refuse", "count": 1}])
         return error
 
     def _tell(self, where: str, texts: WholeTexts) -> None:
         if texts.acted:
-            self._publish([{"where": where, **one._asdict(), "count": n} for one, n in texts.acted.items()])
+            self.publish([{"where": where, **one._asdict(), "count": n} for one, n in texts.acted.items()])
             texts.acted.clear()
 
-    def _publish(self, acted: Sequence[Mapping[str, Any]]) -> None:
+    def publish(self, acted: Sequence[Mapping[str, Any]]) -> None:
         """Count what guardrails did, tell it, and write it into the audit, without the texts."""
         for one in acted:
             self._observer.guardrail(one["where"], one["kind"], one["action"])

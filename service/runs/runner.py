@@ -8,6 +8,7 @@ from typing import Any
 
 from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
+from service.agents.documents import with_documents
 from service.agents.pattern import Context, Events, PatternModule, Prompt
 from service.cache.entries import MODEL_AWAY
 from service.errors import (
@@ -27,6 +28,7 @@ from service.runs.batch.steps import WaitsForBatch
 from service.runs.billing import book_later
 from service.runs.budget_waits import BudgetWaits
 from service.runs.client_tools import CallsClient
+from service.runs.forked import as_kept, continues_session, prepare
 from service.runs.gateway_steps import book_untold
 from service.runs.guardrails import Guardrails
 from service.runs.idempotency import AlreadyStarted
@@ -40,7 +42,7 @@ from service.runs.structured import structured
 from service.runs.tool_execution import WaitsForApproval
 from service.runs.tree_steps import TreeSteps
 from service.runs.turn import system_of, with_context
-from service.runs.untrusted import add_history, answer_without_links
+from service.runs.untrusted import add_history, answer_without_links, noting
 from service.sessions import Sessions
 from service.store import runs as rows
 from service.store.database import Transaction
@@ -48,6 +50,7 @@ from service.text.sanitise import storable_json
 from service.types import LAST_EVENT, Answer, Event, Message, RunEvent, RunStatus
 from service.webhooks import Webhooks
 
+SUMMARY = "summarise"  # step that shortens the history of a session
 MAX_LOSSES = 3  # workers that may die while executing a run before it fails
 
 
@@ -92,14 +95,16 @@ class Runner:
             if run.losses >= MAX_LOSSES:
                 raise WorkerLost(f"{run.losses} workers ended while they executed this run.")
             attempt.handle.check()
-            agent = self.steps.tool_execution.permitted(agent, run)
             self.guardrails.begin(attempt, agent)
+            agent = prepare(self.steps.remote.db, self.steps.tool_execution.permitted(agent, run), attempt)
+            agent = with_documents(agent, self.steps.documents, run.workspace_id)
             attempt.form = OutputForm.of(agent, run.request)
             attempt.text.held = attempt.form is not None or attempt.rails.judges_output
             steps = TreeSteps(self.steps, agent, attempt, self.catalog, self.patterns)
             messages = yield from self._conversation(agent, attempt, steps)
             yield from judge_question(attempt, steps)
-            context = Context(agent, run.request, messages, system_of(agent, run.request), steps)
+            system, reader = system_of(agent, run.request), noting(agent, attempt.taint)
+            context = Context(reader, run.request, messages, system, steps)
             answer = yield from self._answer(context, attempt, steps)
             yield from self._end(attempt, RunStatus.SUCCEEDED, answer=answer)
         except (WaitsForApproval, WaitsForBatch, AgentStopped) as reason:
@@ -212,12 +217,13 @@ class Runner:
         """Return the messages of the session, older ones summarised where they do not fit, and this turn's."""
         run = attempt.run
         turn = with_context(run.request, instructed=not agent.is_model)
-        if run.request.session_id is None:
+        if not continues_session(run):
             return alternating(turn)
         past = self.sessions.history(run, agent.history_tokens)
+        past, summarised = as_kept(run, attempt.journal, past, SUMMARY)
         add_history(attempt.taint, past)
         attempt.rails.vault.take(past.placeholders)
-        if past.older:
+        if summarised:
             prompt = Prompt(
                 system=SUMMARISE,
                 messages=past.summary_request(),
@@ -225,9 +231,9 @@ class Runner:
                 max_tokens=self.sessions.summary_limit(agent.history_tokens),
                 publish=False,
             )
-            reply = yield from steps.model("summarise", prompt, counts=False)
+            reply = yield from steps.model(SUMMARY, prompt, counts=False)
             summary = reply.text if reply.stop_reason != "refusal" else ""
-            if summary:
+            if summary and past.older:
                 attempt.summary = (past.older[-1]["seq"], summary)
             past = past.summarised(summary)
         return past.conversation(turn)

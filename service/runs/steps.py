@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 from service.agents.definitions import AgentDefinition
+from service.agents.documents import OfRun, folder_alone
 from service.agents.pattern import Events, Prompt, most_steps
 from service.agents.remote_spec import RemoteSpec
 from service.errors import GuardrailRefused, ModelUnavailable, PromptTooLong, RunLimit, guardrail_refused
@@ -32,7 +33,7 @@ from service.runs.tool_execution import ToolExecution
 from service.runs.untrusted import add_results, hosts_of
 from service.store.batches import SENT, WAITING
 from service.tools import ToolResult
-from service.types import Answer, Event, Message, ToolUse, Usage, less_sure
+from service.types import Answer, Event, Message, Usage, less_sure
 from service.usage.prices import Price, PriceTable, today
 from service.usage.reservation import Spending
 
@@ -52,6 +53,7 @@ class StepDependencies:
     batch_steps: BatchSteps
     observer: Observer
     remote: RemoteDependencies
+    documents: OfRun = folder_alone
 
 
 class RunSteps:
@@ -65,8 +67,7 @@ class RunSteps:
         self._journal = attempt.journal
         self._calls = 0  # model calls that count as steps
         self._route: Route | None = None
-        # Of every tool call that a model requested in this run, also in stored steps that are not replayed: claims and
-        # approvals are found by them.
+        # Of every tool call that was requested in this run, replayed or not: claims and approvals are found by them.
         self._call_ids = self._journal.stored_call_ids() | earlier_calls(self._run.request)
         self._window = ContextWindow(agent.context_tokens, self.model)
         self._signatures: dict[str, str] = {}  # by a thinking block's signature: the model that wrote it
@@ -135,7 +136,7 @@ class RunSteps:
             self._journal.add_step("tools", name, {"results": [encode_result(result) for result in results]})
             self._deps.observer.step(self._run, "tools", name)
         for use, result in zip(reply.tool_uses, results, strict=True):
-            self._attempt.tools_used.append(ToolUse(use["name"], result.ok, round(result.ms)))
+            self._attempt.add_use(use, result)
         add_results(self._attempt.taint, self._agent, reply, results)
         if calls:
             raise CallsClient(whole, calls)

@@ -33,7 +33,8 @@ def choose_route(
         tier = (yield from _tier_by_model(request.question, journal, ask)) or tier
     route = router.route(tier, request.question, count, bounds)
     run.tier = route.tier
-    return route
+    own = (request.fork or {}).get("model")
+    return route if own is None else route._replace(models=(own,))
 
 
 def _tier_by_model(question: str, journal: Journal, ask: AskModel) -> Events[Tier | None]:

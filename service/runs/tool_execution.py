@@ -18,12 +18,15 @@ from service.agents.pattern import Events
 from service.audit.record import Action, Result, record
 from service.errors import AgentStopped, RunCancelled, RunTimeout
 from service.guardrails.taint import Taint
+from service.knowledge import Knowledge
 from service.llm.client import ModelReply
 from service.runs.approval_requests import ApprovalRequests, required
 from service.runs.attempt import Attempt
+from service.runs.forked import scopes_of
 from service.runs.journal import PATIENCE, Journal
 from service.runs.journal_codec import encode_result
-from service.runs.proposed_calls import Call, is_decided, proposed, side_by_side
+from service.runs.proposed_calls import Call, finished, is_decided, proposed, side_by_side
+from service.runs.recorded_calls import from_record
 from service.runs.slots import TOOL_GRACE, HandedOver, Handle
 from service.store import approvals, keys, tool_calls
 from service.store.database import Database, Row, Transaction
@@ -65,7 +68,7 @@ class ToolExecution:
         def may(tool: Tool) -> bool:
             policy = agent.policies.get(tool.name)
             has_role = policy is None or policy.roles is None or role in policy.roles
-            return has_role and allows(run.request.tool_scopes or (), TOOLS + tool.risk)
+            return has_role and allows(scopes_of(run.request), TOOLS + tool.risk)
 
         permitted = {name: tool for name, tool in agent.tools.items() if may(tool)}
         return agent if len(permitted) == len(agent.tools) else replace(agent, tools=permitted)
@@ -79,9 +82,13 @@ class ToolExecution:
     ) -> Events[list[ToolResult]]:
         """Make the calls in order, those that only read side by side; return one result per call.
 
-        Raises `WaitsForApproval`, `AgentStopped`, or why the run must stop; the calls left are unclaimed then.
+        Those of a fork are answered from its record. Raises `WaitsForApproval`, `AgentStopped`, or why the run must
+        stop; the calls left are unclaimed then.
         """
         run, journal, handle = attempt.run, attempt.journal, attempt.handle
+        if attempt.record is not None:
+            make = partial(self._made_in_fork, agent, run, journal, handle)
+            return (yield from from_record(agent, attempt, started, reply, make))
         calls, questions = self._calls(agent, run, reply, attempt.taint)
         ids = {call.id for call in calls}
         for row in questions:
@@ -110,7 +117,7 @@ class ToolExecution:
                 )
             results += made
             for call, result in zip(group, made, strict=True):
-                journal.publish_after_commit(Event.TOOL_FINISHED, _finished(call, result))
+                journal.publish_after_commit(Event.TOOL_FINISHED, finished(call, result))
         return results
 
     def claimed(self, run: Run) -> Mapping[str, int]:
@@ -139,15 +146,7 @@ class ToolExecution:
         """Return the results of a group: those known before, and those of the calls made now, side by side."""
         known = {call.id: result for call in group if (result := self._known(run, call)) is not None}
         due = [call for call in group if call.id not in known]
-        invocations = [
-            Invocation(
-                call.tool,
-                call.arguments,
-                ToolContext(run.id, run.user_id, agent.id, call.id, handle.deadline, agent.knowledge),
-            )
-            for call in due
-            if call.tool is not None
-        ]
+        invocations = _invocations(agent, run, handle, due)
         if due:
             journal.check_owner()  # a worker suspended beyond its lease, or a stopped agent, must call nothing
         grace = TOOL_GRACE if any(call.to_claim for call in due) else 0.0
@@ -157,6 +156,17 @@ class ToolExecution:
             if call.to_claim:
                 self._report(run, call, known[call.id])
         return [known[call.id] for call in group]
+
+    def _made_in_fork(
+        self, agent: AgentDefinition, run: Run, journal: Journal, handle: Handle, call: Call
+    ) -> ToolResult:
+        """Return the result of a call that reads nothing but the agent's folder."""
+        known = self._known(run, call)
+        if known is not None:
+            return known
+        journal.check_owner()
+        gives_up_at = partial(handle.gives_up_tools_at, 0.0)
+        return self._runner.call_each(_invocations(agent, run, handle, [call]), gives_up_at)[0]
 
     def _known(self, run: Run, call: Call) -> ToolResult | None:
         """Return the result of a call that is not made now; None: the call is to be made."""
@@ -210,8 +220,21 @@ class ToolExecution:
         raise WaitsForApproval([*pending, *(row["id"] for row in questions)])
 
 
-def _finished(call: Call, result: ToolResult) -> dict[str, Any]:
-    return {"call_id": call.id, "ok": result.ok, "ms": round(result.ms), "preview": result.preview}
+def _invocations(agent: AgentDefinition, run: Run, handle: Handle, calls: Sequence[Call]) -> list[Invocation]:
+    return [
+        Invocation(
+            call.tool,
+            call.arguments,
+            ToolContext(run.id, run.user_id, agent.id, call.id, handle.deadline, _knowledge_of(agent)),
+        )
+        for call in calls
+        if call.tool is not None
+    ]
+
+
+def _knowledge_of(agent: AgentDefinition) -> Knowledge | None:
+    """Return an agent's knowledge for one call, which learns whether what it finds may be trusted."""
+    return agent.knowledge.for_call() if agent.knowledge is not None else None
 
 
 def _end_if_stopped(attempt: Attempt, call: Call, result: ToolResult) -> None:
@@ -219,9 +242,7 @@ def _end_if_stopped(attempt: Attempt, call: Call, result: ToolResult) -> None:
     try:
         attempt.handle.check()
     except (RunCancelled, RunTimeout):
-        attempt.journal.publish_after_commit(
-            Event.TOOL_FINISHED, {**_finished(call, result), "unknown": True}
-        )
+        attempt.journal.publish_after_commit(Event.TOOL_FINISHED, {**finished(call, result), "unknown": True})
         raise
 
 

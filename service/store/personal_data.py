@@ -218,6 +218,8 @@ NOBODYS = {
     "signing_keys": "keys of the service",
     "task_turns": "ids and numbers: the order in which tasks are taken",
     "agent_stops": "a reason that is about an agent, and the id of the admin who gave it",
+    "agent_versions": "files by authors of agents, and the id of the admin who published them",
+    "agent_pins": "versions, and the id of the admin who pinned them",
     "mcp_tools": "definitions of tools, by operators of servers",
     "batches": "ids of the provider",
     "notices": "scopes of caps, as ids, and amounts",
@@ -233,6 +235,9 @@ NOBODYS = {
     "audit_links": "hashes",
     "audit_unlinked": "ids",
     "erasures": "the user's id, and counts: the proof of the erasure",
+    "knowledge_scopes": "sums",
+    "knowledge_documents": "documents of a workspace, which its admins answer for",
+    "knowledge_passages": "documents of a workspace, which its admins answer for",
     "schema_compatibility": "revisions",
 }
 

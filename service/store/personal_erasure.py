@@ -19,13 +19,18 @@ from service.store.schema import (
 )
 
 
+def _about(user_id: str) -> sa.ColumnElement[bool]:
+    """Condition for a user's runs, and for forks of them that are somebody else's."""
+    return sa.or_(runs.c.user_id == user_id, runs.c.subject_id == user_id)
+
+
 def unfinished_runs(tx: Transaction, user_id: str, limit: int) -> list[str]:
-    query = sa.select(runs.c.id).where(runs.c.user_id == user_id, runs.c.finished_at.is_(None))
+    query = sa.select(runs.c.id).where(_about(user_id), runs.c.finished_at.is_(None))
     return [row["id"] for row in tx.rows(query.order_by(runs.c.id).limit(limit))]
 
 
 def ended_runs(tx: Transaction, user_id: str, limit: int) -> list[str]:
-    query = sa.select(runs.c.id).where(runs.c.user_id == user_id, runs.c.finished_at.is_not(None))
+    query = sa.select(runs.c.id).where(_about(user_id), runs.c.finished_at.is_not(None))
     return [row["id"] for row in tx.rows(query.order_by(runs.c.id).limit(limit))]
 
 

@@ -37,6 +37,7 @@ def inserted_values(run: Run) -> dict[str, Any]:
     request = {
         "session_id": asked.session_id,
         "schedule_id": asked.schedule_id,
+        "subject_id": (asked.fork or {}).get("user_id"),
         "request": request_json(asked),
     }
     return {**plain, **request, **run_lists.begun(run), **task_line.place_of(run)}

@@ -7,6 +7,7 @@ from enum import StrEnum
 import sqlalchemy as sa
 
 from service.store import (
+    agent_versions,
     approvals,
     audit,
     batches,
@@ -39,6 +40,7 @@ class Work(StrEnum):
     EXPIRED_APPROVALS = "expired_approvals"
     SCHEDULES = "schedules"
     BUDGET_WAITS = "budget_waits"
+    AGENT_PINS = "agent_pins"  # new ones, which each process has to notice
 
 
 _CONDITIONS: dict[Work, sa.ColumnElement[bool]] = {
@@ -53,6 +55,7 @@ _CONDITIONS: dict[Work, sa.ColumnElement[bool]] = {
     Work.ERASURES: erasures.ANY_DUE,
     Work.SCHEDULES: schedules.ANY_DUE,
     Work.BUDGET_WAITS: budget_waits.ANY,
+    Work.AGENT_PINS: agent_versions.FRESH,
     Work.EXPIRED_APPROVALS: sa.exists().where(approvals.expired_at(sa.bindparam("now"))),
 }
 _DUE = Statement(sa.select(*(condition.label(work) for work, condition in _CONDITIONS.items())))
@@ -62,5 +65,6 @@ def due(tx: Transaction, worker_id: str) -> set[Work]:
     """Return the kinds of which there is work, for any worker or for this one."""
     now = now_ms()
     values = {"now": now, "worker": worker_id, "holds_before": now - holds.ORPHANED_AFTER_MS}
+    values["pins_after"] = now - agent_versions.FRESH_MS
     row = tx.row(_DUE, values) or {}
     return {work for work in Work if row.get(work)}

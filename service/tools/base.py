@@ -57,6 +57,8 @@ class KnowledgeSearch(Protocol):
 
     @property
     def categories(self) -> frozenset[str]: ...
+    @property
+    def found_untrusted(self) -> bool: ...
 
     def search(self, query: str, category: str | None = None, limit: int = 4) -> Sequence[FoundPassage]: ...
 
@@ -90,9 +92,10 @@ class Tool:
     """Function a model may call. `run` raises `ToolFailed` for wrong arguments and `BadResult` for a wrong result.
 
     `idempotent`: a call that may have happened can be repeated. An answer that used a tool whose `risk` is not `read`
-    is never cached. `timeout` is in seconds. `trusted`: its results hold no text from
-    outside. `sends`: its arguments leave the service, so that a call that only reads can carry data out. `faults`
-    validates arguments without a call; its messages never repeat them, and it never raises.
+    is never cached. `timeout` is in seconds. `trusted`: its results hold no text from outside. `sends`: its arguments
+    leave the service, so that a call that only reads can carry data out. `local`: it reads nothing but its arguments
+    and the agent's folder. `faults` validates arguments without a call; its messages never repeat them, and it never
+    raises.
     """
 
     name: str
@@ -104,6 +107,7 @@ class Tool:
     timeout: float = DEFAULT_TIMEOUT
     trusted: bool = False
     sends: bool = False
+    local: bool = False
     faults: Callable[[Mapping[str, Any]], list[ErrorDetails]] = lambda arguments: []
 
     def __post_init__(self) -> None:
@@ -242,7 +246,11 @@ def _faults(model: type[BaseModel], arguments: Mapping[str, Any]) -> list[ErrorD
 
 def listed(faults: Sequence[ErrorDetails]) -> str:
     """Format faults of arguments as one text for the model."""
-    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'arguments'}: {one['msg']}" for one in faults)
+    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'arguments'}: {_words(one)}" for one in faults)
+
+
+def _words(fault: ErrorDetails) -> str:
+    return "There is no such argument" if fault["type"] == "extra_forbidden" else fault["msg"]
 
 
 def _details(error: ValidationError) -> list[ErrorDetails]:

@@ -9,7 +9,7 @@ from flask import Response
 from service import errors
 from service.runs.start import Started
 from service.types import usd
-from service.web.current import Request, current
+from service.web.current import Request, current, services
 from service.web.schemas import json_response
 
 ADMISSION_ERRORS = (
@@ -30,6 +30,7 @@ RUN_ERRORS = (
     errors.Overloaded,
     errors.DatabaseUnavailable,
 )
+QUEUED_ERRORS = (*ADMISSION_ERRORS, errors.DatabaseUnavailable)
 FREE = ("hit", "near", "coalesced")
 
 
@@ -63,3 +64,12 @@ def with_replayed(response: Response, started: Started) -> Response:
     if started.replayed:
         response.headers["Idempotency-Replayed"] = "true"
     return response
+
+
+def queued(started: Started) -> Response:
+    """Answer with a queued run, once a worker is woken for it; the sweep repeats a lost wake-up."""
+    run = started.run
+    if not started.replayed:
+        services().runs.wakeup.ring([run.id])
+    body = {"run_id": run.id, "status": run.status}
+    return with_replayed(json_response(body, 202, {"Location": f"/v1/runs/{run.id}"}), started)

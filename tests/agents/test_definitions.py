@@ -11,8 +11,9 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from service.agents.eval_spec import EvalCase
 from service.agents.patterns import PATTERNS
-from service.agents.spec import EvalCase, agent_schema
+from service.agents.spec import agent_schema
 from service.guardrails.policy import JudgeSpec, Rail, SideSpec
 from tests.agents import house
 from tests.agents.folders import Write, only_fault, write
@@ -130,8 +131,8 @@ def rows(model: type[BaseModel], prefix: str = "") -> list[str]:
         found.append(f"| `{prefix}{name}` | {default} | {info.description} |")
         for inner in get_args(info.annotation):  # of a mapping, by names that the author chooses
             if isinstance(inner, type) and issubclass(inner, BaseModel):
-                is_list = get_origin(info.annotation) is tuple
-                named = "" if NoneType in get_args(info.annotation) or is_list else "<name>."
+                plain = NoneType in get_args(info.annotation) or get_origin(info.annotation) is tuple
+                named = "" if plain else "<name>."
                 found += rows(inner, f"{prefix}{name}.{named}")
     return found
 

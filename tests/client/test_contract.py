@@ -31,6 +31,8 @@ SCHEMAS: dict[type[Model], str] = {
     models.Step: "StepShape",
     models.Feedback: "FeedbackShape",
     models.File: "FileShape",
+    models.ForkedFrom: "ForkedFrom",
+    models.ForkDifference: "ForkDifference",
     models.Run: "RunView",
     models.Queued: "Queued",
     models.SessionItem: "SessionItem",
@@ -50,7 +52,7 @@ LEFT_OUT = {
     account_models.Me: {"budget"},  # `usage.budget` lists it
     account_models.Tokens: {"token_type"},
 }
-ARGUMENTS: dict[str, Any] = {"input": "?", "score": 1, "task": "run_1", "cron": "* * * * *"}
+ARGUMENTS: dict[str, Any] = {"input": "?", "score": 1, "from_step": 1, "task": "run_1", "cron": "* * * * *"}
 CLASSES = (
     resources._Agents,
     resources._Tasks,

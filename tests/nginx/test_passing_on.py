@@ -12,7 +12,14 @@ import pytest
 from tests.nginx.edge import Edge, Gate, Replica, Script, echo, hang_up, say
 
 Pair = tuple[Replica, Replica]
-REPLAYABLE = ["agents/a/invoke", "agents/a/stream", "agents/a/tasks", "sessions", "approvals/apr_1"]
+REPLAYABLE = [
+    "agents/a/invoke",
+    "agents/a/stream",
+    "agents/a/tasks",
+    "runs/r/fork",
+    "sessions",
+    "approvals/apr_1",
+]
 
 
 def first_then(first: Script, then: Script, replicas: Pair) -> None:

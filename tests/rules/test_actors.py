@@ -48,7 +48,10 @@ REQUESTS: dict[str, dict[str, Any] | None] = {
     "PATCH /v1/admin/workspaces/<workspace_id>": {"name": "acme-two"},
     "DELETE /v1/admin/workspaces/<workspace_id>": None,
     "POST /v1/admin/agents/<agent>/release": None,
+    "POST /v1/admin/agents/<agent>/versions": {"action": "publish"},
     "POST /v1/admin/agents/<agent>/stop": {"reason": "canary"},
+    "POST /v1/admin/knowledge/<agent>": {"name": "a.md", "text": "# A\nWords.", "category": "billing"},
+    "DELETE /v1/admin/knowledge/<agent>/<document_id>": None,
     "POST /v1/agents/<agent>/invoke": QUESTION,
     "POST /v1/messages": {
         "model": "claude-haiku-5-5",
@@ -71,6 +74,7 @@ REQUESTS: dict[str, dict[str, Any] | None] = {
     "POST /v1/auth/refresh": None,
     "POST /v1/runs/<run_id>/cancel": None,
     "POST /v1/runs/<run_id>/feedback": {"score": 1},
+    "POST /v1/runs/<run_id>/fork": {"from_step": 1},
     "POST /v1/schedules": {"agent": AGENT, "input": "Report.", "cron": "0 6 * * *"},
     "PATCH /v1/schedules/<schedule_id>": {"enabled": False},
     "DELETE /v1/schedules/<schedule_id>": None,
@@ -122,6 +126,8 @@ def path_of(world: World, rule: str) -> str:
     """Path of a new object that the route of `rule` may change."""
     services = world.services
     argument = next(iter(re.findall(r"<(?:\w+:)?(\w+)>", rule)), "")
+    if rule.endswith("/fork"):
+        return rule.replace("<run_id>", world.ended_run(world.ada.id))
     if argument in OBJECTS:
         return rule.replace(f"<{argument}>", world.make(OBJECTS[argument]))
     if argument == "user_id":
@@ -135,6 +141,8 @@ def path_of(world: World, rule: str) -> str:
         return rule.replace("<workspace_id>", row["id"])
     if argument == "key_id":
         return rule.replace("<key_id>", services.auth.keys.create(world.ada.id, "old")["id"])
+    if "<document_id>" in rule:
+        rule = rule.replace("<document_id>", world.make("doc"))
     if rule.endswith("/release"):
         services.infra.db.transact(lambda tx: services.runs.stops.stop(tx, AGENT, "x"))
     return rule.replace("<agent>", AGENT).replace("<path:scope>", "service")

@@ -34,7 +34,10 @@ AUDITED = re.compile(r"(POST|PUT|PATCH|DELETE) /(v1/(admin|auth|approvals)|page)
 LEAVES: dict[str, Action | None] = {
     "PUT /v1/admin/budgets/<path:scope>": Action.CAP_SET,
     "POST /v1/admin/agents/<agent>/release": Action.AGENT_RELEASED,
+    "POST /v1/admin/agents/<agent>/versions": Action.AGENT_PUBLISHED,
     "POST /v1/admin/agents/<agent>/stop": Action.AGENT_STOPPED,
+    "POST /v1/admin/knowledge/<agent>": Action.DOCUMENT_ADDED,
+    "DELETE /v1/admin/knowledge/<agent>/<document_id>": Action.DOCUMENT_REMOVED,
     "POST /v1/admin/users": Action.USER_CREATED,
     "PATCH /v1/admin/users/<user_id>": Action.USER_ROLE,
     "DELETE /v1/admin/users/<user_id>": Action.USER_DELETED,
@@ -66,6 +69,8 @@ RAISED_IN = {
     Action.IDENTITY_LINKED: "tests/oidc/test_identities.py",
     Action.MCP_ACCEPTED: "tests/cli/test_mcp.py",
     Action.MCP_CREDENTIAL: "tests/cli/test_mcp.py",
+    Action.AGENT_PINNED: "tests/web/test_agent_versions.py",
+    Action.RUN_FORKED: "tests/web/test_forks.py",
     Action.SETTINGS: "tests/audit/test_record.py",
     Action.SIGNING_KEY_ROTATED: "tests/auth/test_signing_keys.py",
     Action.SIGNING_KEYS_ENDED: "tests/auth/test_signing_keys.py",
@@ -151,6 +156,7 @@ def test_each_route_leaves_its_row(made: Audit, name: str) -> None:
             "login",
             "workspace",
             "agent",
+            "document",
         )
 
 

@@ -15,10 +15,11 @@ from werkzeug.test import TestResponse
 
 from service.auth.users import User
 from service.ids import new_id
-from service.store import approvals, schema
+from service.knowledge.documents import NewDocument
+from service.store import approvals, schema, steps
 from service.store import runs as run_rows
 from service.store import sessions as session_rows
-from service.types import Caller, Run, RunRequest, now_ms
+from service.types import Caller, Run, RunRequest, RunStatus, now_ms
 from service.wiring import Services
 from tests.made import app_in, close
 from tests.usage.conftest import postgres_url, url
@@ -30,6 +31,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "PATCH /v1/sessions/<session_id>": {"title": "New"},
     "POST /v1/approvals/<approval_id>": {"decision": "deny"},
     "POST /v1/runs/<run_id>/feedback": {"score": 1},
+    "POST /v1/runs/<run_id>/fork": {"from_step": 1},
     "PATCH /v1/schedules/<schedule_id>": {"enabled": False},
 }
 
@@ -88,6 +90,7 @@ class World:
             "apr": self.approval,
             "sch": self.schedule,
             "resp": self.response,
+            "doc": self.document,
         }[kind]
         return made(agent, user_id or self.ada.id)
 
@@ -111,6 +114,12 @@ class World:
         self.services.infra.db.transact(lambda tx: known.insert(tx, row))
         return str(row["id"])
 
+    def document(self, agent: str, user_id: str) -> str:
+        known = self.services.knowledge.documents
+        new = NewDocument(f"{self.word} document", "text", f"{self.word} Words of a document.".encode())
+        prepared = known.prepare(self.ada.workspace_id, agent, new)
+        return str(self.services.infra.db.transact(lambda tx: known.write(tx, prepared))["id"])
+
     def response(self, agent: str, user_id: str) -> str:
         asked_as = {"fields": {"background": True}, "input": []}
         return self.run(agent, user_id, asked_as).replace("run_", "resp_")
@@ -131,6 +140,22 @@ class World:
 
         self.services.infra.db.transact(work)
         return run.id
+
+    def ended_run(self, user_id: str) -> str:
+        """Make a run that has failed after its first step."""
+        run_id = self.run(AGENT, user_id)
+        step = {"n": 1, "kind": "model", "name": "answer", "attempt": 1, "reply": {}, "events": []}
+        step |= dict.fromkeys(("first_seq", "last_seq", "cost_nano", "started_at", "finished_at"), 1)
+
+        def work(tx: Any) -> None:
+            run = run_rows.get(tx, run_id)
+            assert run is not None
+            run.status, run.finished_at = RunStatus.FAILED, now_ms()
+            steps.insert(tx, {**step, "run_id": run_id}, user_id)
+            assert run_rows.close(tx, run, [RunStatus.WAITING_APPROVAL])
+
+        self.services.infra.db.transact(work)
+        return run_id
 
     def approval(self, agent: str, user_id: str) -> str:
         run_id = self.run(agent, user_id)

@@ -44,3 +44,11 @@ def kept_in_each(
     """The same over either database."""
     with scripted.services(tmp_path, redis_server.url, upstream, database_url=url) as services:
         yield services
+
+
+@pytest.fixture
+def acting_asking(tmp_path: Path, redis_server: RedisServer, upstream: WireServer) -> Iterator[Services]:
+    """That agent, which must ask before it pays money back."""
+    spec = scripted.REACT + "approvals: [refund]\n"
+    with scripted.services(tmp_path, redis_server.url, upstream, spec) as services:
+        yield services

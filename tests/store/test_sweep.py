@@ -9,7 +9,18 @@ import sqlalchemy as sa
 
 from service.audit.record import Action, record
 from service.ids import new_id
-from service.store import approvals, batches, erasures, holds, runs, schedules, sweep, webhooks, workers
+from service.store import (
+    agent_versions,
+    approvals,
+    batches,
+    erasures,
+    holds,
+    runs,
+    schedules,
+    sweep,
+    webhooks,
+    workers,
+)
 from service.store.database import Database, Transaction
 from service.store.holds import Hold
 from service.store.schema import users
@@ -87,6 +98,7 @@ FOUND: list[tuple[Work, Callable[[Transaction], object]]] = [
     (Work.EXPIRED_APPROVALS, lambda tx: asked(tx, LONG_AGO)),
     (Work.BUDGET_WAITS, lambda tx: runs.insert(tx, a_run(status=RunStatus.WAITING_BUDGET), worker_id=None)),
     (Work.SCHEDULES, lambda tx: scheduled(tx, LONG_AGO)),
+    (Work.AGENT_PINS, lambda tx: agent_versions.pin(tx, "support", "0123456789ab", None)),
     (Work.UNLINKED_AUDIT, lambda tx: record(tx, Action.SETTINGS, "service")),
 ]
 LATER: list[Callable[[Transaction], object]] = [

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import slipway_client
@@ -47,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(required=True, metavar="COMMAND")
     _login(commands)
     _ask(commands)
-    _runs(_group(commands, "runs", "list, show, follow and cancel runs"))
+    _runs(_group(commands, "runs", "list, show, follow, cancel and fork runs"))
     _approvals(_group(commands, "approvals", "decide about tool calls that wait for a person"))
     _usage(commands)
     _schedules(_group(commands, "schedules", "runs by cron"))
@@ -103,6 +104,13 @@ def _runs(commands: Any) -> None:
         ("cancel", running.cancel_run, "cancel a run"),
     ):
         _command(commands, name, command, about).add_argument("id")
+    fork = _command(
+        commands, "fork", running.fork_run, "run again from a step, tools answered from the record"
+    )
+    fork.add_argument("id")
+    fork.add_argument("--from", dest="from_step", type=int, required=True, metavar="STEP")
+    fork.add_argument("--prompt", type=Path, metavar="FILE", help="in place of the agent's (for operators)")
+    fork.add_argument("--model", metavar="NAME", help="in place of the agent's models (for operators)")
 
 
 def _approvals(commands: Any) -> None:

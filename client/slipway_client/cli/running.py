@@ -1,13 +1,15 @@
-"""`slipway runs`: list, show and cancel."""
+"""`slipway runs`: list, show, cancel and fork."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from itertools import islice
 
 from slipway_client.cli.console import as_json, card, line, table
 from slipway_client.cli.show import summary
 from slipway_client.client import Slipway
+from slipway_client.models import Run
 
 
 def list_runs(client: Slipway, options: argparse.Namespace) -> int:
@@ -57,3 +59,32 @@ def cancel_run(client: Slipway, options: argparse.Namespace) -> int:
     else:
         line(f"{cancelled.run_id}: {cancelled.status}")
     return 0
+
+
+def fork_run(client: Slipway, options: argparse.Namespace) -> int:
+    """Fork a run, wait for the end of the fork, and show how they differ. Exit code 1 for one that failed."""
+    prompt = options.prompt.read_text("utf-8") if options.prompt is not None else None
+    forked = client.runs.fork(options.id, options.from_step, prompt=prompt, model=options.model)
+    client.tasks.wait(forked)
+    run = client.runs.get(forked.run_id)
+    if options.json:
+        as_json(run)
+    else:
+        _show_fork(run)
+    return 0 if run.status == "succeeded" else 1
+
+
+def _show_fork(run: Run) -> None:
+    if run.difference is not None:
+        told = run.difference
+        pairs: dict[str, Mapping[str, object]] = {
+            "model calls": told.model_calls,
+            "tool calls": told.tool_calls,
+            "USD": told.cost_usd,
+        }
+        rows = [(name, pair["before"], pair["after"]) for name, pair in pairs.items()]
+        table(
+            rows, f"FROM STEP {run.forked_from.step if run.forked_from else ''}", "BEFORE", "FORK", empty=""
+        )
+        line("The answers are the same." if told.output_same else told.output_diff or run.output)
+    summary(run)

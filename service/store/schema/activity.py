@@ -18,6 +18,7 @@ IN_LINE = "in_line AND status = 'queued'"
 # the few of a user with many runs, whose share of failures it takes to be that of runs.
 OF_ALL = "id > ''"
 OF_SCHEDULES = "schedule_id IS NOT NULL"
+OF_SUBJECTS = "subject_id IS NOT NULL"
 # Request of a run whose key is destroyed.
 _REQUEST = {"agent": "", "messages": [{"role": "user", "content": ERASED}]}
 
@@ -126,6 +127,7 @@ runs = sa.Table(
     Column("model", String(128)),
     Column("stop_reason", String(32)),
     Column("schedule_id", String(32)),  # schedule of which it is a run
+    Column("subject_id", String(32)),  # of a fork of somebody else's run: that user, with whom it is erased
     Index("ix_runs_user_id_id", "user_id", "id"),
     Index("ix_runs_user_id_agent_id", "user_id", "agent", "id"),
     Index("ix_runs_agent_id", "agent", "id"),
@@ -145,6 +147,7 @@ runs = sa.Table(
         *("schedule_id", "status", "id"),
         **rows_where(f"{OF_SCHEDULES} AND {ENDED_BADLY}"),
     ),
+    Index("ix_runs_subject_id", "subject_id", **rows_where(OF_SUBJECTS)),
     Index("ix_runs_died", "id", **rows_where(DIED)),
     # Of all agents too: see `service.store.scoped`.
     Index("ix_runs_workspace_id_agent_id", "workspace_id", "agent", "id", **rows_where(OF_OTHERS)),

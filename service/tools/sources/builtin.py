@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated
@@ -51,7 +52,9 @@ def search_knowledge(
     return ToolOutput({"results": results}, [one.source for one in found])
 
 
-BUILTINS: Mapping[str, Tool] = MappingProxyType({one.name: one for one in (calculator, search_knowledge)})
+BUILTINS: Mapping[str, Tool] = MappingProxyType(
+    {one.name: replace(one, local=True) for one in (calculator, search_knowledge)}
+)
 
 
 class BuiltinTools:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -52,7 +53,8 @@ def _query_tool(tables: Tables) -> Tool:
         return {**told, "note": f"There are more rows; {len(found.rows)} are shown."} if found.cut else told
 
     query_table.__doc__ = DESCRIPTION.format(tables=_listed(tables.tables))
-    return tool(idempotent=True, risk="read", timeout=10, trusted=True)(query_table)
+    made = tool(idempotent=True, risk="read", timeout=10, trusted=True)(query_table)
+    return replace(made, local=True)
 
 
 def _listed(tables: tuple[Table, ...]) -> str:

@@ -16,7 +16,7 @@ from service.web.current import current, services
 from service.web.openapi import api
 from service.web.run_answers import streamed
 from service.web.run_body import RunBody
-from service.web.run_responses import ADMISSION_ERRORS, RUN_ERRORS, folded, with_replayed
+from service.web.run_responses import QUEUED_ERRORS, RUN_ERRORS, folded, queued
 from service.web.schemas import Queued, RunResult, Shape, json_response
 from service.web.sse import SseLens
 from service.web.validation import parse
@@ -110,19 +110,13 @@ def estimate(agent: str) -> Response:
     "Queue a run",
     body=TaskBody,
     returns={202: Queued},
-    errors=(*ADMISSION_ERRORS, errors.DatabaseUnavailable),
+    errors=QUEUED_ERRORS,
     tag="Agents",
     headers=("Location", "Idempotency-Replayed"),
 )
 @guard(counts="run")
 def queue_task(agent: str) -> Response:
-    """Write the row, then wake a worker; the sweep repeats a lost wake-up."""
-    started = services().runs.start.queue(*admit("task", partial(_task, agent)))
-    if not started.replayed:
-        services().runs.wakeup.ring([started.run.id])
-    body = {"run_id": started.run.id, "status": started.run.status}
-    response = json_response(body, 202, {"Location": f"/v1/runs/{started.run.id}"})
-    return with_replayed(response, started)
+    return queued(services().runs.start.queue(*admit("task", partial(_task, agent))))
 
 
 def _question(agent: str, door: str) -> RunRequest:

@@ -71,10 +71,38 @@ class FileShape(Shape):
     digest: str
 
 
+class ForkedFrom(Shape):
+    """Run that a fork is of, its first step that was made anew, and what replaced the agent's own."""
+
+    run_id: str
+    step: int
+    model: str | None
+    own_prompt: bool
+
+
+class ForkDifference(Shape):
+    """Difference between a run and its fork, from the forked step on; each object has `before` and `after`.
+
+    `output_diff` is null where the answers are long.
+    """
+
+    status: dict[str, RunStatus]
+    output_same: bool
+    output_diff: str | None
+    model_calls: dict[str, int]
+    tool_calls: dict[str, int]
+    cost_usd: dict[str, str]
+
+
 class RunView(RunResult):
-    """Run with the files that came with it, its steps, its webhook if any, and its user's feedback."""
+    """Run with the files that came with it, its steps, its webhook if any, and its user's feedback.
+
+    A fork also has the run that it is of and, once it has ended, its difference to that run.
+    """
 
     files: list[FileShape]
+    forked_from: ForkedFrom | None
+    difference: ForkDifference | None
 
     step_list: list[StepShape] | None = None
     webhook: WebhookShape | None = None
@@ -131,6 +159,7 @@ def get_run(run_id: str) -> Response:
         "step_list": [_step(step) for step in steps if step["kind"] != "note"],
         "webhook": services().webhooks.of_run(run),
         "feedback": None if rating is None else feedback_of(rating),
+        **services().runs.forks.shown(run, current_caller()),
     }
     return json_response({**shown(services().runs.queries.result(run)), **more})
 
