@@ -32,6 +32,8 @@ FILTERS: dict[str, tuple[str, ...]] = {
     "agent": AGENTS,
     "session_id": ("ses_none", "<session>"),
     "schedule": ("sch_none", "<schedule>"),
+    "end_user": ("nobody",),
+    "key_id": (f"key_{'0' * 26}",),
     "scope": ("own", "all"),
     "cursor": ("<cursor>",),
     "limit": (),
