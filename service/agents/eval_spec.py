@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from decimal import Decimal
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 import orjson
-from pydantic import AfterValidator, Field, TypeAdapter, model_validator
+from pydantic import AfterValidator, Field, JsonValue, TypeAdapter, model_validator
 from pydantic_core import SchemaError
 
 from service.agents.marked_yaml import FieldPath
@@ -41,11 +41,22 @@ def _pattern(text: str) -> str:
 Pattern = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_pattern)]
 
 
+def _json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    try:
+        orjson.dumps(value)
+    except TypeError as error:  # such as a number of more than 64 bits
+        raise ValueError(f"is not JSON: {error}") from None
+    return value
+
+
+JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_json)]
+
+
 class ToolCall(Spec):
     """Call that the model is to ask for."""
 
     tool: str = Field(description="Name of the tool")
-    arguments: dict[str, Any] = Field({}, description="Arguments among those of the call, each equal")
+    arguments: JsonObject = Field({}, description="Arguments among those of the call, each equal")
 
 
 class Citation(Spec):
@@ -78,7 +89,7 @@ class Expectation(Spec):
     approvals: tuple[str, ...] = Field((), description="Tools of which a call waited for a person")
     sources: tuple[str, ...] = Field((), description="Prefixes of the URIs of sources")
     cites: tuple[Citation, ...] = Field((), description="Sources with a verbatim quote")
-    output_schema: dict[str, Any] | None = Field(
+    output_schema: JsonObject | None = Field(
         default=None, description="JSON Schema of the answer, which is JSON"
     )
     error: str | None = Field(
@@ -88,10 +99,13 @@ class Expectation(Spec):
         default=None, ge=1, description="Most steps of the last turn: model calls, and rounds of tool calls"
     )
     seconds: float | None = Field(
-        default=None, gt=0, description="Longest duration of the last turn, in seconds"
+        default=None, gt=0, le=86_400, description="Longest duration of the last turn, in seconds"
     )
     cost_usd: Decimal | None = Field(
-        default=None, gt=0, le=1_000, description="Most that all turns cost, in dollars, such as 0.01"
+        default=None,
+        ge=Decimal("0.000000001"),
+        le=1_000,
+        description="Most that all turns cost, in dollars, such as 0.01",
     )
     judge: str | None = Field(
         default=None,
@@ -134,7 +148,7 @@ class EvalCase(Spec):
     turns: Annotated[tuple[Turn, ...], Field(max_length=20)] = Field(
         (), description="Turns before it, in the same session"
     )
-    context: dict[str, Any] = Field({}, description="`context` of the request")
+    context: JsonObject = Field({}, description="`context` of the request")
     inject: Annotated[tuple[Injected, ...], Field(max_length=20)] = Field(
         (), description="Texts placed in results of tools, or as documents"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import orjson
 from pydantic import ValidationError
@@ -120,7 +121,7 @@ def _form(expect: Expectation, answered: Answered) -> Iterator[str]:
         yield from _schema_faults(expect.output_schema, answered)
 
 
-def _schema_faults(schema: dict[str, object], answered: Answered) -> Iterator[str]:
+def _schema_faults(schema: dict[str, Any], answered: Answered) -> Iterator[str]:
     output = answered.result["output"]
     try:
         value = orjson.loads(output)

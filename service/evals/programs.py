@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from service.errors import Unavailable
+from service.mcp import child
 
-START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 OURS = Path(__file__).resolve().parents[2]  # clone or image, whose modules these programs are
 
@@ -19,7 +20,7 @@ OURS = Path(__file__).resolve().parents[2]  # clone or image, whose modules thes
 @contextmanager
 def offline_model() -> Iterator[str]:
     """Start the offline model on a free port; yield its address. Raises `Unavailable`."""
-    command = ["offline_model", "--host", "127.0.0.1", "--port", "0", "--die-with-parent"]
+    command = ["offline_model", "--host", "127.0.0.1", "--port", "0"]
     with _program(command, lines=1) as [said]:
         yield said.rpartition(" on ")[2]
 
@@ -35,9 +36,13 @@ def mail_and_calendar(home: Path) -> Iterator[Mapping[str, str]]:
 
 @contextmanager
 def _program(command: Sequence[str], lines: int) -> Iterator[list[str]]:
-    """Start a module and yield its first lines. It is stopped at the end; Ctrl-C in a terminal does not reach it."""
-    child = subprocess.Popen(
-        [sys.executable, "-m", *command],
+    """Start a module under a supervisor, and yield its first lines.
+
+    It ends with this, also by `kill -9`; Ctrl-C in a terminal does not reach it.
+    """
+    supervisor = [sys.executable, "-I", "-S", child.__file__, str(os.getpid())]
+    started = subprocess.Popen(
+        [*supervisor, sys.executable, "-m", *command],
         cwd=OURS,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -45,22 +50,26 @@ def _program(command: Sequence[str], lines: int) -> Iterator[list[str]]:
         start_new_session=True,
     )
     try:
-        assert child.stdout is not None
-        said = [child.stdout.readline().strip() for _ in range(lines)]
+        assert started.stdout is not None
+        said = [started.stdout.readline().strip() for _ in range(lines)]
         if not all(said):
-            raise Unavailable(
-                f"`python -m {command[0]}` does not start: it ended with {child.wait(STOP_SECONDS)}."
-            )
+            code = started.wait(STOP_SECONDS)
+            raise Unavailable(f"`python -m {command[0]}` does not start: it ended with {code}.")
         yield said
     finally:
-        child.terminate()
-        try:
-            child.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
-        if child.stdout is not None:
-            child.stdout.close()
+        _stop(started)
+        if started.stdout is not None:
+            started.stdout.close()
+
+
+def _stop(started: subprocess.Popen[str]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(started.pid, signal.SIGTERM)
+    try:
+        started.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        started.send_signal(child.END)
+        started.wait()
 
 
 def addresses_given() -> bool:

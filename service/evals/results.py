@@ -20,6 +20,7 @@ from service.types import NANO, now_ms, rfc3339, usd
 
 FORMAT: Literal["slipway-evals/1"] = "slipway-evals/1"
 MAX_BYTES = 32 * 1024 * 1024  # of a file of results
+MOST_RUNS = 1_000  # repeats of a case in a file: the tests' numbers stay within floats
 MAX_FAILURES = 5  # of a case that are told
 MAX_TOLD = 2_000  # characters of a failed answer
 Model = Literal["offline", "real"]
@@ -40,8 +41,8 @@ class CaseRecord(Stored):
 
     key: str
     input: str
-    runs: int = Field(ge=0)
-    passed: int = Field(ge=0)
+    runs: int = Field(ge=0, le=MOST_RUNS)
+    passed: int = Field(ge=0, le=MOST_RUNS)
     cost_usd: Decimal = Decimal(0)
     seconds: float = 0.0
     steps: float = 0.0

@@ -275,7 +275,8 @@ class Runner:
 
         def write(tx: Transaction) -> None:
             rails = attempt.rails
-            title = rails.shown(title_of(run.request.question)) if rails.rail.output.acts else None
+            named = rails.in_force.acts_out and run.request.session_id is not None
+            title = rails.shown(title_of(run.request.question)) if named else None
             self.sessions.end(tx, run, attempt.summary, title=title, placeholders=rails.placeholders)
             self.webhooks.schedule(tx, run)
 

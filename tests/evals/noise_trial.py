@@ -40,7 +40,10 @@ class Trial:
             self._home / "agents", {"ANTHROPIC_BASE_URL": self._api.url, "SLIPWAY_HOME": str(self._home)}
         )
         words = ["evals", "run", "--repeat", str(self._repeat), *options]
-        return app.test_cli_runner().invoke(args=words).exit_code
+        done = app.test_cli_runner().invoke(args=words)
+        if bool(regressed) != (done.exit_code == 1):
+            print(done.output, flush=True)  # missed, or a false alarm
+        return done.exit_code
 
 
 def main() -> None:

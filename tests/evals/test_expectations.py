@@ -76,12 +76,12 @@ def test_expectation(answered: Answered, met: dict[str, Any], failed: dict[str, 
 def test_quote_that_is_not_in_its_file_is_told(answered: Answered) -> None:
     """A quote of a page elsewhere is taken as it is: there is nothing here to compare it with."""
     (answered.folder / "knowledge" / "refunds.md").write_text("Refunds come within 14 days.")
-    [line] = unmet(Expectation(cites=[{"source": "knowledge/refunds.md"}]), answered)  # type: ignore[list-item]
+    [line] = unmet(Expectation(cites=[{"source": "knowledge/refunds.md"}]), answered)
     assert line == "the quote of knowledge/refunds.md is not in its file"
-    assert not list(unmet(Expectation(cites=[{"source": "https://example.org"}]), answered))  # type: ignore[list-item]
+    assert not list(unmet(Expectation(cites=[{"source": "https://example.org"}]), answered))
     outside = {**RESULT["sources"][0], "uri": "../../etc/passwd"}
     elsewhere = replace(answered, result={**RESULT, "sources": [outside]})
-    assert not list(unmet(Expectation(cites=[{"source": "../"}]), elsewhere))  # type: ignore[list-item]
+    assert not list(unmet(Expectation(cites=[{"source": "../"}]), elsewhere))
 
 
 def test_schema_names_what_does_not_fit(answered: Answered) -> None:
@@ -117,8 +117,12 @@ def test_ends_of_a_run(answered: Answered) -> None:
         ({"expect": {}, "inject": [{"text": "x"}]}, "needs a place"),
         ({"expect": {}, "inject": [{"text": "x", "tool": "a", "document": "b"}]}, "needs a place"),
         ({"expect": {}, "approve": ["a"], "deny": ["a"]}, "under `approve` and under `deny`"),
-        ({"expect": {"cost_usd": 0}}, "greater than 0"),
+        ({"expect": {"cost_usd": 0}}, "greater than or equal to"),
         ({"expect": {}, "repeat": 101}, "100"),
+        ({"expect": {}, "context": {"a": "\ud800"}}, "is not JSON"),
+        ({"expect": {}, "context": {"a": 2**70}}, "is not JSON"),
+        ({"expect": {}, "context": {"a": {1: 2}}}, "valid string"),
+        ({"expect": {"matches": ["(a{1000}){1000}"]}}, "regular expression"),
     ],
 )
 def test_case_that_says_nothing_sound_is_refused(case: dict[str, Any], why: str) -> None:
@@ -128,6 +132,6 @@ def test_case_that_says_nothing_sound_is_refused(case: dict[str, Any], why: str)
 
 def test_key_is_of_what_is_asked_and_expected() -> None:
     """A case that is asked more often is the same; one that expects something else has no baseline."""
-    plain = EvalCase(input="Hello", expect={"contains": ["a"]})  # type: ignore[arg-type]
+    plain = EvalCase(input="Hello", expect={"contains": ["a"]})
     assert plain.key == plain.model_copy(update={"repeat": 5}).key
-    assert plain.key != EvalCase(input="Hello", expect={"contains": ["b"]}).key  # type: ignore[arg-type]
+    assert plain.key != EvalCase(input="Hello", expect={"contains": ["b"]}).key

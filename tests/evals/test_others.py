@@ -20,7 +20,8 @@ PORT = "http://127.0.0.1:8000"
 
 
 def shown(kind: str, number: int = 0) -> str:
-    return re.findall(rf"^```{kind}\n(.*?)^```$", SECTION, re.M | re.S)[number]
+    blocks: list[str] = re.findall(rf"^```{kind}\n(.*?)^```$", SECTION, re.M | re.S)
+    return blocks[number]
 
 
 def program(name: str) -> str:

@@ -195,6 +195,7 @@ UNCOUNTED = {
     "mcp": "reads the tools that the file of servers allows",
     "users list": "prints everybody",
     "workspaces add": "by the name's index, as in tests/cli",
+    "workspaces guardrails": "by the name's index, as in tests/cli",
     "workspaces rename": "by the name's index, as in tests/cli",
     "workspaces delete": "by the name's index, as in tests/cli",
     "users add": "by the name's index, as in tests/cli",
