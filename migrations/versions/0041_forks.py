@@ -1,7 +1,7 @@
 """runs, agent_versions, agent_pins: whose run a fork is of; published versions of agents, and which is served
 
 Revision ID: 0041
-Revises: 0037
+Revises: 0040
 """
 
 from __future__ import annotations

@@ -98,4 +98,4 @@ def test_reply_is_cleaned_as_its_stream_and_clients_are_told_once() -> None:
     acted = {"where": "output", "kind": "links", "action": "removed", "count": 1}
     assert [(event.name, event.data) for event in published] == [(Event.GUARDRAIL, {"step": 4, **acted})]
     plain = ModelReply("m", [{"type": "text", "text": "Good day."}], "end_turn", Usage())
-    assert text.cleaned(plain, 5) is plain
+    assert text.cleaned(plain, 5) == plain

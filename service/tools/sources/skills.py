@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -64,7 +65,8 @@ def _load_tool(skills: Sequence[Skill]) -> Tool:
     load_skill.__doc__ = DESCRIPTION.format(
         skills="\n".join(f"- {skill.name}: {skill.description}" for skill in skills)
     )
-    return tool(idempotent=True, risk="read", timeout=5, trusted=True)(load_skill)
+    made = tool(idempotent=True, risk="read", timeout=5, trusted=True)(load_skill)
+    return replace(made, local=True)
 
 
 def _listed(files: Iterable[str]) -> str:

@@ -36,7 +36,7 @@ def test_an_agent_has_the_tools_of_every_source(tmp_path: Path) -> None:
 
 
 def test_a_name_stands_for_one_tool(tmp_path: Path) -> None:
-    again = tools_of([*SOURCES, Remote(calculator=calculator)], tmp_path)  # the same once more
+    again = tools_of([*SOURCES, Remote(calculator=BUILTINS["calculator"])], tmp_path)  # the same once more
     assert again == tools_of(SOURCES, tmp_path)
     (tmp_path / "tools.py").write_text(TOOLS)
     with pytest.raises(
