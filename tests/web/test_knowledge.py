@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
+import sqlalchemy as sa
 from flask import Flask
 from werkzeug.test import TestResponse
 
 from service.ids import new_id
 from service.knowledge.formats import MAX_DOCUMENT
+from service.store.schema import messages
 from tests.conftest import Model, RedisServer
 from tests.made import app_in, close
 
@@ -140,6 +142,20 @@ def test_runs_read_the_documents_of_their_workspace_only(office: Office) -> None
     ].items()
     assert run["sources"][0]["quote"] in TEXT
     assert "Zeppelins" not in sources(office.run("user", cache="bypass"))
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_run_that_has_read_an_untrusted_document_is_marked(office: Office, trusted: bool) -> None:
+    office.add(trusted=trusted)
+    session = office.ask("user", "POST /v1/sessions", {"agent": AGENT}).get_json()["id"]
+    run = office.run("user", session_id=session)
+    assert "Zeppelins" in sources(run)
+    db = office.app.extensions["slipway"].infra.db
+    query = sa.select(messages.c.untrusted).where(
+        messages.c.run_id == run["run_id"], messages.c.role == "assistant"
+    )
+    [row] = db.query(lambda tx: tx.rows(query))
+    assert list(row["untrusted"]) == ([] if trusted else ["knowledge"])
 
 
 def test_cached_answers_end_with_a_change_of_the_documents(office: Office) -> None:
