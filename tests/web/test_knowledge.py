@@ -116,6 +116,17 @@ def test_operators_read_and_admins_write(office: Office) -> None:
         assert office.ask(who, f"DELETE {path}").status_code == code, who
 
 
+def test_workspace_with_documents_is_not_deleted(office: Office) -> None:
+    auth = office.app.extensions["slipway"].auth
+    row = auth.workspaces.new_row("short-lived")
+    office.app.extensions["slipway"].infra.db.transact(lambda tx: auth.workspaces.insert(tx, row))
+    made = office.add(workspace_id=row["id"])
+    refused = office.ask("admin", f"DELETE /v1/admin/workspaces/{row['id']}")
+    assert refused.status_code == 409 and "has documents" in refused.text
+    assert office.ask("admin", f"DELETE {DOCUMENTS}/{made['id']}").status_code == 204
+    assert office.ask("admin", f"DELETE /v1/admin/workspaces/{row['id']}").status_code == 204
+
+
 def test_admin_of_a_workspace_ends_there(office: Office) -> None:
     theirs = office.add("acme's admin", name="acme.md")
     assert theirs["workspace_id"] == office.acme
