@@ -45,6 +45,11 @@ class ServiceLogger(Logger):
 
     access_log_enabled = False  # the app logs each request itself
 
+    def exception(self, msg: Any, *args: Any, **kwargs: Any) -> None:
+        """Log an exception; but for a client that fell silent within a head, which anybody may."""
+        if not isinstance(sys.exc_info()[1], BlockingIOError):
+            super().exception(msg, *args, **kwargs)
+
     def setup(self, cfg: Any) -> None:
         from service.observe import logs
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from offline_model import arithmetic, booking, extract, mailing, querying, schema
+from offline_model import arithmetic, booking, extract, mailing, querying, schema, skills
 from offline_model.conversation import Conversation
 from offline_model.shapes import Json
 from offline_model.text import stems
@@ -51,7 +51,7 @@ def next_calls(parsed: Conversation) -> list[Call]:
     """Choose the tool calls of this turn; empty to answer with text."""
     if not parsed.tools or parsed.choice.get("type") == "none":
         return []
-    if chosen := mailing.next_call(parsed) or booking.next_call(parsed):
+    if chosen := skills.next_call(parsed) or mailing.next_call(parsed) or booking.next_call(parsed):
         return [Call(*chosen)]
     calls = _named(parsed) or _fitting(parsed) or _forced(parsed)
     one = parsed.choice.get("disable_parallel_tool_use") or re.search(

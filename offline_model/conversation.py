@@ -15,6 +15,7 @@ from offline_model.shapes import Json
 
 MAX_QUESTION = 2000  # characters of a question that are used
 LONG_QUESTION = 300  # characters; a longer text is a source with a question in it
+LOAD_SKILL = "load_skill"  # tool whose results are instructions
 PASSAGE_LISTS = ("results", "passages", "documents", "matches", "hits", "items", "chunks")
 PASSAGE_TEXTS = ("text", "quote", "passage", "snippet", "content", "body")
 _LABEL = re.compile(
@@ -25,6 +26,7 @@ _LABEL = re.compile(
 _MATERIAL = re.compile(
     r"<(context|knowledge|documents?|facts|material|notes|transcript|conversation)\b[^<>]*>", re.IGNORECASE
 )
+_FENCE = re.compile(r"<(untrusted-[0-9a-f]{16}) [^<>\n]*>\n")
 COUNTED = re.compile(r"^Calls of ([\w-]+): (\d{1,6})$", re.MULTILINE)  # a line of this program's own notes
 _ASKED = re.compile(r"<(question|query|user_input|request)\b[^<>]*>", re.IGNORECASE)
 
@@ -232,10 +234,20 @@ def _results(messages: list[Json]) -> list[Result]:
                 calls[block["id"]] = block
             elif block["type"] == "tool_result" and block["tool_use_id"] in calls:
                 call = calls[block["tool_use_id"]]
-                text, failed = _texts(block.get("content") or ""), bool(block.get("is_error"))
+                text, failed = _unfenced(_texts(block.get("content") or "")), bool(block.get("is_error"))
                 sources = () if failed else tuple(passages(text))
+                if call["name"] == LOAD_SKILL and not failed:
+                    sources = (Source("passage", str(call["input"].get("name")), text.partition("\n\n")[2]),)
                 found.append(Result(call["name"], call["input"], text, failed, sources))
     return found
+
+
+def _unfenced(text: str) -> str:
+    """Return a tool's result without the fence that Slipway puts around text from outside."""
+    fence = _FENCE.match(text)
+    if fence is None or not text.endswith(f"\n</{fence[1]}>"):
+        return text
+    return text[fence.end() : -len(f"\n</{fence[1]}>")]
 
 
 def passages(text: str) -> list[Source]:

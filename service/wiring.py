@@ -22,6 +22,7 @@ from service.knowledge import build as knowledge
 from service.llm import build as llm
 from service.llm.client import ModelClient
 from service.mcp import build as mcp
+from service.memory import Memory
 from service.observe.log_lines import LogLines
 from service.observe.metrics import Metrics
 from service.observe.observer import Observer
@@ -69,6 +70,7 @@ class Services:
     schedules: Schedules
     knowledge: knowledge.KnowledgeServices
     dispatcher: Dispatcher
+    memory: Memory
 
     def start(self) -> None:
         """Start the parts that only a serving process has: first admin, signing keys, lease, recovery.
@@ -161,6 +163,7 @@ def build(
         Schedules(infra.db, catalog, domains.sessions),
         known,
         dispatcher,
+        Memory(infra.db),
     )
 
 

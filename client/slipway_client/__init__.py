@@ -1,6 +1,6 @@
 """Python client of Slipway: agents behind an API. `Slipway` is synchronous, `AsyncSlipway` asynchronous."""
 
-from slipway_client.account_models import Budget, Me, Schedule, UsageLine
+from slipway_client.account_models import Budget, Me, Note, NoteItem, Schedule, UsageLine
 from slipway_client.async_client import AsyncSlipway
 from slipway_client.client import Slipway
 from slipway_client.credentials import Login
@@ -66,6 +66,8 @@ __all__ = [
     "Me",
     "Message",
     "NotFoundError",
+    "Note",
+    "NoteItem",
     "PermissionDeniedError",
     "Queued",
     "RateLimitError",

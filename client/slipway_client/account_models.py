@@ -1,4 +1,4 @@
-"""Answers about the caller: identity, usage, caps, schedules."""
+"""Answers about the caller: identity, usage, caps, schedules, notes."""
 
 from __future__ import annotations
 
@@ -73,6 +73,27 @@ class Schedule(Model):
     next_at: datetime | None = None
     session_id: str | None = None
     cap_usd: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoteItem(Model):
+    """Note of agents about the caller; `agent` is None where the caller wrote it.
+
+    `untrusted`: sources of untrusted text in the run that wrote it.
+    """
+
+    key: str
+    agent: str | None
+    untrusted: list[str]
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Note(NoteItem):
+    """Note with its text."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

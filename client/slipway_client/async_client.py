@@ -49,6 +49,7 @@ class AsyncSlipway(Settings):
         self.usage = resources.AsyncUsage(self)
         self.sessions = kept.AsyncSessions(self)
         self.schedules = kept.AsyncSchedules(self)
+        self.memory = kept.AsyncMemory(self)
 
     async def perform(self, flow: Flow[T]) -> T:
         """Perform the effects of a flow; return its result."""

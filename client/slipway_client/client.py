@@ -49,6 +49,7 @@ class Slipway(Settings):
         self.usage = resources.Usage(self)
         self.sessions = kept.Sessions(self)
         self.schedules = kept.Schedules(self)
+        self.memory = kept.Memory(self)
 
     def perform(self, flow: Flow[T]) -> T:
         """Perform the effects of a flow; return its result."""

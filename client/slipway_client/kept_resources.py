@@ -1,11 +1,12 @@
-"""Resources that a caller makes, changes and deletes: sessions and schedules; and their account."""
+"""Resources that a caller makes, changes and deletes: sessions, schedules and notes; and their account."""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from typing import Any, Literal, TypedDict, Unpack
 
-from slipway_client.account_models import Me, Schedule
+from slipway_client.account_models import Me, Note, NoteItem, Schedule
 from slipway_client.calls import Call, Page, get, nothing, page_of, path_of, post, present
 from slipway_client.endpoint import AsyncResource, Resource, SyncResource, endpoint, listing
 from slipway_client.models import Session, SessionItem, SessionWithMessages
@@ -117,3 +118,42 @@ class Schedules(_Schedules, SyncResource): ...
 
 
 class AsyncSchedules(_Schedules, AsyncResource): ...
+
+
+class About(TypedDict, total=False):
+    """Person whom notes are about, if not the caller: an end user, of the API key in use or of another."""
+
+    end_user: str
+    key_id: str
+
+
+class _Memory(Resource):
+    @listing
+    def list(self, **about: Unpack[About]) -> Call[Page[NoteItem]]:
+        """Iterate over the notes of agents about the caller, by key."""
+        return get("/v1/memory", page_of(NoteItem.parse), limit=100, **about)
+
+    @endpoint
+    def get(self, key: str, **about: Unpack[About]) -> Call[Note]:
+        """Return a note."""
+        return get(path_of("memory", key), Note.parse, **about)
+
+    @endpoint
+    def set(self, key: str, text: str, **about: Unpack[About]) -> Call[Note]:
+        """Write a note, replacing one of this key."""
+        query = {name: str(value) for name, value in about.items()}
+        call = Call("PUT", path_of("memory", key), Note.parse, {"text": text}, query=query)
+        return call.with_headers(Idempotency_Key=uuid.uuid4().hex)
+
+    @endpoint
+    def delete(self, key: str, **about: Unpack[About]) -> Call[None]:
+        """Delete a note."""
+        query = {name: str(value) for name, value in about.items()}
+        call = Call("DELETE", path_of("memory", key), nothing, query=query)
+        return call.with_headers(Idempotency_Key=uuid.uuid4().hex)
+
+
+class Memory(_Memory, SyncResource): ...
+
+
+class AsyncMemory(_Memory, AsyncResource): ...

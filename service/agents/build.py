@@ -15,6 +15,7 @@ from service.agents.loader import Available
 from service.agents.packages import packaged_agents
 from service.agents.patterns import PATTERNS
 from service.agents.remote_spec import hosts_of
+from service.guardrails.prompt_marker import marker_of
 from service.infra.backends import Infra
 from service.infra.redis import RedisStore
 from service.tools.sources import sources
@@ -42,7 +43,8 @@ def build(
     own = sources(settings.fetch_hosts.split(","))
     addresses = addresses_of(settings.remote_agents)
     hosts = hosts_of(settings.remote_hosts)
-    available = Available(PATTERNS, (tools, *own, *more), models, prices, addresses, hosts)
+    marker = marker_of(settings.secret_key.get_secret_value())
+    available = Available(PATTERNS, (tools, *own, *more), models, prices, addresses, hosts, marker)
     if not settings.reload:
         return AgentCatalog(settings.agents_dir, available, packaged)
     with suppress(OSError):  # reported by the first write into it that fails

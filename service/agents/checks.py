@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from service.agents.definitions import AgentDefinition, Finding
 from service.agents.eval_spec import EvalCase
-from service.agents.files import is_leftover, links_out
+from service.agents.files import links_out
 from service.agents.flows import flow_findings
 from service.agents.marked_yaml import FieldPath
 from service.agents.own_code import CODE, FILE
@@ -16,6 +16,7 @@ from service.errors import PriceUnknown
 from service.knowledge import Knowledge, excluded_files
 from service.llm.routing import TIERS
 from service.text.json_schema import JsonSchema, SchemaFault
+from service.text.leftovers import is_leftover
 from service.text.suggest import did_you_mean, unknown
 from service.tools import Tool
 from service.usage.prices import PriceTable, today
@@ -52,7 +53,7 @@ def _tool_findings(spec: AgentSpec, available: Mapping[str, Tool]) -> Iterator[F
             yield Finding(("tools", number), f"there is no tool {name!r}{hint}")
         elif name in spec.tools[:number]:
             yield Finding(("tools", number), f"{name!r} is there twice")
-        elif spec.cache.ttl_seconds and available[name].changes:
+        elif spec.cache.ttl_seconds and (available[name].changes or available[name].personal):
             detail = f"must be 0: an answer that used {name!r} cannot be given again"
             yield Finding(("cache", "ttl_seconds"), detail)
     if "query_table" in available and "query_table" not in spec.tools:

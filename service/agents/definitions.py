@@ -15,6 +15,7 @@ from service.agents.marked_yaml import FieldPath
 from service.agents.own_code import Program
 from service.agents.spec import CacheSpec, LimitSpec, PatternOptions, TierSpec
 from service.guardrails.policy import OFF, Rail
+from service.guardrails.prompt_marker import with_marker
 from service.knowledge import Knowledge
 from service.llm.routing import Bounds, ModelRouter
 from service.tools import Tool
@@ -53,13 +54,21 @@ class AgentDefinition:
     on_cap: OnCap = "fail"  # unless a request says otherwise
     output_schema: dict[str, Any] | None = None  # of the answers, unless a request brings its own
     knowledge: Knowledge | None = None
+    skills: tuple[str, ...] = ()  # names
+    skill_hosts: frozenset[str] = frozenset()  # in the texts of skills, to which answers may link
     evals: tuple[EvalCase, ...] = field(default=(), repr=False)
+    marker: str = ""  # in front of its prompt, which is not given away; empty: it may be
     program: Program | None = None  # its `agent.py`, for pattern `code`
 
     @property
     def is_model(self) -> bool:
         """Return whether it is a model of the price table that is asked as it is."""
         return self.version == MODEL_ITSELF
+
+    @property
+    def system(self) -> str:
+        """The system prompt: the prompt behind its marker."""
+        return with_marker(self.prompt, self.marker)
 
     @property
     def bounds(self) -> Bounds:

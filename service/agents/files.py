@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from service.text.leftovers import counts
+
 EVALS = "evals.yaml"
 BASELINE = "evals.baseline.json"  # results of evals, which name the version that they are of
 CHUNK = 1 << 20  # bytes hashed at a time: a file may be larger than memory
 SETTLED_SECONDS = 0.1  # a file system may give writes a few milliseconds apart the same time
-# Files left behind by editors, patch and Python.
-LEFTOVER = re.compile(
-    r".*~|#.*#|__pycache__.*|.*\.(?:bak|orig|rej|tmp|py[co]|sw[a-p])|.*___jb_(?:tmp|old)___"
-)
 
 
 class Stamp(NamedTuple):
@@ -110,8 +107,4 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
 
 
 def _counts(name: str) -> bool:
-    return not name.startswith(".") and not is_leftover(name) and name != BASELINE
-
-
-def is_leftover(name: str) -> bool:
-    return LEFTOVER.fullmatch(name) is not None
+    return counts(name) and name != BASELINE

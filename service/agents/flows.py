@@ -44,12 +44,13 @@ def _is_bounded(agent: AgentDefinition, tool: Tool, arguments: Mapping[str, Any]
 def link_hosts(agent: AgentDefinition, run_taint: Taint) -> Hosts:
     """Return the hosts that answers may link to: listed, in the user's words, in the agent's prompt and documents.
 
-    A model that is asked as it is may link to any: what its answers are shown in is its client's.
+    Its skills are documents. A model that is asked as it is may link to any: what its answers are shown in is its
+    client's.
     """
     if agent.is_model:
         return EVERY_HOST
     documents = agent.knowledge.hosts if agent.knowledge is not None else frozenset[str]()
-    return Hosts.of(agent.links).plus(run_taint.hosts, hosts_in(agent.prompt), documents)
+    return Hosts.of(agent.links).plus(run_taint.hosts, hosts_in(agent.prompt), documents, agent.skill_hosts)
 
 
 def flow_findings(spec: AgentSpec, available: Mapping[str, Tool]) -> Iterator[Finding]:

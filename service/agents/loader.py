@@ -21,18 +21,21 @@ from service.agents.marked_yaml import MarkedYaml, YamlFault, YamlFaults
 from service.agents.own_code import CODE, Program, load_program
 from service.agents.pattern import PatternModule
 from service.agents.spec import AgentSpec, PatternOptions, agent_schema
+from service.guardrails.hosts import hosts_in
 from service.knowledge import Knowledge, KnowledgeFault
 from service.llm.routing import ModelRouter
 from service.text.sanitise import storable
 from service.tools import Tool
+from service.tools.skills import load_skills
 from service.tools.sources.base import SourceFault, ToolSource, tools_of
+from service.tools.sources.skills import LOAD_SKILL
 from service.types import Tier
 from service.usage.prices import PriceTable
 
 TRIES = 3  # attempts at a folder that changes during the read
 FOLDER = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 NAME_RULE = "small letters, digits, - and _, begins with a letter, and is at most 64 characters long"
-_RESOLVED = ("tools", "models")  # spec fields that the definition holds in resolved form
+_RESOLVED = ("tools", "models", "prompt_secret")  # spec fields that the definition holds in resolved form
 _EVALS = TypeAdapter(tuple[EvalCase, ...])
 
 
@@ -41,6 +44,7 @@ class Available:
     """References a folder may make: patterns by name, tool sources, the service's model of each tier, prices.
 
     `addresses`: of agents that run elsewhere, by name. `hosts`: of remote agents that may be asked; None: any.
+    `marker`: of system prompts.
     """
 
     patterns: Mapping[str, PatternModule]
@@ -49,6 +53,7 @@ class Available:
     prices: PriceTable
     addresses: Mapping[str, str] = field(default_factory=dict)
     hosts: Set[str] | None = None
+    marker: str = ""
 
     @cached_property
     def schema(self) -> TypeAdapter[AgentSpec]:
@@ -104,6 +109,9 @@ class _Folder:
         except YamlFaults as error:
             raise self._yaml_broken("agent.yaml", error.faults) from None
         prompt, knowledge, tools = self._prompt(), self._knowledge(), self._tools()
+        skills = load_skills(self._folder)
+        if skills and LOAD_SKILL not in spec.tools:
+            spec = spec.model_copy(update={"tools": (*spec.tools, LOAD_SKILL)})
         found = list(spec_findings(spec, tools, self._available.patterns, knowledge))
         errors = [document.fault(one.field, one.detail) for one in found if one.severity == "error"]
         if errors:
@@ -119,7 +127,10 @@ class _Folder:
             model_router=ModelRouter({**self._available.models, **spec.models}),
             options=options,
             knowledge=knowledge,
+            skills=tuple(skill.name for skill in skills),
+            skill_hosts=frozenset().union(*(hosts_in(text) for skill in skills for text in skill.texts)),
             evals=self._evals(spec, options),
+            marker=self._available.marker if spec.prompt_secret else "",
             program=self._program(spec),
             **given,
         )

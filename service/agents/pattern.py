@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from service.agents.definitions import AgentDefinition, Finding
 from service.agents.spec import AgentSpec, PatternOptions
 from service.errors import ModelError, ModelRefused
+from service.guardrails.fence import fenced
 from service.types import Answer, Block, Message, RunEvent, RunRequest, Tier
 
 if TYPE_CHECKING:
@@ -187,12 +188,14 @@ def assistant_turn(reply: ModelReply) -> Message:
 
 
 def tool_turn(uses: Sequence[Block], results: Sequence[ToolResult]) -> Message:
-    """Build the user turn that returns tool results to the model."""
+    """Build the user turn that returns tool results to the model, those with text from outside in a fence."""
     blocks: list[dict[str, Any]] = [
         {
             "type": "tool_result",
             "tool_use_id": use["id"],
-            "content": result.content,
+            "content": fenced(result.content, use["name"], use["id"], flagged=bool(result.signs))
+            if result.untrusted
+            else result.content,
             "is_error": not result.ok,
         }
         for use, result in zip(uses, results, strict=True)

@@ -7,12 +7,17 @@ from collections.abc import Iterator
 from service.agents.definitions import Finding
 from service.agents.spec import AgentSpec
 from service.knowledge import Knowledge
+from service.tools.skills import FOLDER
 from service.tools.sources.builtin import calculator, search_knowledge
+from service.tools.sources.skills import LOAD_SKILL
 
 
 def tools_unused(spec: AgentSpec) -> Iterator[Finding]:
-    """Warn of tools that the pattern never calls."""
-    if spec.tools:
+    """Warn of tools that the pattern never calls, and of skills, which are read by a tool."""
+    if LOAD_SKILL in spec.tools:
+        detail = f"pattern {spec.pattern} reads no skills: use react"
+        yield Finding((), detail, "warning", FOLDER)
+    if set(spec.tools) - {LOAD_SKILL}:
         detail = f"pattern {spec.pattern} calls no tools: use react, or leave them out"
         yield Finding(("tools",), detail, "warning")
 
@@ -31,6 +36,6 @@ def search_mismatch(spec: AgentSpec, knowledge: Knowledge | None) -> Iterator[Fi
         if search_knowledge.name in spec.tools:
             detail = f"{search_knowledge.name} has nothing to search: write knowledge/*.md"
             yield Finding(("tools", spec.tools.index(search_knowledge.name)), detail, "warning")
-    elif not set(spec.tools) - {calculator.name}:  # the agent's own tools may search them
+    elif not set(spec.tools) - {calculator.name, LOAD_SKILL}:  # the agent's own tools may search them
         detail = f"no tool reads these documents: list {search_knowledge.name} under `tools`"
         yield Finding((), detail, "warning", "knowledge")

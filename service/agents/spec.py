@@ -123,6 +123,10 @@ class AgentSpec(Spec):
     links: tuple[HostPattern, ...] = Field(
         (), description="Hosts that answers may link to: `example.org`, or `*.example.org` for its subdomains"
     )
+    prompt_secret: bool = Field(
+        True,
+        description="The system prompt is not given away: an answer that begins to repeat it is cut there",
+    )
     guardrails: Rail = Field(
         OFF, description="What is done to personal data, secrets and words: [guardrails](guardrails.md)"
     )

@@ -76,6 +76,8 @@ class Action(StrEnum):
     SCHEDULE_DELETED = "schedule.deleted"
     SCHEDULE_STOPPED = "schedule.stopped"
     GUARDRAIL = "guardrail"
+    MEMORY_CHANGED = "memory.changed"
+    MEMORY_DELETED = "memory.deleted"
     TOOL_CALLED = "tool.called"
     TOOL_FINISHED = "tool.finished"
     MCP_ACCEPTED = "mcp.accepted"

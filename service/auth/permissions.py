@@ -166,6 +166,10 @@ PERMISSIONS: dict[str, Permission] = {
     "GET /v1/schedules/<schedule_id>": Permission("schedules:read", whose="workspace"),
     "PATCH /v1/schedules/<schedule_id>": Permission("schedules:write", whose="own"),
     "DELETE /v1/schedules/<schedule_id>": Permission("schedules:write", whose="own"),
+    "GET /v1/memory": Permission("memory:read", whose="own"),
+    "GET /v1/memory/<note_key>": Permission("memory:read", whose="own"),
+    "PUT /v1/memory/<note_key>": Permission("memory:write", whose="own"),
+    "DELETE /v1/memory/<note_key>": Permission("memory:write", whose="own"),
     "GET /v1/approvals": Permission("approvals:read", whose="workspace"),
     "POST /v1/approvals/<approval_id>": Permission(
         "approvals:decide", "operator", "workspace", found_first=True

@@ -72,7 +72,10 @@ return waiting, waiting == 0
 
 
 def cacheable(agent: AgentDefinition, request: RunRequest) -> bool:
-    """Return whether an answer may be cached: not in a session, nor with an approval or a side effect involved."""
+    """Return whether an answer may be cached.
+
+    Not in a session, nor with an approval, a side effect or a note about the caller involved.
+    """
     return (
         agent.cache.ttl_seconds > 0
         and request.cache != "bypass"
@@ -81,7 +84,7 @@ def cacheable(agent: AgentDefinition, request: RunRequest) -> bool:
         and not request.client_tools
         and not request.stop_sequences
         and not agent.approvals
-        and not any(tool.changes for tool in agent.tools.values())
+        and not any(tool.changes or tool.personal for tool in agent.tools.values())
     )
 
 

@@ -24,11 +24,11 @@ MOST_BYTES = 256 * 1024  # of an answer that is kept
 MOST_ANSWERS = 64  # of one user: the oldest goes first
 _MAX_AGE = re.compile(r"max-age=([0-9]{1,9})")
 
-# KEYS: the answer. ARGV: the earliest ms it may be from.
+# KEYS: the answer. ARGV: the earliest ms it may be from. Returns an empty text where there is none.
 _FIND = Script("""
 local kept = redis.call('GET', KEYS[1])
 if kept and tonumber(string.match(kept, '^%d+')) >= tonumber(ARGV[1]) then return kept, true end
-return false
+return ''
 """)
 # KEYS: the answer, the keys of its user's answers. ARGV: the answer, its life in seconds, now in ms, most answers.
 _KEEP = Script("""
@@ -70,13 +70,13 @@ class RelayedLookup:
     @property
     def answer(self) -> bytes | None:
         found: bytes | None = self.call.answer if self.call is not None else None
-        return None if found is None else found.split(b" ", 3)[3]
+        return found.split(b" ", 3)[3] if found else None
 
     @property
     def cache(self) -> str:
         if self.answer is not None:
             return "hit"
-        return "bypass" if self.call is not None and not self.call.reached else "miss"
+        return "bypass" if self.call is not None and self.call.answer is None else "miss"  # Redis is away
 
 
 class RelayedAnswers:

@@ -46,7 +46,12 @@ def list_agents(as_json: bool) -> None:
     catalog = services().agents
     reasons = {stop["agent"]: stop["reason"] for stop in services().runs.stops.every()}
     shown = [
-        {**agent.public(), "origin": catalog.origin(agent.id), "stopped": reasons.get(agent.id)}
+        {
+            **agent.public(),
+            "skills": list(agent.skills),
+            "origin": catalog.origin(agent.id),
+            "stopped": reasons.get(agent.id),
+        }
         for agent in catalog.agents.values()
     ]
     columns = "id pattern version tools description"
@@ -166,7 +171,10 @@ def check(name: str | None, as_json: bool) -> None:
 
 
 def _verdict(catalog: AgentCatalog, name: str) -> str:
-    return "cannot be run" if any(fault.agent == name for fault in catalog.faults) else "can be run"
+    if any(fault.agent == name for fault in catalog.faults):
+        return "cannot be run"
+    skills = catalog.agents[name].skills if name in catalog.agents else ()
+    return f"can be run; its skills: {', '.join(skills)}" if skills else "can be run"
 
 
 def _counted(catalog: AgentCatalog) -> str:

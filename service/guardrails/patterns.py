@@ -19,7 +19,7 @@ _ITEM = re.compile(
     r"(?P<one>\\[^A-Za-z0-9]|\\[dws]|\[\^?\]?(?:\\.|[^\]\\])+\]|[^\\\[\]{}()*+?|^$])"
     r"(?:(?P<maybe>\?)|\{(?P<least>[0-9]{1,3})(?:,(?P<most>[0-9]{1,3}))?\})?"
 )
-_CLASSES = {"\\d": "[0-9]", "\\w": r"[^\W]", "\\s": "[ \t\n\r]"}
+_CLASSES = {"d": "[0-9]", "w": r"[^\W]", "s": "[ \t\n\r]"}  # after a backslash
 
 
 class _Place(NamedTuple):
@@ -116,7 +116,8 @@ def compile_pattern(text: str) -> Pattern:
 def _times(item: re.Match[str]) -> list[_Place]:
     one = item["one"]
     try:
-        accepts = re.compile(_CLASSES.get(one, one if one[0] in "[\\." else re.escape(one)))
+        own = _CLASSES.get(one[1:]) if one[0] == "\\" else None
+        accepts = re.compile(own or (one if one[0] in "[\\." else re.escape(one)))
     except re.error as error:
         raise ValueError(f"{one}: {error.msg}") from None
     least = int(item["least"]) if item["least"] else 0 if item["maybe"] else 1

@@ -136,7 +136,7 @@ class Rail(GuardrailPart):
 
     @property
     def acts(self) -> bool:
-        return self.input.acts or self.output.acts
+        return self.input.acts or self.output.acts or self.judge is not None
 
 
 OFF = Rail()

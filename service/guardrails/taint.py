@@ -42,6 +42,13 @@ class Taint:
         return tuple(sorted(self._texts))
 
     @property
+    def texts(self) -> Iterator[tuple[str, str]]:
+        """Yield each untrusted text with its source."""
+        for source, texts in self._texts.items():
+            for text in texts:
+                yield source, text
+
+    @property
     def words(self) -> tuple[str, ...]:
         """The user's own words."""
         return tuple(self._words)

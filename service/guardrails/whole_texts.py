@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from service.guardrails.filter import Finding, TextFilter, filtered
-from service.guardrails.policy import Action, SideSpec
+from service.guardrails.policy import SideSpec
 from service.guardrails.vault import Vault
 from service.text.exact_json import Number
 from service.types import Block, Message
@@ -124,19 +124,3 @@ def _inside(value: Any, texts: WholeTexts) -> Any:
         name: item if name in _NAMES or name.startswith("encrypted") else _inside(item, texts)
         for name, item in value.items()
     }
-
-
-def refuses(side: SideSpec) -> bool:
-    """Return whether a side refuses anything."""
-    return side.max_length is not None or lenient(side) != side
-
-
-def lenient(side: SideSpec) -> SideSpec:
-    """Return a side that redacts what it would refuse: for text from before, which is not to be refused again."""
-
-    def milder(action: Any) -> Any:
-        return Action.REDACT if action is Action.REFUSE else action
-
-    rules = [rule.model_copy(update={"action": milder(rule.action)}) for rule in side.rules]
-    changes = {name: milder(value) for name, value in side if name not in ("rules", "max_length")}
-    return side.model_copy(update={**changes, "rules": tuple(rules), "max_length": None})

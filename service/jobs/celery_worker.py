@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import mmap
 import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -18,6 +19,7 @@ from celery.worker.request import Request, logger
 from prometheus_client import start_http_server
 
 from service import wiring
+from service.errors import DatabaseUnavailable
 from service.infra import forking
 from service.infra.redis_address import parse
 from service.infra.redis_client import connect
@@ -172,6 +174,8 @@ class _PoolProcess:
             self._settings, ProcessRole("task", self._wakeup, lambda: self._stopping[0] == 1)
         )
         self._services.agents.log_faults()
+        with suppress(DatabaseUnavailable):  # the supervisor tries again
+            self._services.versions.refresh()
         self._services.audit.chainer.start()
         self._services.runs.supervisor.start()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import threading
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,13 +23,14 @@ from service.store import knowledge_vectors as vectors
 from service.store.database import Database, Row, Transaction
 from service.types import now_ms, public_fields
 
-log = logging.getLogger("slipway.knowledge")
 RULES = 1  # of cutting and of words; `flask knowledge index` cuts documents of other rules again
-MAX_PASSAGES = 5_000  # of a document
+MAX_PASSAGES = 2_000  # of a document: some 3 MB of text, which take seconds to be indexed
+MAX_CUTTING, WAIT_SECONDS = 2, 30.0  # documents indexed at once in a process, and the longest wait for a turn
 MAX_HOSTS = 200  # of a document, to which answers may link
 AT_ONCE = (
     64  # passages embedded as they are added; those of a larger document are left to `flask knowledge index`
 )
+_cutting = threading.BoundedSemaphore(MAX_CUTTING)
 _FIELDS = "id workspace_id agent name title category trusted size passages created_at updated_at"
 
 
@@ -93,9 +94,7 @@ class Documents:
             "created_at": before["created_at"] if before is not None else now,
             **_text_of(document),
         }
-        made = built(row, document, now)
-        if not 0 < len(made) <= MAX_PASSAGES:
-            raise fault("/data", f"makes {len(made)} passages; 1 to {MAX_PASSAGES} are possible: split it")
+        made = _built_in_turn(row, document, now)
         return Prepared({**row, **built_fields(made, now)}, made, self._vectors(made))
 
     def write(self, tx: Transaction, new: Prepared) -> dict[str, Any]:
@@ -168,6 +167,18 @@ class Documents:
                 return {}
             found |= {one["digest"]: vector for one, vector in zip(some, got, strict=True)}
         return found
+
+
+def _built_in_turn(row: dict[str, Any], document: Document, build: int) -> list[dict[str, Any]]:
+    count = sum(1 for _ in passages(document, "", ""))
+    if not 0 < count <= MAX_PASSAGES:
+        raise fault("/data", f"makes {count} passages; 1 to {MAX_PASSAGES} are possible: split it")
+    if not _cutting.acquire(timeout=WAIT_SECONDS):
+        raise Overloaded("Too many documents are being indexed at once.")
+    try:
+        return built(row, document, build)
+    finally:
+        _cutting.release()
 
 
 def built(row: dict[str, Any] | Row, document: Document, build: int) -> list[dict[str, Any]]:

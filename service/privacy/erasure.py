@@ -151,6 +151,7 @@ class Erasures:
         found = self._cancel_runs(user_id)
         found += self.db.transact(partial(personal_erasure.clear_account, user_id=user_id))
         found += self._in_batches(user_id, "schedules", personal_erasure.delete_schedules)
+        found += self._in_batches(user_id, "notes", personal_erasure.delete_notes)
         found += self._in_batches(user_id, "runs", self._delete_runs)
         found += self._in_batches(user_id, "sessions", self._delete_sessions)
         found += self._in_batches(user_id, "files", files.delete_of_user)

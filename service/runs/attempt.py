@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from service.guardrails.in_force import NOTHING
 from service.guardrails.keyed_vault import KeyedVault
-from service.guardrails.policy import OFF
 from service.guardrails.taint import Taint
 from service.observe.observer import Observer
 from service.runs.call_record import CallRecord
@@ -46,14 +46,14 @@ class Attempt:
     taint: Taint = field(init=False)  # untrusted text in the run so far
 
     def __post_init__(self) -> None:
-        self.rails = RunRails(self.run, OFF, KeyedVault(b""), self.journal, Observer())
+        self.rails = RunRails(self.run, NOTHING, KeyedVault(b""), self.journal, Observer())
         self.text = TextOutput(self.journal, self.rails)
         self.taint = taint_of(self.run.request)
 
     def guard(self, rails: RunRails) -> None:
         """Put all text of this attempt under guardrails."""
         self.rails = self.text.rails = rails
-        if rails.rail.output.acts:
+        if rails.in_force.acts_out:
             self.journal.events.shown = rails.event
 
     def add_use(self, use: Block, result: ToolResult) -> None:

@@ -204,7 +204,7 @@ class Branch:
                     noting(agent, self._attempt.taint),
                     self._attempt.run.request,
                     messages,
-                    agent.prompt,
+                    agent.system,
                     steps,
                 )
             )

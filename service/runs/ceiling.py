@@ -153,8 +153,8 @@ def _prompt(agent: AgentDefinition, request: RunRequest, extent: Extent) -> int:
     tools = [tool.for_model() for tool in agent.tools.values()]
     form = OutputForm.of(agent, request)
     schema = form.schema if form is not None else None
-    own = [agent.prompt, agent.options.model_dump(mode="json"), schema]
-    bound = prompt_bound(agent.prompt, with_context(request), tools, schema)
+    own = [agent.system, agent.options.model_dump(mode="json"), schema]
+    bound = prompt_bound(agent.system, with_context(request), tools, schema)
     assert bound is not None, "a question is text"
     return bound + len(orjson.dumps(own)) + _of_text(extent.added or 0) + INSTRUCTIONS
 

@@ -39,7 +39,7 @@ class Estimates:
         """Estimate a run. Raises `PriceUnknown`, `NotFound` and `Invalid`, as its start would."""
         run = self.new_runs.make(caller, request, "wait", "")
         agent, size = self.new_runs.agent_of(run), 0
-        agent = replace(agent, guardrails=self.guardrails.rail(run, agent))
+        agent = replace(agent, guardrails=self.guardrails.in_force(run, agent).rail)
         if request.session_id is not None:
             session = self.sessions.get(caller, request.session_id, own=True)
             size = self.db.query(partial(messages.size, session_id=session["id"]))

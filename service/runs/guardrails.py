@@ -17,9 +17,10 @@ from service.agents.definitions import AgentDefinition
 from service.audit.record import Action, Refusals
 from service.errors import DatabaseUnavailable, GuardrailRefused, guardrail_refused
 from service.guardrails.filter import Refused
+from service.guardrails.in_force import NOTHING, InForce
 from service.guardrails.keyed_vault import KeyedVault
 from service.guardrails.policy import OFF, Rail, parse_rails, stricter
-from service.guardrails.whole_texts import WholeTexts, filtered_messages, lenient, refuses
+from service.guardrails.whole_texts import WholeTexts, filtered_messages
 from service.observe.observer import Observer
 from service.runs.attempt import Attempt
 from service.runs.run_rails import RunRails
@@ -64,7 +65,7 @@ class Guardrails:
         self._observer = observer
         self._lock = threading.Lock()
         self._workspaces: OrderedDict[str, tuple[float, WorkspaceRails]] = OrderedDict()
-        self._rails: OrderedDict[tuple[str, str, str], Rail] = OrderedDict()
+        self._in_force: OrderedDict[tuple[str, str, str], InForce] = OrderedDict()
 
     def of_workspace(self, workspace_id: str) -> WorkspaceRails:
         """Return the guardrails of a workspace. Raises `DatabaseUnavailable` where they were never read."""
@@ -91,25 +92,25 @@ class Guardrails:
         with self._lock:
             self._workspaces.clear()
 
-    def rail(self, run: Run, agent: AgentDefinition) -> Rail:
+    def in_force(self, run: Run, agent: AgentDefinition) -> InForce:
         """Return what is in force for a run of an agent."""
         workspace = self.of_workspace(run.workspace_id)
-        if not workspace.digest:
-            return agent.guardrails
+        if not workspace.digest and not agent.guardrails.acts:
+            return NOTHING
         key = (agent.id, agent.version, workspace.digest)
-        rail = self._rails.get(key)
-        if rail is None:
-            rail = stricter(agent.guardrails, workspace.rail)
+        found = self._in_force.get(key)
+        if found is None:
+            found = InForce.of(stricter(agent.guardrails, workspace.rail))
             with self._lock:
-                self._rails[key] = rail
-                if len(self._rails) > MOST_RAILS:
-                    self._rails.popitem(last=False)
-        return rail
+                self._in_force[key] = found
+                if len(self._in_force) > MOST_RAILS:
+                    self._in_force.popitem(last=False)
+        return found
 
     def admit(self, run: Run, agent: AgentDefinition) -> None:
         """Check what was asked, before anything is looked up or spent. Raises `GuardrailRefused`, and records that."""
         try:
-            self._check(run.request, self.rail(run, agent))
+            _check(run.request, self.in_force(run, agent))
         except GuardrailRefused as error:
             self.note_refusal(run, error)
             raise
@@ -130,25 +131,27 @@ class Guardrails:
     def begin(self, attempt: Attempt, agent: AgentDefinition) -> None:
         """Put an attempt under its guardrails. Raises `GuardrailRefused` for what a task has asked."""
         run = attempt.run
-        rail = self.rail(run, agent)
+        in_force = self.in_force(run, agent)
         scope = run.request.session_id or run.id
         vault = KeyedVault(hmac.digest(self._key, scope.encode(), "sha256"))
-        attempt.guard(RunRails(run, rail, vault, attempt.journal, self._observer))
+        attempt.guard(RunRails(run, in_force, vault, attempt.journal, self._observer))
         if run.mode == "queue" or run.resumed:
             try:
-                self._check(run.request, rail)
+                _check(run.request, in_force)
             except GuardrailRefused as error:
                 raise attempt.rails.refused(error) from None
 
-    def _check(self, request: RunRequest, rail: Rail) -> None:
-        if not refuses(rail.input):
-            return
-        strict, mild = WholeTexts(rail.input, None), WholeTexts(lenient(rail.input), None)
-        try:
-            filtered_messages(request.messages, strict, mild, mild)
-            for text in filter(None, (request.context, request.instructions)):
-                strict.text(text)
-            if request.context:
-                strict.json(exact_json.loads(request.context.encode()))
-        except Refused as refused:
-            raise guardrail_refused("input", refused.kind) from None
+
+def _check(request: RunRequest, in_force: InForce) -> None:
+    """Raise `GuardrailRefused` for what was asked."""
+    if not in_force.refuses_in:
+        return
+    strict, mild = WholeTexts(in_force.rail.input, None), WholeTexts(in_force.mild_in, None)
+    try:
+        filtered_messages(request.messages, strict, mild, mild)
+        for text in filter(None, (request.context, request.instructions)):
+            strict.text(text)
+        if request.context:
+            strict.json(exact_json.loads(request.context.encode()))
+    except Refused as refused:
+        raise guardrail_refused("input", refused.kind) from None

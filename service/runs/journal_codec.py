@@ -43,6 +43,7 @@ def encode_result(result: ToolResult) -> dict[str, Any]:
         "preview": result.preview,
         "ms": result.ms,
         "sources": list(result.sources),
+        **({"untrusted": True} if result.untrusted else {}),
     }
     return stored | {"untrusted": True} if result.untrusted else stored  # else as releases before read it
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from service.agents.definitions import AgentDefinition
 from service.agents.flows import uncovered
-from service.guardrails.taint import Taint
+from service.guardrails.prompt_marker import holds
+from service.guardrails.taint import Taint, text_in
 from service.llm.client import ModelReply
 from service.runs.journal_codec import decode_result
 from service.runs.untrusted import clean
@@ -66,6 +67,11 @@ class Call:
         """Return the sources of untrusted text, and the arguments taken from it; None: the run holds none."""
         sources = self._untrusted or self._taint.sources
         return self._taint.marks(self.arguments, sources) if sources else None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Return the sources of untrusted text in the run."""
+        return self._taint.sources
 
     @property
     def to_claim(self) -> bool:
@@ -132,6 +138,8 @@ def _fault(agent: AgentDefinition, tool: Tool | None, arguments: dict[str, Any])
         return ""
     if invalid := tool.faults(arguments):
         return f"Invalid arguments. {listed(invalid)}"
+    if holds(text_in(arguments), agent.marker):
+        return "This call holds the agent's own instructions, which are confidential, so it was not made."
     beyond = agent.beyond(tool.name, arguments)
     return f"This call is beyond its bounds, so it was not made. {listed(beyond)}" if beyond else ""
 

@@ -77,13 +77,11 @@ class RelayStep:
         told = _Told(relayed, guard)
         reply = yield from self._receive(request, billing, told)
         reply, cost = billing.settle(request, well_formed(reply, frozenset()))
-        refusal = told.end()
         if guard is not None:
-            reply = replace(reply, content=[]) if refusal is not None else guard.reply(reply)
+            reply = replace(reply, content=[]) if told.refusal is not None else guard.reply(reply)
         self._store(relayed, reply, cost, told.body)
-        if refusal is not None:
-            raise refusal
-        yield _ARRIVED
+        if told.refusal is not None:
+            raise told.refusal
         answer = storable(reply.text)
         return Answer(answer, reply.stop_reason, reply.model, stop_sequence=reply.stop_sequence)
 
@@ -100,11 +98,15 @@ class RelayStep:
                         piece: Any = next(answer)
                     except StopIteration as done:
                         reply: ModelReply = done.value
+                        if told.end():
+                            with watched.offering():
+                                yield _ARRIVED
                         return reply
                     told.add(piece)
                     with watched.offering():
                         yield _ARRIVED
-                    told.check()
+                    if told.guard is not None:
+                        told.guard.check()
         except Exception:
             answer.close()  # so that its progress is known
             billing.settle_failed(request, call.progress)
@@ -132,35 +134,32 @@ class _Told:
     """Pieces of an answer on their way to the client, as the guardrails let them go, and all of them to be stored."""
 
     def __init__(self, relayed: RelayedCall, guard: RelayGuard | None) -> None:
-        self.relayed, self._guard = relayed, guard
+        self.relayed, self.guard = relayed, guard
+        self.refusal: GuardrailRefused | None = None  # of a complete answer, which is billed as such
         self._body: list[bytes] = []
 
     def add(self, piece: bytes) -> None:
         """Take a piece of the answer. Raises `GuardrailRefused`."""
-        told = piece if self._guard is None else self._guard.answered(piece)
+        told = piece if self.guard is None else self.guard.answered(piece)
         if told:
             self.relayed.add(told)
             if self.relayed.kept:
                 self._body.append(told)
 
-    def check(self) -> None:
-        """Raise `GuardrailRefused` once a text is refused whose beginning was told."""
-        if self._guard is not None:
-            self._guard.check()
-
-    def end(self) -> GuardrailRefused | None:
-        """Take what was held back of a complete answer; return what its text is refused for."""
-        if self._guard is None:
-            return None
+    def end(self) -> bool:
+        """Take what was held back of a complete answer; return whether that is anything."""
+        if self.guard is None:
+            return False
+        rest = b""
         try:
-            rest = self._guard.rest()
-            self._guard.check()
+            rest = self.guard.rest()
+            self.guard.check()
         except GuardrailRefused as refusal:
-            return refusal
+            self.refusal = refusal
         if rest:
             self.relayed.add(rest)
             self._body.append(rest)
-        return None
+        return bool(rest)
 
     @property
     def body(self) -> bytes:

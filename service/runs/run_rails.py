@@ -15,9 +15,9 @@ from service.audit.record import Action as Audited
 from service.audit.record import record
 from service.errors import GuardrailRefused, guardrail_refused
 from service.guardrails.filter import Refused, TextFilter
+from service.guardrails.in_force import InForce
 from service.guardrails.keyed_vault import KeyedVault
-from service.guardrails.policy import Rail, stricter
-from service.guardrails.whole_texts import WholeTexts, filtered_content, filtered_messages, lenient
+from service.guardrails.whole_texts import WholeTexts, filtered_content, filtered_messages
 from service.llm.client import ModelReply, ModelRequest
 from service.observe.observer import Observer
 from service.runs.journal import Journal
@@ -32,18 +32,20 @@ CUT = "…"  # at the end of a preview that was cut
 class RunRails:
     """Guardrails of one attempt, or of a sub-agent in it. Without any, every text stays as it is."""
 
-    def __init__(self, run: Run, rail: Rail, vault: KeyedVault, journal: Journal, observer: Observer) -> None:
-        self.rail, self.vault = rail, vault
+    def __init__(
+        self, run: Run, in_force: InForce, vault: KeyedVault, journal: Journal, observer: Observer
+    ) -> None:
+        rail = in_force.rail
+        self.in_force, self.rail, self.vault = in_force, rail, vault
         self._run, self._journal, self._observer = run, journal, observer
-        mild = lenient(rail.input) if rail.input.acts else rail.input
-        self._said, self._own = WholeTexts(mild, vault), WholeTexts(mild, vault)
+        self._said, self._own = WholeTexts(in_force.mild_in, vault), WholeTexts(in_force.mild_in, vault)
         self._found = WholeTexts(rail.input, vault)
         self._out = WholeTexts(rail.output, vault)
 
     def of_branch(self, agent: AgentDefinition, journal: Journal) -> RunRails:
         """Return the guardrails of a sub-agent: those of the run and its own, of each part the stricter."""
-        rail = stricter(self.rail, agent.guardrails) if agent.guardrails.acts else self.rail
-        return RunRails(self._run, rail, self.vault, journal, self._observer)
+        in_force = self.in_force.stricter(agent.guardrails)
+        return RunRails(self._run, in_force, self.vault, journal, self._observer)
 
     @property
     def judges_output(self) -> bool:
@@ -62,7 +64,7 @@ class RunRails:
 
         `of_caller`: the system prompt is the caller's too. `again`: the step is stored, and what was found is told.
         """
-        if not self.rail.input.acts:
+        if not self.in_force.acts_in:
             return request
         system = request.system
         if of_caller:
@@ -78,7 +80,7 @@ class RunRails:
 
     def messages(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Return messages as a model, or a remote agent, may read them. Raises `GuardrailRefused`."""
-        if not self.rail.input.acts:
+        if not self.in_force.acts_in:
             return messages
         try:
             return filtered_messages(messages, self._said, self._found, self._own)
@@ -87,7 +89,7 @@ class RunRails:
 
     def json_in(self, value: Any) -> Any:
         """Return JSON as a model may read it."""
-        return self._said.json(value) if self.rail.input.acts else value
+        return self._said.json(value) if self.in_force.acts_in else value
 
     # --- on the way out -----------------------------------------------------------------------------
 
@@ -109,7 +111,7 @@ class RunRails:
 
     def text_filter(self) -> TextFilter | None:
         """Return a filter for a text that is told as it arrives; None: nothing is to be filtered."""
-        return TextFilter(self.rail.output, self.vault) if self.rail.output.acts else None
+        return TextFilter(self.rail.output, self.vault) if self.in_force.acts_out else None
 
     def filtered(self, text_filter: TextFilter, text: str) -> None:
         """Tell what a filter has found in a whole reply; its text is not filtered again."""
@@ -119,7 +121,7 @@ class RunRails:
 
     def out(self, value: Any) -> Any:
         """Filter a text, or every text in JSON, for clients. Raises `GuardrailRefused`."""
-        if not self.rail.output.acts or value is None:
+        if not self.in_force.acts_out or value is None:
             return value
         try:
             found = self._out.json(value)
@@ -133,7 +135,7 @@ class RunRails:
 
         One that has a `form` is JSON, whose values are filtered when it is read.
         """
-        if not self.rail.output.acts:
+        if not self.in_force.acts_out:
             return answer
         calls = tuple({**call, "arguments": self.out(call["arguments"])} for call in answer.client_calls)
         return replace(
@@ -159,7 +161,7 @@ class RunRails:
 
     def event(self, name: Event, data: Mapping[str, Any]) -> Mapping[str, Any]:
         """Filter what an event tells of tool calls: of their arguments and results."""
-        if not self.rail.output.acts:
+        if not self.in_force.acts_out:
             return data
         changed = {
             field: self.shown(data[field], is_preview=field == "preview")
@@ -171,9 +173,9 @@ class RunRails:
 
     def shown(self, value: Any, *, is_preview: bool = False) -> Any:
         """Filter a value beside the answer; what is refused is left out of it. A preview may end within a match."""
-        if not self.rail.output.acts:
+        if not self.in_force.acts_out:
             return value
-        texts = WholeTexts(lenient(self.rail.output), self.vault)
+        texts = WholeTexts(self.in_force.mild_out, self.vault)
         was_cut = is_preview and (value.endswith(CUT) or len(value) >= MAX_PREVIEW)
         found = texts.cut(value.removesuffix(CUT)) + CUT if was_cut else texts.json(value)
         self._out.acted.update(texts.acted)

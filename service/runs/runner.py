@@ -30,6 +30,7 @@ from service.runs.budget_waits import BudgetWaits
 from service.runs.client_tools import CallsClient
 from service.runs.forked import as_kept, continues_session, prepare
 from service.runs.gateway_steps import book_untold
+from service.runs.guardrail_events import flag_input
 from service.runs.guardrails import Guardrails
 from service.runs.idempotency import AlreadyStarted
 from service.runs.judge import judge_question, tell_judged
@@ -199,6 +200,7 @@ class Runner:
             if (run.request.session_id is not None or run.request.files) and not journal.opened:
                 yield from journal.commit()  # a turn claims its session before reading it; files are read from there
             journal.publish_after_commit(Event.RUN_STARTED, started)
+            flag_input(attempt, self.observer)
 
     def _settle_lost_calls(self, attempt: Attempt) -> Generator[RunEvent]:
         """Settle, at their worst, calls of earlier attempts whose workers died, as their outcome is unknown.
@@ -273,7 +275,8 @@ class Runner:
 
         def write(tx: Transaction) -> None:
             rails = attempt.rails
-            title = rails.shown(title_of(run.request.question)) if rails.rail.output.acts else None
+            named = rails.in_force.acts_out and run.request.session_id is not None
+            title = rails.shown(title_of(run.request.question)) if named else None
             self.sessions.end(tx, run, attempt.summary, title=title, placeholders=rails.placeholders)
             self.webhooks.schedule(tx, run)
 

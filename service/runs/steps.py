@@ -24,6 +24,7 @@ from service.runs.client_tools import CallsClient, calls_of, earlier_calls, mode
 from service.runs.context_window import TOO_LONG, ContextWindow
 from service.runs.direct_call import direct_call
 from service.runs.event_log import NewEvent
+from service.runs.guardrail_events import flag_results, tell_prompt
 from service.runs.incoming_reply import receive
 from service.runs.journal_codec import decode_reply, decode_result, encode_reply, encode_result
 from service.runs.remote_step import RemoteDependencies, RemoteStep
@@ -137,7 +138,9 @@ class RunSteps:
             self._deps.observer.step(self._run, "tools", name)
         for use, result in zip(reply.tool_uses, results, strict=True):
             self._attempt.add_use(use, result)
-        add_results(self._attempt.taint, self._agent, reply, results)
+        results = add_results(self._attempt.taint, self._agent, reply, results)
+        if stored is None:
+            flag_results(self._attempt, self._deps.observer, reply, results)
         if calls:
             raise CallsClient(whole, calls)
         return results
@@ -207,10 +210,8 @@ class RunSteps:
         for model in models:
             try:
                 thinking = {} if request.must_call_tool else self._signatures
-                messages = for_model(request.messages, model, thinking)
-                return (
-                    yield from self._call(name, replace(request, model=model, messages=messages), publish)
-                )
+                changed = replace(request, model=model, messages=for_model(request.messages, model, thinking))
+                return (yield from self._call(name, changed, publish))
             except ModelUnavailable:
                 if model == models[-1] or self._attempt.text.deltas > deltas:
                     raise
@@ -219,7 +220,7 @@ class RunSteps:
     def _call(self, name: str, request: ModelRequest, publish: bool) -> Events[ModelReply]:
         """Call a model: its hold is written with the start of the step, its settlement with the reply."""
         hosts = hosts_of(self._attempt.taint, self._agent, request) if publish else None
-        self._attempt.text.begin(hosts, told=publish)
+        self._attempt.text.begin(hosts, self._agent.marker, told=publish)
         if can_wait(self._run, request):
             reply = yield from self._batched(name, request)
             if reply is not None:
@@ -246,9 +247,11 @@ class RunSteps:
         """
         reply = self._attempt.rails.answered(self._well_formed(reply))
         try:
-            return self._attempt.text.cleaned(reply, self._journal.steps + 1), {}
+            reply = self._attempt.text.cleaned(reply, self._journal.steps + 1)
         except GuardrailRefused as error:
             return replace(reply, content=[], stop_reason=REFUSED), {REFUSED: error.extra["kind"]}
+        tell_prompt(self._attempt, self._deps.observer)
+        return reply, {}
 
     def _started(self, name: str, request: ModelRequest) -> NewEvent:
         step = self._journal.steps + 1

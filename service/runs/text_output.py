@@ -13,6 +13,7 @@ from service.errors import GuardrailRefused
 from service.guardrails.filter import Refused, TextFilter
 from service.guardrails.hosts import Hosts
 from service.guardrails.links import LinkFilter
+from service.guardrails.prompt_marker import MarkerFilter
 from service.llm.client import ModelReply
 from service.runs.journal import Journal
 from service.runs.run_rails import RunRails
@@ -44,15 +45,22 @@ class TextOutput:
         self.rails = rails
         self._hosts: Hosts | None = None
         self._told = False  # the reply's text is for clients, and not only for later steps
-        self._filters: Sequence[Filter] = ()
+        self._marker = ""  # of system prompts, which may not be told
+        self._written: list[str] = []  # of the reply, as it came …
+        self._sent: list[str] = []  # … and as it went on
         self.refused: GuardrailRefused | None = None  # of the reply that is being written, which is to end
         self.held = False  # nothing is written: the answer is told once it is whole and valid
+        self.gave_away = False  # the last reply began to repeat a system prompt, and was cut there
+        self._made_of_it = self._made()
         self.deltas = 0  # written in this attempt, including those clients have from an earlier one
 
-    def begin(self, hosts: Hosts | None, *, told: bool = True) -> None:
-        """Begin a reply that may link to `hosts`; None: to any. Text held back of an interrupted one is lost."""
-        self._hosts, self._told, self.refused = hosts, told, None
-        _, _, self._filters = self._made()
+    def begin(self, hosts: Hosts | None, marker: str = "", *, told: bool = True) -> None:
+        """Begin a reply that may link to `hosts`; None: to any. Text held back of an interrupted one is lost.
+
+        `marker`: of system prompts, which may not be told.
+        """
+        self._hosts, self._marker, self._told, self.refused = hosts, marker, told, None
+        self._written, self._sent, self._made_of_it = [], [], self._made()
 
     def write(self, text: str) -> list[RunEvent]:
         """Publish a delta now, without what may become a link or a match of a guardrail.
@@ -62,7 +70,9 @@ class TextOutput:
         if self.held or self.refused is not None:
             return []
         self.deltas += 1
-        return self._publish(self._passed(storable(text)))
+        text = storable(text)
+        self._written.append(text)
+        return self._publish(self._passed(text))
 
     def write_or_end(self, text: str, end_call: Callable[[], object]) -> list[RunEvent]:
         """Publish a delta as `write` does; end the model call once its reply is refused."""
@@ -85,19 +95,25 @@ class TextOutput:
 
         Raises `GuardrailRefused`.
         """
+        self.gave_away = False
         if self.refused is not None:
             raise self.refused
-        links, rail, filters = self._made()
         texts = [number for number, block in enumerate(reply.content) if block["type"] == "text"]
         if not texts:
             return reply
         content = list(reply.content)
-        try:
-            for number in texts:
-                content[number] = {**content[number], "text": _fed(filters, content[number]["text"])}
-            content[texts[-1]]["text"] += _closed(filters)
-        except Refused as refused:
-            raise self.rails.refusal("output", refused) from None
+        if len(texts) == 1 and self._written and "".join(self._written) == content[texts[0]]["text"]:
+            prompt, links, rail, _ = self._made_of_it  # which have read it all
+            content[texts[0]] = {**content[texts[0]], "text": "".join(self._sent)}
+        else:
+            prompt, links, rail, filters = self._made()
+            try:
+                for number in texts:
+                    content[number] = {**content[number], "text": _fed(filters, content[number]["text"])}
+                content[texts[-1]]["text"] += _closed(filters)
+            except Refused as refused:
+                raise self.rails.refusal("output", refused) from None
+        self.gave_away = prompt.found
         if links.removed:
             acted = {"where": "output", "kind": "links", "action": "removed", "count": links.removed}
             self._journal.publish_after_commit(Event.GUARDRAIL, {"step": step, **acted})
@@ -111,22 +127,25 @@ class TextOutput:
         if not self.held:
             self._journal.publish_after_commit(Event.TEXT_DELTA, _delta(text))
 
-    def _made(self) -> tuple[LinkFilter, TextFilter | None, Sequence[Filter]]:
+    def _made(self) -> tuple[MarkerFilter, LinkFilter, TextFilter | None, Sequence[Filter]]:
         """Make the filters of a reply, in the order in which its text passes them.
 
         A text that is held to be valid JSON is filtered by its values, see `service.runs.structured`.
         """
-        links = LinkFilter(self._hosts)
+        prompt, links = MarkerFilter(self._marker), LinkFilter(self._hosts)
         rail = self.rails.text_filter() if self._told and not self.held else None
-        return links, rail, (links,) if rail is None else (links, rail)
+        return prompt, links, rail, (prompt, links) if rail is None else (prompt, links, rail)
 
     def _passed(self, text: str | None) -> str:
         """Pass a piece through the filters; None: the end. A refusal tells no more of this reply."""
+        filters = self._made_of_it[3]
         try:
-            return _closed(self._filters) if text is None else _fed(self._filters, text)
+            passed = _closed(filters) if text is None else _fed(filters, text)
         except Refused as refused:
             self.refused = self.rails.refusal("output", refused)
-            return refused.before
+            passed = refused.before
+        self._sent.append(passed)
+        return passed
 
     def _publish(self, text: str) -> list[RunEvent]:
         return self._journal.publish(Event.TEXT_DELTA, _delta(text)) if text else []

@@ -8,7 +8,7 @@ that timed out, is `unknown`, and a person decides whether it is made again.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from service.errors import AgentStopped, RunCancelled, RunTimeout
 from service.guardrails.taint import Taint
 from service.knowledge import Knowledge
 from service.llm.client import ModelReply
+from service.memory import RunNotes
 from service.runs.approval_requests import ApprovalRequests, required
 from service.runs.attempt import Attempt
 from service.runs.forked import scopes_of
@@ -32,6 +33,7 @@ from service.store import approvals, keys, tool_calls
 from service.store.database import Database, Row, Transaction
 from service.store.visibility import TOOLS, allows
 from service.tools import Tool, ToolContext, ToolResult, ToolRunner
+from service.tools.context import Notes
 from service.tools.runner import Invocation
 from service.types import Event, Run
 from service.usage.rate_limits import SharedRateLimit
@@ -146,7 +148,7 @@ class ToolExecution:
         """Return the results of a group: those known before, and those of the calls made now, side by side."""
         known = {call.id: result for call in group if (result := self._known(run, call)) is not None}
         due = [call for call in group if call.id not in known]
-        invocations = _invocations(agent, run, handle, due)
+        invocations = _invocations(agent, run, handle, due, partial(self._notes, run, agent.id))
         if due:
             journal.check_owner()  # a worker suspended beyond its lease, or a stopped agent, must call nothing
         grace = TOOL_GRACE if any(call.to_claim for call in due) else 0.0
@@ -157,6 +159,10 @@ class ToolExecution:
                 self._report(run, call, known[call.id])
         return [known[call.id] for call in group]
 
+    def _notes(self, run: Run, agent: str, call: Call) -> Notes | None:
+        """Return the notes that a call of `agent` may use; None: none are kept here."""
+        return RunNotes(self._db, run, agent, call.sources)
+
     def _made_in_fork(
         self, agent: AgentDefinition, run: Run, journal: Journal, handle: Handle, call: Call
     ) -> ToolResult:
@@ -166,7 +172,9 @@ class ToolExecution:
             return known
         journal.check_owner()
         gives_up_at = partial(handle.gives_up_tools_at, 0.0)
-        return self._runner.call_each(_invocations(agent, run, handle, [call]), gives_up_at)[0]
+        return self._runner.call_each(
+            _invocations(agent, run, handle, [call], lambda call: None), gives_up_at
+        )[0]
 
     def _known(self, run: Run, call: Call) -> ToolResult | None:
         """Return the result of a call that is not made now; None: the call is to be made."""
@@ -220,12 +228,20 @@ class ToolExecution:
         raise WaitsForApproval([*pending, *(row["id"] for row in questions)])
 
 
-def _invocations(agent: AgentDefinition, run: Run, handle: Handle, calls: Sequence[Call]) -> list[Invocation]:
+def _invocations(
+    agent: AgentDefinition,
+    run: Run,
+    handle: Handle,
+    calls: Sequence[Call],
+    notes: Callable[[Call], Notes | None],
+) -> list[Invocation]:
     return [
         Invocation(
             call.tool,
             call.arguments,
-            ToolContext(run.id, run.user_id, agent.id, call.id, handle.deadline, _knowledge_of(agent)),
+            ToolContext(
+                run.id, run.user_id, agent.id, call.id, handle.deadline, _knowledge_of(agent), notes(call)
+            ),
         )
         for call in calls
         if call.tool is not None

@@ -12,7 +12,7 @@ INSTRUCTIONS_NOTE = "The application through which the user asks adds, within yo
 
 def system_of(agent: AgentDefinition, request: RunRequest) -> str:
     """Return the system prompt: the agent's; of a model that is asked as it is, the caller's `instructions`."""
-    return request.instructions or "" if agent.is_model else agent.prompt
+    return request.instructions or "" if agent.is_model else agent.system
 
 
 def with_context(request: RunRequest, *, instructed: bool = True) -> tuple[Message, ...]:

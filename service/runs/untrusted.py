@@ -13,6 +13,7 @@ from service.agents.definitions import AgentDefinition
 from service.agents.flows import link_hosts
 from service.guardrails import taint
 from service.guardrails.hosts import Hosts
+from service.guardrails.injection import find_instructions
 from service.guardrails.links import without_links
 from service.guardrails.taint import Taint, text_in
 from service.history import History
@@ -55,17 +56,21 @@ def noting(agent: AgentDefinition, found: Taint) -> AgentDefinition:
 
 def add_results(
     found: Taint, agent: AgentDefinition, reply: ModelReply, results: Sequence[ToolResult]
-) -> None:
-    """Add results that may not be trusted, and the addresses that calls have read.
+) -> list[ToolResult]:
+    """Add results that hold text from outside, and the addresses that calls have read; return the results, marked.
 
-    Those are the results of tools that are not declared `trusted`, and of ones that have read untrusted documents.
+    These are all results of tools that are not declared `trusted`, and some of others, such as notes.
     """
+    marked = []
     for use, result in zip(reply.tool_uses, results, strict=True):
         tool = agent.tools.get(use["name"])
         if tool is not None and tool.sends and result.ok:
             found.read.update(value for value in use["input"].values() if isinstance(value, str))
         if tool is not None and (result.untrusted or not tool.trusted):
             found.add(tool.name, result.content)
+            result = replace(result, untrusted=True, signs=find_instructions(result.content))
+        marked.append(result)
+    return marked
 
 
 def hosts_of(found: Taint, agent: AgentDefinition, request: ModelRequest) -> Hosts | None:

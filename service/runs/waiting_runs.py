@@ -13,7 +13,7 @@ from service.agents.catalog import AgentCatalog
 from service.agents.definitions import MODEL_ITSELF
 from service.errors import SessionBusy
 from service.sessions import Sessions
-from service.store import ownership, task_line
+from service.store import agent_versions, ownership, task_line
 from service.store import runs as rows
 from service.store.database import Database, Row, Transaction
 from service.types import PRIORITIES, Run
@@ -131,10 +131,17 @@ class WaitingRuns:
         return run
 
     def _with_present_version(self, tx: Transaction, run: Run) -> None:
-        """Record the agent's version: an attempt uses the current agent, which may have been edited since."""
+        """Record the agent's version: an attempt uses the current agent, which may have been edited since.
+
+        A run that began under a published version ends under it, and a fork uses that of its run where it is kept.
+        """
         agent = self.catalog.agents.get(run.agent)
-        if run.agent_version == MODEL_ITSELF:  # no agent of its name takes its place
+        if (
+            run.agent_version == MODEL_ITSELF or run.request.fork is not None
+        ):  # no agent takes a model's place
             return
-        if agent is not None and agent.version != run.agent_version:
+        if agent is None or agent.version == run.agent_version:
+            return
+        if not agent_versions.is_published(tx, run.agent, run.agent_version):
             run.agent_version = agent.version
             rows.note_version(tx, run)

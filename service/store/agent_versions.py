@@ -30,6 +30,11 @@ def get(tx: Transaction, agent: str, version: str) -> Row | None:
     return tx.row(sa.select(agent_versions).where(*of_it))
 
 
+def is_published(tx: Transaction, agent: str, version: str) -> bool:
+    of_it = (agent_versions.c.agent == agent, agent_versions.c.version == version)
+    return tx.row(sa.select(agent_versions.c.version).where(*of_it)) is not None
+
+
 def listed(tx: Transaction, agent: str) -> list[Row]:
     """List an agent's versions without their files, newest first."""
     query = sa.select(*_LISTED).where(agent_versions.c.agent == agent)

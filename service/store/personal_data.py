@@ -23,6 +23,7 @@ from service.store.schema import (
     identities,
     ledger,
     mcp_credentials,
+    memory_notes,
     messages,
     run_files,
     run_tokens,
@@ -73,6 +74,7 @@ OF_USER = (
     PersonalRows("log_in", token_families.c.user_id, (token_families.c.id,), ("current_jti",)),
     PersonalRows("identity", identities.c.user_id, (identities.c.issuer, identities.c.subject)),
     PersonalRows("address", sign_in_addresses.c.user_id, (sign_in_addresses.c.digest,)),
+    PersonalRows("note", memory_notes.c.user_id, (memory_notes.c.holder, memory_notes.c.digest), ("digest",)),
     PersonalRows("file", files.c.user_id, (files.c.digest,), page=1),
     PersonalRows("mcp_credential", mcp_credentials.c.user_id, (mcp_credentials.c.server,), ("secret",)),
     PersonalRows(
@@ -118,6 +120,7 @@ ERASED = {
     "idempotency": "deleted; other people's answers that name the user too",
     "sessions": "deleted",
     "messages": "deleted with their session",
+    "memory_notes": "deleted",
     "schedules": "deleted",
     "schedule_slots": "deleted with their schedule",
     "runs": "deleted; one under way is cancelled first",
@@ -149,6 +152,12 @@ NOT_SEALED = {
     "mcp_credentials": {
         "server": "a name of the operator's",
         "secret": "encrypted under SECRET_KEY: the service sends it without the user",
+    },
+    "memory_notes": {
+        "holder": "found by it, as in the ledger: a key's id and the caller's name for an end user",
+        "digest": "a digest",
+        "agent": "a name of the author's",
+        "untrusted": "names of tools",
     },
     "files": {"digest": "a digest", "media_type": "one of our words"},
     "run_files": {"digest": "a digest"},

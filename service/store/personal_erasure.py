@@ -11,6 +11,7 @@ from service.store.schema import (
     approvals,
     idempotency,
     identities,
+    memory_notes,
     runs,
     schedules,
     sessions,
@@ -43,6 +44,15 @@ def delete_schedules(tx: Transaction, user_id: str, limit: int) -> int:
     """Delete at most `limit` schedules of a user, with the outcomes of their slots; return how many."""
     ids = sa.select(schedules.c.id).where(schedules.c.user_id == user_id).limit(limit)
     return tx.execute(sa.delete(schedules).where(schedules.c.id.in_(ids)))
+
+
+def delete_notes(tx: Transaction, user_id: str, limit: int) -> int:
+    """Delete at most `limit` notes about a user and their end users; return how many."""
+    key = memory_notes.c.holder, memory_notes.c.digest
+    some = sa.select(*key).where(memory_notes.c.user_id == user_id).limit(limit)
+    return tx.execute(
+        sa.delete(memory_notes).where(memory_notes.c.user_id == user_id, sa.tuple_(*key).in_(some))
+    )
 
 
 def delete_idempotency(tx: Transaction, user_id: str, limit: int) -> int:

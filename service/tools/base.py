@@ -8,12 +8,15 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple, Protocol, get_args, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError, create_model
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import ErrorDetails
+
+from service.tools.context import Source as Source
+from service.tools.context import ToolContext as ToolContext
 
 log = logging.getLogger(__name__)
 DEFAULT_TIMEOUT = 30.0
@@ -21,7 +24,6 @@ _NAME = re.compile(r"(?!.*__)[a-zA-Z0-9_-]{1,64}")  # of the Messages API, where
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
 _ARG = re.compile(r"^\s+(\w+):\s*(.+)$")
 
-Source = dict[str, str]  # {"title", "uri", "quote"}
 Risk = Literal[
     "read", "write", "danger"
 ]  # effect of a call: none, a change, or one that a person must always approve
@@ -39,52 +41,15 @@ class ToolFailed(Exception):
     """Raised by a tool to tell the model what went wrong. The message is shown to the model and in events."""
 
 
-class FoundPassage(Protocol):
-    """Passage of an agent's knowledge, as a search returns it."""
-
-    @property
-    def title(self) -> str: ...
-    @property
-    def uri(self) -> str: ...
-    @property
-    def text(self) -> str: ...
-    @property
-    def source(self) -> Source: ...
-
-
-class KnowledgeSearch(Protocol):
-    """Search interface of an agent's knowledge, for tools."""
-
-    @property
-    def categories(self) -> frozenset[str]: ...
-    @property
-    def found_untrusted(self) -> bool: ...
-
-    def search(self, query: str, category: str | None = None, limit: int = 4) -> Sequence[FoundPassage]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class ToolContext:
-    """Call and run that a tool works for. `deadline` is in `time.monotonic()` seconds."""
-
-    run_id: str
-    user_id: str
-    agent: str
-    call_id: str
-    deadline: float
-    knowledge: KnowledgeSearch | None = None
-
-    @property
-    def idempotency_key(self) -> str:
-        """Key shared by all attempts at this call; pass it to any system that must not act twice."""
-        return f"{self.run_id}:{self.call_id}"
-
-
 class ToolOutput(NamedTuple):
-    """Return value of a tool that also names its sources."""
+    """Return value of a tool that also names its sources.
+
+    `untrusted`: it holds text from outside, although the tool is `trusted`.
+    """
 
     content: Any
     sources: Sequence[Source] = ()
+    untrusted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +58,10 @@ class Tool:
 
     `idempotent`: a call that may have happened can be repeated. An answer that used a tool whose `risk` is not `read`
     is never cached. `timeout` is in seconds. `trusted`: its results hold no text from outside. `sends`: its arguments
-    leave the service, so that a call that only reads can carry data out. `local`: it reads nothing but its arguments
-    and the agent's folder. `faults` validates arguments without a call; its messages never repeat them, and it never
-    raises.
+    leave the service, so that a call that only reads can carry data out. `personal`: its results are about the caller
+    and may change at any time, so no answer of an agent that has it is cached. `local`: it reads nothing but its
+    arguments and the agent's folder. `faults` validates arguments without a call; its messages never repeat them, and
+    it never raises.
     """
 
     name: str
@@ -107,6 +73,7 @@ class Tool:
     timeout: float = DEFAULT_TIMEOUT
     trusted: bool = False
     sends: bool = False
+    personal: bool = False
     local: bool = False
     faults: Callable[[Mapping[str, Any]], list[ErrorDetails]] = lambda arguments: []
 

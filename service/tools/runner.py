@@ -32,8 +32,9 @@ log = logging.getLogger("slipway.tools")
 class ToolResult:
     """Result of a call. `content` is for the model, `preview` for the client, `ms` the duration in milliseconds.
 
-    `timed_out`: the call was made and abandoned; it may still take effect. `untrusted`: a tool that is trusted has
-    read documents that nobody vouches for.
+    `timed_out`: the call was made and abandoned; it may still take effect. `untrusted`: `content` is text from outside,
+    also of a trusted tool that has read what nobody vouches for. `signs`: of instructions that were found in it, see
+    `service.guardrails.injection`; not stored.
     """
 
     ok: bool
@@ -43,6 +44,7 @@ class ToolResult:
     sources: tuple[Source, ...] = ()
     timed_out: bool = False
     untrusted: bool = False
+    signs: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, ok: bool, content: str, ms: float = 0.0, sources: Sequence[Source] = ()) -> ToolResult:
@@ -190,11 +192,12 @@ def _outcome(tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> 
     output = returned if isinstance(returned, ToolOutput) else ToolOutput(returned)
     try:
         result = ToolResult.of(True, _text(output.content), sources=tuple(output.sources))
-        untrusted = context.knowledge is not None and context.knowledge.found_untrusted
+        untrusted = output.untrusted or (context.knowledge is not None and context.knowledge.found_untrusted)
         return replace(result, untrusted=True) if untrusted else result
     except Exception as error:
         log.warning("tool_failed", extra={"tool": tool.name, "error": type(error).__name__, "line": ""})
         return ToolResult.failed(f"{tool.name} was called, but what it returned is not JSON")
+    return replace(result, untrusted=True) if output.untrusted else result
 
 
 def _text(content: Any) -> str:

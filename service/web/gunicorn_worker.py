@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import socket
+import struct
 from contextlib import suppress
 from typing import Any
 
@@ -15,6 +17,9 @@ from service.web.problems import raw_problem
 from service.web.timing import request_id
 
 log = logging.getLogger("slipway.request")
+# Longest silence of a client within a request, whose thread waits for it; nginx, where it is in front, waits less.
+SILENT_SECONDS = 30
+_SILENT = struct.pack("@ll", SILENT_SECONDS, 0)  # a timeval
 _OURS = (http.InvalidResponseHeader, http.InvalidResponseHeaderName)
 _BY_PARSER_ERROR: dict[type[Exception], type[errors.SlipwayError]] = {
     http.LimitRequestLine: errors.UriTooLong,
@@ -23,6 +28,12 @@ _BY_PARSER_ERROR: dict[type[Exception], type[errors.SlipwayError]] = {
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
+    def handle(self, conn: Any) -> Any:
+        """Serve a connection; give it up where its client falls silent within a head or a body."""
+        with suppress(OSError):  # closed already
+            conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _SILENT)
+        return super().handle(conn)
+
     def handle_request(self, req: Any, conn: Any) -> bool:
         """Serve a request. A connection that was to be upgraded serves no other: what follows may be frames."""
         kept = super().handle_request(req, conn)

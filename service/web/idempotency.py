@@ -38,7 +38,9 @@ def idempotency_key(request: Request, *, bodiless: bool = False) -> Key | None:
     body = None if bodiless else raw_json()
     if isinstance(body, dict) and SECRET in body:
         body = {**body, SECRET: _keyed(request, body[SECRET])}
-    return Key(request.caller.user_id, key, fingerprint(f"{request.method} {request.path}", body))
+    query = request.query_string.decode("latin-1")  # it may say whose note is changed
+    target = f"{request.method} {request.path}{'?' if query else ''}{query}"
+    return Key(request.caller.user_id, key, fingerprint(target, body))
 
 
 def _keyed(request: Request, secret: Any) -> str:
@@ -53,14 +55,15 @@ def once(
     *,
     seal: Change = lambda body: body,
     unseal: Change = lambda body: body,
+    bodiless: bool = False,
 ) -> Response:
     """Return the result of `work` as JSON; for a key used before, return the first response again.
 
     Work and response are one transaction: a second request with the key waits in the database for the first one's
     commit, and a first one that failed or crashed has left nothing. `seal` encrypts a secret in the response before it
-    is stored, `unseal` reverses it. Raises `IdempotencyMismatch`.
+    is stored, `unseal` reverses it. `bodiless`: as of `idempotency_key`. Raises `IdempotencyMismatch`.
     """
-    key = idempotency_key(current())
+    key = idempotency_key(current(), bodiless=bodiless)
 
     def whole(tx: Transaction) -> tuple[int, Any, bool]:
         if key is None:
@@ -113,4 +116,7 @@ def _known(tx: Transaction, key: Key) -> tuple[int, Any] | None:
 
 
 def _response(status: int, body: Any, replayed: bool) -> Response:
-    return json_response(shown(body), status, {"Idempotency-Replayed": "true"} if replayed else None)
+    headers = {"Idempotency-Replayed": "true"} if replayed else None
+    if status == 204:
+        return Response(status=status, headers=headers)
+    return json_response(shown(body), status, headers)

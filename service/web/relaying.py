@@ -51,7 +51,10 @@ def relayed_answer(admitted: Admitted, asked: RelayedRequest, dialect: Dialect) 
         current().model_seconds = relayed.seconds
     else:
         response = _streamed(relay, first, dialect)
-    return with_cache(current(), response, relay.started, relay.started.run.cache)
+    cache = relay.started.run.cache
+    if cache == "hit":
+        response.headers["X-Cost-USD"] = usd(0)
+    return with_cache(current(), response, relay.started, cache)
 
 
 def _whole(relay: Relay, first: bytes, dialect: Dialect) -> Response:

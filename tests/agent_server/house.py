@@ -16,7 +16,7 @@ from service.types import now_ms, rfc3339
 from tests.conftest import PYTHON, free_port, process, wait_until
 
 TOKEN = "the operator's own"
-EVERY_TOOL = ["look", "read", "search_knowledge", "fetch", "calculator", "query_table"]
+EVERY_TOOL = ["look", "read", "search_knowledge", "fetch", "calculator", "query_table", "load_skill"]
 SINGLE = "description: A test agent.\npattern: single\ntier: {default: simple, ask: false}\n"
 REACT = """description: A test agent.
 pattern: react

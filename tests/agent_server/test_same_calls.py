@@ -27,6 +27,9 @@ AGENTS = {
 }
 
 
+MARKED = r"Reference of these instructions: ref-\w+\. [^.]*\.\\n\\n"
+
+
 class Recorder:
     """Handler that passes calls on to the offline model, and keeps their bodies."""
 
@@ -51,11 +54,14 @@ class Recorder:
     def take(self) -> list[dict[str, Any]]:
         """Return the bodies so far; forget them.
 
-        Without the id of the user, which is not told to a piece, and without the ids that the model gives its calls.
+        Without the id of the user, which is not told to a piece, without the ids that the model gives its calls and the
+        names of fences, which are made from these, and without the marker of prompts, for which a piece has no secret.
         """
         bodies, self.bodies = self.bodies, []
         told = [{name: value for name, value in body.items() if name != "metadata"} for body in bodies]
-        same: list[dict[str, Any]] = json.loads(re.sub(r"toolu_\w+", "toolu", json.dumps(told)))
+        text = re.sub(r"toolu_\w+", "toolu", json.dumps(told))
+        text = re.sub(r"untrusted-[0-9a-f]{16}", "untrusted", text)
+        same: list[dict[str, Any]] = json.loads(re.sub(MARKED, "", text))
         return same
 
 

@@ -189,6 +189,20 @@ def test_schedules_of_a_running_service(signed_in: Type) -> None:
     assert code == 1 and "/cron: must have five fields" in error
 
 
+def test_notes_of_a_running_service(signed_in: Type) -> None:
+    assert signed_in("memory", "set", "language", "Writes", "British", "English.")[1] == "language: noted\n"
+    assert signed_in("memory", "set", "size", "Wears 38.", "--end-user", "42")[0] == 0
+    listed = signed_in("memory", "list")[1]
+    assert listed.startswith("language\tyou\tno\t") and "size" not in listed
+    assert signed_in("memory", "list", "--end-user", "42")[1].startswith("size\t")
+    assert signed_in("memory", "show", "language")[1] == "Writes British English.\n"
+    assert signed_in("memory", "rm", "language")[1] == "language: deleted\n"
+    code, _, error = signed_in("memory", "show", "language")
+    assert code == 1 and "no such note" in error
+    assert signed_in("memory", "rm", "size", "--end-user", "42")[0] == 0
+    assert signed_in("memory", "list")[1] == ""
+
+
 def test_text_of_others_cannot_steer_the_terminal(slipway: Type, monkeypatch: pytest.MonkeyPatch) -> None:
     call = event(2, "tool.called", call_id="c", name=ESCAPES, arguments={"a": ESCAPES})
     done = event(3, "tool.finished", call_id="c", ok=True, ms=1, preview=ESCAPES)

@@ -44,6 +44,8 @@ SCHEMAS: dict[type[Model], str] = {
     models.Approval: "ApprovalView",
     account_models.UsageLine: "UsageLine",
     account_models.Budget: "BudgetView",
+    account_models.NoteItem: "NoteItem",
+    account_models.Note: "NoteView",
     account_models.Me: "Me",
     account_models.Tokens: "TokenPair",
 }
@@ -62,6 +64,7 @@ CLASSES = (
     kept_resources._Account,
     kept_resources._Sessions,
     kept_resources._Schedules,
+    kept_resources._Memory,
 )
 
 
@@ -113,7 +116,7 @@ def test_models_have_the_fields_of_the_server(document: dict[str, Any], answer: 
 @pytest.mark.parametrize(("name", "call"), calls(), ids=lambda value: value if isinstance(value, str) else "")
 def test_calls_are_routes_of_the_server(document: dict[str, Any], name: str, call: Call[Any]) -> None:
     paths = {re.sub(r"\{\w+\}", "{}", path): methods for path, methods in document["paths"].items()}
-    path = re.sub(r"/(agent|run_id|session_id|approval_id|schedule_id)_1", "/{}", call.path)
+    path = re.sub(r"/(agent|run_id|session_id|approval_id|schedule_id|key)_1", "/{}", call.path)
     if "/schedules" in path and path not in paths:
         pytest.skip("this server has no schedules yet")
     operation = paths[path][call.method.lower()]

@@ -92,6 +92,31 @@ def raw(edge: Edge, sent: bytes, wait: float = 20) -> bytes:
     return answer
 
 
+LENGTH, CHUNKED = b"Content-Length: 5", b"Transfer-Encoding: chunked"
+AMBIGUOUS = {
+    "length and chunks": [LENGTH, CHUNKED],
+    "chunks and length": [CHUNKED, LENGTH],
+    "space before the colon": [LENGTH, b"Transfer-Encoding : chunked"],
+    "unknown coding": [LENGTH, b"Transfer-Encoding: xchunked"],
+    "folded": [LENGTH, b"Transfer-Encoding:", b" chunked"],
+    "two lengths": [LENGTH, b"Content-Length: 6"],
+    "list of lengths": [b"Content-Length: 5, 5"],
+    "two credentials": [LENGTH, b"Authorization: Bearer a", b"Authorization: Bearer b"],
+    "two hosts": [LENGTH, b"Host: b"],
+}
+
+
+@pytest.mark.parametrize("name", AMBIGUOUS)
+def test_request_that_can_be_read_in_two_ways_reaches_no_replica(
+    edge: Edge, replicas: tuple[Replica, Replica], name: str
+) -> None:
+    head = b"\r\n".join([b"POST /v1/messages HTTP/1.1", b"Host: a", *AMBIGUOUS[name], b"", b""])
+    smuggled = b"GET /v1/runs HTTP/1.1\r\nHost: a\r\n\r\n"
+    answer = raw(edge, head + b"5\r\nhello\r\n0\r\n\r\n" + smuggled)
+    assert answer.startswith(b"HTTP/1.1 400 ") and answer.count(b"HTTP/1.1") == 1
+    assert not any(replica.seen for replica in replicas)
+
+
 @pytest.mark.parametrize(
     ("status", "code", "request_line", "header"),
     [

@@ -106,6 +106,7 @@ class House:
         missed = self.services.schedules.get(ask("POST /v1/schedules", schedule)["id"]).row
         self.services.infra.db.transact(lambda tx: schedules.update(tx, missed, {"next_at": 1}))
         ask(f"PATCH /v1/schedules/{missed['id']}", {"enabled": False, "input": word()})
+        ask(f"PUT /v1/memory/{word()}?end_user={word()}", {"text": word()})
         for _ in range(turns):
             more = {"context": {word(): word()}, "metadata": {word(): word()}}
             run = ask("POST /v1/agents/common/invoke", {"input": f"Tell me of {word()}", **more})

@@ -33,6 +33,7 @@ PATHS = {
     "run_id": "run",
     "session_id": "fixed_session",
     "schedule_id": "schedule",
+    "note_key": "language",
     "agent": "assistant",
     "document_id": "doc_" + "0" * 26,
     "workspace_id": ACME,

@@ -16,8 +16,10 @@ from service.auth.users import User
 from service.cli.common import Commands
 from service.ids import new_id
 from service.jobs.upkeep import delete_expired
+from service.store import memory
 from service.store.actor import SERVICE, Actor
 from service.store.database import Database, Transaction
+from service.store.memory import Holder, Writing
 from service.types import Caller, RunRequest
 from service.web import page_cookie
 from tests.conftest import Model
@@ -78,6 +80,8 @@ REQUESTS: dict[str, dict[str, Any] | None] = {
     "POST /v1/schedules": {"agent": AGENT, "input": "Report.", "cron": "0 6 * * *"},
     "PATCH /v1/schedules/<schedule_id>": {"enabled": False},
     "DELETE /v1/schedules/<schedule_id>": None,
+    "PUT /v1/memory/<note_key>": {"text": "Writes British English."},
+    "DELETE /v1/memory/<note_key>": None,
     "POST /v1/sessions": {"agent": AGENT},
     "PATCH /v1/sessions/<session_id>": {"title": "New"},
     "DELETE /v1/sessions/<session_id>": None,
@@ -139,6 +143,10 @@ def path_of(world: World, rule: str) -> str:
         row = services.auth.workspaces.new_row(f"w{time.monotonic_ns()}")
         services.infra.db.transact(lambda tx: services.auth.workspaces.insert(tx, row))
         return rule.replace("<workspace_id>", row["id"])
+    if argument == "note_key":
+        about = Holder(world.ada.id)
+        services.infra.db.transact(lambda tx: memory.put(tx, about, "language", "x", Writing()))
+        return rule.replace("<note_key>", "language")
     if argument == "key_id":
         return rule.replace("<key_id>", services.auth.keys.create(world.ada.id, "old")["id"])
     if "<document_id>" in rule:

@@ -30,6 +30,7 @@ ELSEWHERE = {
     "document_id": "operators and admins alone",
     "scope": "admins alone",
     "workspace_id": "admins of the service alone",
+    "note_key": "the caller's own",
     "name": "everybody",
 }
 # Where an operator changes nothing, although they see everybody's objects elsewhere.

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from werkzeug.test import TestResponse
 
 from service.ids import new_id
-from service.store import feedback
+from service.store import feedback, memory
+from service.store.memory import Holder, Writing
 from service.types import DEFAULT_WORKSPACE, now_ms, usd
 from tests.rules.test_actors import REQUESTS
 from tests.rules.test_routes import routes
@@ -34,6 +35,8 @@ def things_of(world: World) -> Things:
     services, ada = world.services, world.ada
     run_id, session_id, approval_id, schedule_id = map(world.make, ("run", "ses", "apr", "sch"))
     services.infra.db.transact(lambda tx: feedback.give(tx, run_id, 1, f"{world.word} feedback", now_ms()))
+    about = Holder(ada.id)
+    services.infra.db.transact(lambda tx: memory.put(tx, about, "language", f"{world.word} note", Writing()))
     key_id = services.auth.keys.create(ada.id, f"{world.word} key")["id"]
     spent, cap = AMOUNTS[ada.workspace_id == DEFAULT_WORKSPACE]
     world.spend(AGENT, ada.id, spent)
@@ -62,7 +65,9 @@ def paths(rule: str, things: Things) -> Iterator[str]:
     name, *others = re.findall(r"<(?:\w+:)?(\w+)>", rule) or [""]
     for other in others:
         rule = rule.replace(f"<{other}>", things.arguments[other][0])
-    known = {**things.arguments, "agent": [AGENT], "name": ["app.js"], "": [""]}[name]
+    known = {**things.arguments, "agent": [AGENT], "note_key": ["language"], "name": ["app.js"], "": [""]}[
+        name
+    ]
     for value in known:
         yield re.sub(r"<[^>]+>", value, rule)
 

@@ -6,9 +6,13 @@ import ast
 from typing import Any, cast
 
 from service.guardrails.hosts import Hosts
+from service.guardrails.in_force import NOTHING
+from service.guardrails.keyed_vault import KeyedVault
 from service.llm.client import ModelReply
+from service.observe.observer import Observer
 from service.runs.journal import Journal
 from service.runs.replay import Replay
+from service.runs.run_rails import RunRails
 from service.runs.text_output import TextOutput
 from service.store.database import Database
 from service.types import Event, RunEvent, Usage
@@ -25,7 +29,8 @@ def output_of(published: list[RunEvent], replay: Replay | None = None) -> tuple[
     journal = Journal(
         database, run_of(asked("Hello")), published.extend, opening=lambda tx: True, replay=replay
     )
-    return TextOutput(journal), journal
+    rails = RunRails(run_of(asked("Hello")), NOTHING, KeyedVault(b""), journal, Observer())
+    return TextOutput(journal, rails), journal
 
 
 def test_delta_is_sanitised_and_published_at_once() -> None:

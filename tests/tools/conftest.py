@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from service.tools import ToolContext
-from service.tools.base import KnowledgeSearch
+from service.tools.context import KnowledgeSearch
 
 MakeContext = Callable[..., ToolContext]
 

@@ -15,6 +15,7 @@ from service.agents.files import version_of
 from service.audit.record import Action
 from service.store import agent_versions as rows
 from service.store import schema
+from service.types import Caller, Run, RunRequest
 from tests.conftest import ROOT
 from tests.made import app_in, close
 from tests.usage.conftest import postgres_url, url
@@ -126,6 +127,33 @@ def test_run_finds_the_version_it_began_with(house: House) -> None:
     assert (old.version, old.prompt) == (first, "Say first.")
     assert other.services(0).agents.find("probe", "0" * 12).version != first
     other.close()
+
+
+def test_queued_run_ends_under_the_version_it_began_with(house: House) -> None:
+    """A worker that takes it up serves another; without publications that is the one it gets."""
+    services = house.services(0)
+    user = services.auth.users.by_name("demo")
+    request = RunRequest("probe", ({"role": "user", "content": "Hello"},))
+
+    def queued() -> Run:
+        run: Run = services.runs.start.queue(Caller(user.id, "demo", "admin"), request, None, "req").run
+        return run
+
+    versions = [house.change("publish")["data"][0]["version"]]
+    house.edit("second")
+    versions.append(house.change("publish")["data"][0]["version"])
+    house.change("pin", version=versions[1])
+    house.served(0)
+    run, again = queued(), queued()
+    house.change("pin", version=versions[0])
+    house.served(1)
+    claimed = house.services(1).runs.execution.waiting.claim(run.id)
+    assert (run.agent_version, claimed.agent_version) == (versions[1], versions[1])
+    with services.infra.db.engine.begin() as connection:
+        connection.execute(
+            sa.delete(schema.agent_versions).where(schema.agent_versions.c.version == versions[1])
+        )
+    assert house.services(1).runs.execution.waiting.claim(again.id).agent_version == versions[0]
 
 
 def test_what_is_refused(house: House) -> None:

@@ -7,6 +7,7 @@ import time
 from contextlib import closing
 
 import httpx2
+import pytest
 
 from tests.conftest import Model, Slipway, wait_until
 from tests.web.conversations import ask, asking, begin, quick
@@ -171,3 +172,18 @@ def test_turns_that_queue_are_all_answered(quick: httpx2.Client, model: Model) -
     assert answers == [200, 200]
     messages = quick.get(f"/v1/sessions/{session_id}").json()["messages"]
     assert [message["role"] for message in messages] == ["user", "assistant"] * 2
+
+
+@pytest.mark.parametrize("door", ["invoke", "stream", "tasks"])
+def test_the_key_of_a_turn_that_was_deleted_with_its_session_says_so(
+    client: httpx2.Client, door: str
+) -> None:
+    session_id = client.post("/v1/sessions", json={"agent": "assistant"}).json()["id"]
+    body, headers = {"input": "Once.", "session_id": session_id}, {"Idempotency-Key": f"deleted-{session_id}"}
+    assert client.post(f"/v1/agents/assistant/{door}", json=body, headers=headers).status_code in (200, 202)
+    [run] = client.get(f"/v1/runs?session_id={session_id}").json()["data"]
+    if door == "tasks":
+        assert client.post(f"/v1/runs/{run['run_id']}/cancel").status_code == 202
+    assert client.delete(f"/v1/sessions/{session_id}").status_code == 204
+    again = client.post(f"/v1/agents/assistant/{door}", json=body, headers=headers)
+    assert (again.status_code, again.json()["code"]) == (409, "run_deleted")

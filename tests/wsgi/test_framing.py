@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from service.web.gunicorn_worker import SILENT_SECONDS
 from tests.conftest import Model, RedisServer, Slipway, slipway_server
 
 LOGIN = b"POST /v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -163,3 +164,14 @@ def test_a_body_that_comes_in_drops(house: Slipway) -> None:
             sock.sendall(bytes([byte]))
             time.sleep(0.01)
         assert b" 200 OK" in sock.recv(65_536)
+
+
+@pytest.mark.slow  # as long as a client may be silent
+def test_clients_that_fall_silent_within_a_request_give_their_threads_back(house: Slipway) -> None:
+    half_body = LOGIN + b"Content-Length: 100\r\n\r\n{"
+    halves = (LOGIN, half_body, CHUNKED + b"5\r\n{", CHUNKED + b"ffffffffffffffff\r\n{")
+    socks = [connect(house, half, timeout=SILENT_SECONDS + 15) for half in halves for _ in range(2)]
+    answers = [answer_to(sock) for sock in socks]
+    assert {answer[9:12] for answer in answers} == {b"", b"400"}  # of a head, nothing can be said
+    assert answer_to(connect(house, b"GET /health HTTP/1.0\r\n\r\n"))[9:12] == b"200"
+    assert b"Traceback" not in house.log.read_bytes()

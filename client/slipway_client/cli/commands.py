@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import slipway_client
-from slipway_client.cli import approving, asking, reports, running, scheduling, signing_in
+from slipway_client.cli import approving, asking, remembering, reports, running, scheduling, signing_in
 from slipway_client.cli.config import connected
 from slipway_client.cli.console import fail
 from slipway_client.client import Slipway
@@ -52,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     _approvals(_group(commands, "approvals", "decide about tool calls that wait for a person"))
     _usage(commands)
     _schedules(_group(commands, "schedules", "runs by cron"))
+    _memory(_group(commands, "memory", "notes of agents about you"))
     return root
 
 
@@ -153,3 +154,19 @@ def _schedules(commands: Any) -> None:
         ("resume", scheduling.resume_schedule, "resume a paused schedule"),
     ):
         _command(commands, name, command, about).add_argument("id")
+
+
+def _memory(commands: Any) -> None:
+    for name, command, about in (
+        ("list", remembering.list_notes, "list the notes about you, or about an end user"),
+        ("show", remembering.show_note, "show a note"),
+        ("set", remembering.set_note, "write a note, replacing one of this key"),
+        ("rm", remembering.delete_note, "delete a note"),
+    ):
+        made = _command(commands, name, command, about)
+        if name != "list":
+            made.add_argument("key")
+        if name == "set":
+            made.add_argument("text", nargs="+")
+        made.add_argument("--end-user", metavar="NAME", help="your name for the person it is about")
+        made.add_argument("--key-id", metavar="ID", help="API key whose end user that is")

@@ -91,7 +91,7 @@ class AloneExecution:
         # No money and no batches: `AloneSteps` reaches neither.
         dependencies = StepDependencies(client, self._prices, tools, None, None, Observer(), None)  # type: ignore[arg-type]
         steps = AloneSteps(dependencies, agent, attempt)
-        context = Context(agent, order.request, order.messages, agent.prompt, steps)
+        context = Context(agent, order.request, order.messages, agent.system, steps)
         answer = yield from PATTERNS[agent.pattern].run(context)
         answer = answer_without_links(answer, attempt.taint, agent)
         answer = yield from structured(answer, attempt, steps, agent)

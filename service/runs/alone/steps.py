@@ -23,6 +23,7 @@ from service.runs.tool_execution import ToolExecution
 from service.store.database import Row
 from service.store.transaction import WriteInTransaction
 from service.tools import ToolResult, ToolRunner
+from service.tools.context import Notes
 from service.types import Run, RunEvent
 from service.usage.prices import Price
 
@@ -92,6 +93,9 @@ class AloneTools(ToolExecution):
         ]
         # The decisions were told by the Slipway whose run this is.
         return proposed(reply, agent, {}, questions, taint), []
+
+    def _notes(self, run: Run, agent: str, call: Call) -> Notes | None:
+        return None
 
     def _known(self, run: Run, call: Call) -> ToolResult | None:
         return ToolResult.failed(call.verdict.reason) if call.verdict.action == "deny" else None

@@ -41,6 +41,7 @@ from service.store.schema.files import files, run_files, session_files
 from service.store.schema.gateway import gateway_calls, run_tokens
 from service.store.schema.knowledge import knowledge_documents, knowledge_passages, knowledge_scopes
 from service.store.schema.mcp import mcp_credentials, mcp_tools
+from service.store.schema.memory import memory_notes
 from service.store.schema.money import (
     SUMS,
     caps,

@@ -36,6 +36,7 @@ _STATUS: dict[type[SlipwayError], int] = {  # where it differs from the problem'
     errors.ModelUnavailable: 529,
     errors.UnsupportedMediaType: 400,
     errors.Invalid: 400,
+    errors.GuardrailRefused: 400,
     errors.Conflict: 400,
 }
 MAY_FAIL = (

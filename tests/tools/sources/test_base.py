@@ -11,6 +11,7 @@ from service.tools import Tool
 from service.tools.sources import SOURCES
 from service.tools.sources.base import SourceFault, tools_of
 from service.tools.sources.builtin import BUILTINS, calculator
+from service.tools.sources.memory import MEMORY
 from service.tools.sources.web import WebTools
 from tests.agents.house import TOOLS
 
@@ -31,7 +32,7 @@ class Remote:
 def test_an_agent_has_the_tools_of_every_source(tmp_path: Path) -> None:
     (tmp_path / "tools.py").write_text(TOOLS)
     found = tools_of([*SOURCES, Remote(sum=calculator)], tmp_path)
-    assert list(found) == [*BUILTINS, *WebTools().tools(tmp_path), "look", "send", "sum"]
+    assert list(found) == [*BUILTINS, *WebTools().tools(tmp_path), *MEMORY, "look", "send", "sum"]
 
 
 def test_a_name_stands_for_one_tool(tmp_path: Path) -> None:
