@@ -7,7 +7,7 @@ JOBS := 3
 ARGS :=
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help run test test-all test-agentdojo check docs client bench bench-quick bench-peers bench-cost lock setup clean
+.PHONY: help run test test-all test-agentdojo check evals docs client bench bench-quick bench-peers bench-cost lock setup clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -40,6 +40,11 @@ check: ## format, lint, types, imports, generated pages
 	$(PY) -m config --env | diff .env.example -
 	$(PY) -m scripts.errors_page | diff docs/errors.md -
 	$(PY) -m scripts.permissions_page | diff docs/permissions.md -
+
+evals: ## ask all agents their evals with the offline model; ARGS="--agent support"
+	@scripts/setup.sh requirements.txt
+	@$(PY) -m flask --app wsgi evals check
+	@$(PY) -m flask --app wsgi evals run --offline $(ARGS)
 
 docs: ## write the generated pages
 	@scripts/setup.sh requirements.txt

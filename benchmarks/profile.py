@@ -1,4 +1,4 @@
-"""`python -m benchmarks.profile invoke|hit|stream`: where the CPU time of one request goes, inside the application.
+"""`python -m benchmarks.profile invoke|hit|stream|relay`: where the CPU time of a request goes, in the application.
 
 One process, one request at a time, over a real Redis, SQLite and the offline model. The number of Python calls per
 request hardly depends on the machine or on what else runs on it, so it is the figure to compare two versions by.
@@ -27,10 +27,22 @@ from flask import Flask
 from tests.conftest import migrate, model_server, redis_in
 
 ROOT = Path(__file__).parent.parent
-BODIES: dict[str, Callable[[int], dict[str, str]]] = {
+BODIES: dict[str, Callable[[int], dict[str, Any]]] = {
     "invoke": lambda number: {"input": f"Question {number}", "cache": "bypass"},
     "hit": lambda number: {"input": "The same question"},
     "stream": lambda number: {"input": f"[offline tokens=100] Question {number}", "cache": "bypass"},
+    "relay": lambda number: {
+        "model": "claude-haiku-4-5",
+        "max_tokens": 200,
+        "stream": True,
+        "messages": [{"role": "user", "content": f"[offline tokens=100] Question {number}"}],
+    },
+}
+PATHS = {
+    "invoke": "/v1/agents/assistant/invoke",
+    "hit": "/v1/agents/assistant/invoke",
+    "stream": "/v1/agents/assistant/stream",
+    "relay": "/v1/messages",
 }
 
 
@@ -66,13 +78,13 @@ def caller(app: Flask, case: str) -> Callable[[int], None]:
     """Makes one request, as a server would."""
     login = {"username": "demo", "password": "demo-password"}
     token = app.test_client().post("/v1/auth/login", json=login).get_json()["access_token"]
-    door = "stream" if case == "stream" else "invoke"
+    path = PATHS[case]
 
     def call(number: int) -> None:
         body, said = orjson.dumps(BODIES[case](number)), []
         environ: dict[str, Any] = {
             "REQUEST_METHOD": "POST",
-            "PATH_INFO": f"/v1/agents/assistant/{door}",
+            "PATH_INFO": path,
             "SERVER_NAME": "localhost",
             "SERVER_PORT": "80",
             "SERVER_PROTOCOL": "HTTP/1.1",
@@ -88,7 +100,7 @@ def caller(app: Flask, case: str) -> Callable[[int], None]:
         whole = b"".join(answer)
         answer.close()
         if said[0] != "200 OK":
-            raise RuntimeError(f"{door} answered {said[0]}: {whole[:200]!r}")
+            raise RuntimeError(f"{path} answered {said[0]}: {whole[:200]!r}")
 
     return call
 

@@ -79,7 +79,7 @@ class Production(Settings):
         secrets.provider_key(key.get_secret_value())
         return key
 
-    @field_validator("semantic_cache_key")
+    @field_validator("semantic_cache_key", "knowledge_embeddings_key")
     @classmethod
     def _real_embeddings(cls, key: SecretStr) -> SecretStr:
         secrets.provider_key(key.get_secret_value())

@@ -1,4 +1,4 @@
-"""Define the settings of the models' providers: Claude over the API, Bedrock and Vertex AI, and OpenAI's dialect."""
+"""Define the settings of the models' providers: Claude at four of them, and an upstream in OpenAI's dialect."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from config import checks
 from config.identity import Identity
 
-PROVIDERS = ("anthropic", "bedrock", "vertex")
-PACKAGES = {"bedrock": "boto3", "vertex": "google.auth"}  # of requirements-providers.txt
-NEEDED = {"bedrock": ("aws_region",), "vertex": ("cloud_ml_region", "anthropic_vertex_project_id")}
+PROVIDERS = ("anthropic", "bedrock", "mantle", "vertex")
+PACKAGES = {"bedrock": "boto3", "mantle": "boto3", "vertex": "google.auth"}  # of requirements-providers.txt
+NEEDED = {
+    "bedrock": ("aws_region",),
+    "mantle": ("aws_region",),
+    "vertex": ("cloud_ml_region", "anthropic_vertex_project_id"),
+}
 _ID = re.compile(r"(claude-[a-z0-9.-]{1,100})=([A-Za-z0-9._:/@-]{1,256})")
 _PLACE = re.compile(r"[A-Za-z0-9-]{0,100}")
 
@@ -24,13 +28,23 @@ _PLACE = re.compile(r"[A-Za-z0-9-]{0,100}")
 class Providers(Identity):
     """Fields of `config.base.Settings`, and their validators."""
 
-    aws_region: str = Field("", description="Region of Bedrock, such as `us-east-1`")
+    aws_region: str = Field("", description="Region of Bedrock and Bedrock Mantle, such as `us-east-1`")
     anthropic_bedrock_base_url: str = Field(
         "", repr=False, description="Address of `bedrock-runtime`; empty: that of AWS_REGION"
     )
     bedrock_models: str = Field(
         "",
         description="Bedrock's ids of models, such as `claude-haiku-5-5=global.anthropic.claude-haiku-5-5`, separated "
+        "by commas; any other is `anthropic.` and its name",
+    )
+    anthropic_bedrock_mantle_base_url: str = Field(
+        "",
+        repr=False,
+        description="Address of `bedrock-mantle`, with its `/anthropic`; empty: that of AWS_REGION",
+    )
+    mantle_models: str = Field(
+        "",
+        description="Bedrock Mantle's ids of models, such as `claude-haiku-5-5=anthropic.claude-haiku-5-5`, separated "
         "by commas; any other is `anthropic.` and its name",
     )
     cloud_ml_region: str = Field("", description="Region of Vertex AI, such as `europe-west1` or `global`")
@@ -45,8 +59,8 @@ class Providers(Identity):
     )
     model_providers: str = Field(
         "anthropic",
-        description="Providers of Claude, separated by commas: `anthropic`, `bedrock`, `vertex`. The first answers; "
-        "the next takes the calls of one that is away; see docs/providers.md",
+        description="Providers of Claude, separated by commas: `anthropic`, `bedrock`, `mantle`, `vertex`. The first "
+        "answers; the next takes the calls of one that is away; see docs/providers.md",
     )
     openai_api_key: SecretStr = Field(
         SecretStr(""), description="Key of an upstream in OpenAI's dialect, if it needs one"
@@ -72,6 +86,10 @@ class Providers(Identity):
         return _ids(self.bedrock_models)
 
     @property
+    def mantle_ids(self) -> Mapping[str, str]:
+        return _ids(self.mantle_models)
+
+    @property
     def vertex_ids(self) -> Mapping[str, str]:
         return _ids(self.vertex_models)
 
@@ -81,7 +99,7 @@ class Providers(Identity):
         own = "https://api.openai.com/v1" if self.openai_api_key.get_secret_value() else ""
         return self.openai_base_url or own
 
-    @field_validator("bedrock_models", "vertex_models")
+    @field_validator("bedrock_models", "mantle_models", "vertex_models")
     @classmethod
     def _model_ids(cls, text: str) -> str:
         _ids(text)
@@ -94,7 +112,12 @@ class Providers(Identity):
             raise ValueError("is no name of a region or project")
         return text
 
-    @field_validator("anthropic_bedrock_base_url", "anthropic_vertex_base_url", "openai_base_url")
+    @field_validator(
+        "anthropic_bedrock_base_url",
+        "anthropic_bedrock_mantle_base_url",
+        "anthropic_vertex_base_url",
+        "openai_base_url",
+    )
     @classmethod
     def _address(cls, url: str) -> str:
         return checks.http_url(url).rstrip("/")

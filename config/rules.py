@@ -71,7 +71,9 @@ class Rules(BaseModel):
     def _broker(cls, url: str) -> str:
         return checks.broker_url(url)
 
-    @field_validator("anthropic_api_key", "semantic_cache_key", check_fields=False)
+    @field_validator(
+        "anthropic_api_key", "semantic_cache_key", "knowledge_embeddings_key", check_fields=False
+    )
     @classmethod
     def _header(cls, key: SecretStr) -> SecretStr:
         return checks.header(key)
@@ -82,7 +84,9 @@ class Rules(BaseModel):
         key = info.data.get("anthropic_api_key", SecretStr("")).get_secret_value()
         return derived.model_url(checks.http_url(url), key, info.data.get("offline_model_port", 8099))
 
-    @field_validator("semantic_cache_url", "budget_webhook_url", check_fields=False)
+    @field_validator(
+        "semantic_cache_url", "knowledge_embeddings_url", "budget_webhook_url", check_fields=False
+    )
     @classmethod
     def _other_services(cls, url: str) -> str:
         return checks.http_url(url)

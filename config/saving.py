@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field, SecretStr
 
-from config.elsewhere import Elsewhere
+from config.knowledge import Knowledge
 
 
-class Saving(Elsewhere):
+class Saving(Knowledge):
     """Fields of `config.base.Settings` about the answer cache and caps."""
 
     cache_enabled: bool = Field(True, description="Answer cache and single flight; off: `X-Cache: bypass`")

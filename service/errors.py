@@ -154,6 +154,12 @@ class RunFinished(Conflict):
     code, title = "run_finished", "This run has ended already"
 
 
+class RunDeleted(Conflict):
+    """Run of an earlier request with the same idempotency key: deleted, itself or with its session."""
+
+    code, title = "run_deleted", "What this Idempotency-Key started was deleted; use another key"
+
+
 class NotForkable(Conflict):
     code, title = "not_forkable", "This run cannot be forked"
 
@@ -250,6 +256,18 @@ class OutputInvalid(ModelError):
     code, title = "output_invalid", "The model's answer does not fit the schema"
 
 
+class GuardrailRefused(SlipwayError):
+    """Text that a guardrail refuses: what was asked, what a tool has found, or the answer. Nothing of it is told."""
+
+    status, code, title = 422, "guardrail_refused", "A guardrail refused this"
+
+
+def guardrail_refused(where: str, kind: str) -> GuardrailRefused:
+    """Make the refusal of a kind of text at a place: `input`, `tool` or `output`."""
+    about = {"input": "what was asked", "tool": "what a tool returned", "output": "the answer"}[where]
+    return GuardrailRefused(f"A guardrail refused {about}: {kind}.", extra={"where": where, "kind": kind})
+
+
 class PriceUnknown(SlipwayError):
     status, code, title = 503, "price_unknown", "The price of this model is not known"
 
@@ -304,6 +322,12 @@ class DatabaseUnavailable(Unavailable):
 
 class KeyringUnavailable(DatabaseUnavailable):
     code, title = "keyring_unavailable", "The keys of this data cannot be read"
+
+
+class GuardrailUnavailable(Unavailable):
+    """Judge of a guardrail without a verdict: nothing passes that it was to judge."""
+
+    code, title = "guardrail_unavailable", "A guardrail cannot judge at the moment"
 
 
 class IdentityUnavailable(Unavailable):

@@ -12,6 +12,7 @@ from hashlib import sha256
 from itertools import count
 from typing import Any, NamedTuple
 
+from service.text import exact_json
 from service.types import Block, Message
 
 KEPT = "kept"  # type of a source that is a reference
@@ -83,11 +84,16 @@ def references(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 
 def to_leave_out(messages: Sequence[Message]) -> int:
-    """Return how many of the first references in messages do not fit one request with those after them."""
-    found, left = references(messages), MAX_BYTES
+    """Return how many of the first references in messages do not fit one request with those after them, and the rest.
+
+    The last one always does: a request that is too large for the model is an error, but no answer about a file that
+    the model was not shown.
+    """
+    found = references(messages)
+    left = MAX_BYTES - len(exact_json.dumps(messages)) if found else 0
     for fitting, one in enumerate(reversed(found)):
-        left -= one["size"] * 4 // 3
-        if left < 0 or fitting == MAX_FILES:
+        left -= -(-one["size"] // 3) * 4
+        if fitting and (left < 0 or fitting == MAX_FILES):
             return len(found) - fitting
     return 0
 

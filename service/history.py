@@ -10,6 +10,7 @@ from base64 import b32encode
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from itertools import groupby
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from service.files import estimated_tokens as tokens_of_files
@@ -27,7 +28,8 @@ SUMMARISE = (
 )
 CUT_OFF = "This turn was cancelled, so its answer, if there is any, is not complete."
 # Turns with these errors are left out of later prompts: the model would refuse the conversation again.
-EXCLUDED_ERRORS = ("model_refused", "model_rejected", "prompt_too_long")
+EXCLUDED_ERRORS = ("model_refused", "model_rejected", "prompt_too_long", "guardrail_refused")
+NO_VALUES: Mapping[str, str] = MappingProxyType({})
 _BASE32 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 _CROCKFORD = b"0123456789abcdefghjkmnpqrstvwxyz"
 _LETTERS = bytes.maketrans(_BASE32, _CROCKFORD)
@@ -126,6 +128,7 @@ class History(NamedTuple):
     older: tuple[MessageRow, ...] = ()
     recent: tuple[MessageRow, ...] = ()
     untrusted: tuple[str, ...] | None = ()  # sources of untrusted text in `summary`; None: not known
+    placeholders: Mapping[str, str] = NO_VALUES  # values that models did not see, by placeholder
 
     def conversation(self, turn: Sequence[Message]) -> tuple[Message, ...]:
         """Build the Messages API's `messages`: summary, recent turns, this turn; user first, roles alternating."""

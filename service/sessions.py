@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -194,17 +194,27 @@ class Sessions:
             whole = history.with_content(
                 content | messages.content(tx, session_id, sorted(seqs - content.keys()))
             )
-            return whole._replace(untrusted=past.untrusted if summary else ())
+            untrusted = past.untrusted if summary else ()
+            return whole._replace(untrusted=untrusted, placeholders=past.placeholders)
 
         return self._db.query(read, patience=30)
 
     def summary_limit(self, budget: int | None) -> int:
         return max_summary_tokens(budget or self._history_tokens)
 
-    def end(self, tx: Transaction, run: Run, summary: tuple[int, str] | None = None) -> None:
+    def end(
+        self,
+        tx: Transaction,
+        run: Run,
+        summary: tuple[int, str] | None = None,
+        *,
+        title: str | None = None,
+        placeholders: Mapping[str, str] | None = None,
+    ) -> None:
         """Release the session's lock and append the turn's messages, whatever the run's status.
 
-        `summary` replaces the messages up to the one of that number.
+        `summary` replaces the messages up to the one of that number; `title`: for a session without one, None: the
+        beginning of the question; `placeholders`: of values that models did not see, None: as they are.
         """
         session_id = run.request.session_id
         if session_id is None:
@@ -214,7 +224,9 @@ class Sessions:
         if summary is not None:
             changes["summary_upto"], changes["summary"] = summary
             changes["summary_untrusted"] = None if run.untrusted is None else list(run.untrusted)
-        held = rows.release(tx, run, changes, title_of(run.request.question))
+        if placeholders is not None:
+            changes["placeholders"] = dict(placeholders)
+        held = rows.release(tx, run, changes, title or title_of(run.request.question))
         # A run that ends while it is queued has never held its session.
         if held or rows.lacks_turn(tx, session_id, run.id):
             messages.append(tx, run, turn_rows(run, now), _parent(run.request))

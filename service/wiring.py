@@ -18,6 +18,7 @@ from service.auth import build as auth
 from service.errors import DatabaseUnavailable
 from service.infra.backends import Infra
 from service.infra.redis import RedisStore
+from service.knowledge import build as knowledge
 from service.llm import build as llm
 from service.llm.client import ModelClient
 from service.mcp import build as mcp
@@ -35,6 +36,7 @@ from service.store import fitness
 from service.store.database import Database
 from service.store.holds import ORPHANED_AFTER_MS
 from service.store.sweep import Work
+from service.tools import ToolRunner
 from service.usage import build as usage
 from service.usage.prices import ANTHROPIC, OPENAI, PriceTable
 from service.usage.reservation import sweep_holds
@@ -65,6 +67,7 @@ class Services:
     runs: runs.RunServices
     erasures: Erasures
     schedules: Schedules
+    knowledge: knowledge.KnowledgeServices
     dispatcher: Dispatcher
 
     def start(self) -> None:
@@ -94,8 +97,16 @@ class Services:
             self.keyring.close()
 
 
-def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None = None) -> Services:
-    """Build all services for these settings. Nothing is connected yet. `model` replaces the real client in tests."""
+def build(
+    settings: Settings,
+    role: ProcessRole = WEB,
+    model: ModelClient | None = None,
+    tools: ToolRunner | None = None,
+) -> Services:
+    """Build all services for these settings. Nothing is connected yet.
+
+    `model` replaces the real client in tests, `tools` the caller of tools in evals.
+    """
     prices = _prices(settings)
     keyring = keyrings.build(settings.keyring_url)
     infra = _infra(settings, prices, keyring)
@@ -105,6 +116,7 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
     versions = _versions(settings, infra, catalog)
     clients, sender = llm.build(settings, infra), webhooks.build(settings, infra)
     money = usage.build(settings, infra, prices, notify=sender.budget_warning, has_agent=catalog.has)
+    known = knowledge.build(settings, infra.db, llm.embedder(settings))
     domains = runs.Domains(
         catalog,
         clients._replace(calls=model or clients.calls),
@@ -113,6 +125,9 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
         sender,
         accounts.revocations,
         accounts.run_tokens,
+        trail.refusals,
+        tools or ToolRunner(called=infra.observer.tool),
+        known,
     )
     shared = [Chore(catalog.refresh_in_background), Chore(servers.refresh)]
     shared += [Chore(versions.refresh_in_background, Work.AGENT_PINS), Chore(versions.refresh_at_times)]
@@ -144,6 +159,7 @@ def build(settings: Settings, role: ProcessRole = WEB, model: ModelClient | None
         built,
         erasures,
         Schedules(infra.db, catalog, domains.sessions),
+        known,
         dispatcher,
     )
 

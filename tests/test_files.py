@@ -8,6 +8,7 @@ import pytest
 
 from service import files
 from service.files import MAX_FILES, estimated_tokens, put_aside, put_back, references, to_leave_out
+from service.text import exact_json
 from tests.web.made_files import block, made, reference
 
 PNG, PDF = made("image/png"), made("application/pdf", 50_000)
@@ -55,9 +56,19 @@ def test_words_stand_for_what_is_left_out() -> None:
 def test_the_newest_that_fit_one_request_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     kept, _ = put_aside([user(IMAGE) for _ in range(MAX_FILES + 2)])
     assert to_leave_out(kept) == 2
-    monkeypatch.setattr(files, "MAX_BYTES", 3 * 1_334)
+    rest = len(exact_json.dumps(kept))
+    monkeypatch.setattr(files, "MAX_BYTES", 3 * 1_336 + rest)
     assert to_leave_out(kept) == MAX_FILES - 1
+    monkeypatch.setattr(files, "MAX_BYTES", 3 * 1_336 + rest - 1)
+    assert to_leave_out(kept) == MAX_FILES
     assert to_leave_out([]) == 0
+
+
+def test_the_last_is_sent_whatever_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer about a document that the model was not shown would be worse than an error."""
+    kept, _ = put_aside([user(IMAGE), user(DOCUMENT, TEXT)])
+    monkeypatch.setattr(files, "MAX_BYTES", 10)
+    assert to_leave_out(kept) == 1
 
 
 def test_citations_are_on_all_documents_or_none() -> None:

@@ -12,7 +12,7 @@ from alembic import op
 from migrations import gentle
 
 revision = "0041"
-down_revision = "0037"
+down_revision = "0039"
 branch_labels = None
 depends_on = None
 OLDEST_CODE = "0002"  # older code leaves a fork's steps in the queue to newer workers

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from service.agents.definitions import AgentDefinition, Finding
+from service.agents.eval_spec import EvalCase
 from service.agents.files import is_leftover, links_out
 from service.agents.flows import flow_findings
 from service.agents.marked_yaml import FieldPath
 from service.agents.own_code import CODE, FILE
 from service.agents.pattern import PatternModule
-from service.agents.spec import AgentSpec, EvalCase, PatternOptions
+from service.agents.spec import AgentSpec, PatternOptions
 from service.errors import PriceUnknown
 from service.knowledge import Knowledge, excluded_files
 from service.llm.routing import TIERS
@@ -88,17 +89,24 @@ def _schema_findings(spec: AgentSpec) -> Iterator[Finding]:
 
 
 def eval_findings(cases: Sequence[EvalCase], spec: AgentSpec, options: PatternOptions) -> Iterator[Finding]:
-    """Find categories and tools that the evals expect and the agent does not have."""
+    """Find repeated cases, invalid schemas, and categories and tools that the agent does not have."""
+    asked: set[str] = set()
     for number, case in enumerate(cases):
+        if case.key in asked:
+            yield Finding((number,), "is there twice: `repeat` asks a case several times")
+        asked.add(case.key)
         category = case.expect.category
         if category is not None and category not in options.labels:
             hint = did_you_mean(category, options.labels)
             yield Finding((number, "expect", "category"), f"there is no category {category!r}{hint}")
-        for at, name in enumerate(case.expect.tools):
+        for field, name in case.tools:
             if name not in spec.tools:
                 hint = did_you_mean(name, spec.tools)
-                detail = f"{name!r} is not one of this agent's tools{hint}"
-                yield Finding((number, "expect", "tools", at), detail)
+                yield Finding((number, *field), f"{name!r} is not one of this agent's tools{hint}")
+        try:
+            JsonSchema(case.expect.output_schema or {})
+        except SchemaFault as fault:
+            yield Finding((number, "expect", "output_schema", *fault.path), fault.detail)
 
 
 def folder_warnings(agent: AgentDefinition, spec: AgentSpec, prices: PriceTable) -> Iterator[Finding]:

@@ -10,9 +10,11 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic_core import ErrorDetails
 
+from service.agents.eval_spec import EvalCase
 from service.agents.marked_yaml import FieldPath
 from service.agents.own_code import Program
-from service.agents.spec import CacheSpec, EvalCase, LimitSpec, PatternOptions, TierSpec
+from service.agents.spec import CacheSpec, LimitSpec, PatternOptions, TierSpec
+from service.guardrails.policy import OFF, Rail
 from service.knowledge import Knowledge
 from service.llm.routing import Bounds, ModelRouter
 from service.tools import Tool
@@ -47,6 +49,7 @@ class AgentDefinition:
     options: PatternOptions  # fields of the agent's pattern
     policies: Mapping[str, ToolPolicy] = field(default_factory=dict)  # of some tools, by name
     examples: tuple[str, ...] = ()
+    guardrails: Rail = OFF
     on_cap: OnCap = "fail"  # unless a request says otherwise
     output_schema: dict[str, Any] | None = None  # of the answers, unless a request brings its own
     knowledge: Knowledge | None = None

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+EVALS = "evals.yaml"
+BASELINE = "evals.baseline.json"  # results of evals, which name the version that they are of
 CHUNK = 1 << 20  # bytes hashed at a time: a file may be larger than memory
 SETTLED_SECONDS = 0.1  # a file system may give writes a few milliseconds apart the same time
 # Files left behind by editors, patch and Python.
@@ -40,8 +42,20 @@ def folders_of(agents_dir: Path) -> list[Path]:
 
 def version_of(folder: Path) -> str:
     """Hash names and contents of the counted files, sorted, to 12 hex digits of SHA-256."""
-    digest = hashlib.sha256()
+    return _hashed(folder, counted(folder))
+
+
+def parts_of(folder: Path) -> dict[str, str]:
+    """Hash what decides about answers, by file or folder at the top, such as `prompt.md` and `knowledge`: no evals."""
+    parts: dict[str, list[Path]] = {}
     for path in counted(folder):
+        parts.setdefault(path.relative_to(folder).parts[0], []).append(path)
+    return {name: _hashed(folder, paths) for name, paths in sorted(parts.items()) if name != EVALS}
+
+
+def _hashed(folder: Path, paths: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
         name = os.fsencode(path.relative_to(folder).as_posix())
         try:
             with path.open("rb") as file:
@@ -96,7 +110,7 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
 
 
 def _counts(name: str) -> bool:
-    return not name.startswith(".") and not is_leftover(name)
+    return not name.startswith(".") and not is_leftover(name) and name != BASELINE
 
 
 def is_leftover(name: str) -> bool:

@@ -15,11 +15,12 @@ from pydantic import TypeAdapter
 from service.agents.checks import eval_findings, folder_warnings, spec_findings
 from service.agents.definitions import AgentDefinition, Finding, FolderFault
 from service.agents.elsewhere import elsewhere, not_allowed
+from service.agents.eval_spec import EvalCase
 from service.agents.files import version_of
 from service.agents.marked_yaml import MarkedYaml, YamlFault, YamlFaults
 from service.agents.own_code import CODE, Program, load_program
 from service.agents.pattern import PatternModule
-from service.agents.spec import AgentSpec, EvalCase, PatternOptions, agent_schema
+from service.agents.spec import AgentSpec, PatternOptions, agent_schema
 from service.knowledge import Knowledge, KnowledgeFault
 from service.llm.routing import ModelRouter
 from service.text.sanitise import storable

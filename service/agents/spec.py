@@ -1,4 +1,4 @@
-"""Schemas of `agent.yaml` and `evals.yaml`; `docs/agent-author.md` has their fields as tables."""
+"""Schema of `agent.yaml`; `docs/agent-author.md` has its fields as a table."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any, NamedTuple, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
 from service.guardrails.hosts import PATTERN as HOST_PATTERN
+from service.guardrails.policy import OFF, Rail
 from service.llm.routing import TIERS
 from service.tools.bounds import ToolPolicy
 from service.types import Effort, OnCap, Tier
@@ -122,6 +123,9 @@ class AgentSpec(Spec):
     links: tuple[HostPattern, ...] = Field(
         (), description="Hosts that answers may link to: `example.org`, or `*.example.org` for its subdomains"
     )
+    guardrails: Rail = Field(
+        OFF, description="What is done to personal data, secrets and words: [guardrails](guardrails.md)"
+    )
     on_cap: OnCap = Field(
         "fail", description="A run that meets a spending cap: `fail`, or `pause` until the cap has room again"
     )
@@ -188,20 +192,3 @@ def agent_schema(options: Iterable[type[PatternOptions]]) -> type[AgentSpec]:
     """Make the schema of `agent.yaml`: fields that every agent has, then the options of each pattern."""
     bases: tuple[type[Any], ...] = (*options, AgentSpec)
     return create_model("AgentYaml", __base__=bases)
-
-
-class Expectation(Spec):
-    """Expectations on an answer; an omitted one accepts anything."""
-
-    contains: tuple[str, ...] = Field((), description="Texts in the answer, in upper or lower case")
-    category: str | None = Field(default=None, description="Category chosen for the question")
-    tools: tuple[str, ...] = Field((), description="Tools that were used")
-    sources: tuple[str, ...] = Field((), description="Prefixes of the URIs of sources")
-
-
-class EvalCase(Spec):
-    """Entry of `evals.yaml`."""
-
-    input: str = Field(min_length=1, description="The user's turn")
-    expect: Expectation = Field(description="Expectations on the answer")
-    real_model: bool = Field(default=False, description="Needs a real model: skipped with the offline one")

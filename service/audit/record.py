@@ -75,15 +75,25 @@ class Action(StrEnum):
     SCHEDULE_CHANGED = "schedule.changed"
     SCHEDULE_DELETED = "schedule.deleted"
     SCHEDULE_STOPPED = "schedule.stopped"
+    GUARDRAIL = "guardrail"
     TOOL_CALLED = "tool.called"
     TOOL_FINISHED = "tool.finished"
     MCP_ACCEPTED = "mcp.accepted"
     MCP_CREDENTIAL = "mcp.credential"
+    DOCUMENT_ADDED = "document.added"
+    DOCUMENT_REMOVED = "document.removed"
     SETTINGS = "settings"
 
 
-# A second sign-out is no error. Tools are called by runs, which are cancelled once their user is refused.
-_WITHOUT_CREDENTIALS = (Action.SIGN_IN, Action.SIGN_OUT, Action.TOOL_CALLED, Action.TOOL_FINISHED)
+# A second sign-out is no error. Tools are called, and guardrails act, in runs, which are cancelled once their user is
+# refused.
+_WITHOUT_CREDENTIALS = (
+    Action.SIGN_IN,
+    Action.SIGN_OUT,
+    Action.TOOL_CALLED,
+    Action.TOOL_FINISHED,
+    Action.GUARDRAIL,
+)
 
 
 def record(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from service.audit.record import Action, record
 from service.auth.revocation import Revocations
 from service.errors import Conflict, NotFound, fault
+from service.guardrails.policy import parse_rails
 from service.ids import new_id
 from service.store import token_families as token_rows
 from service.store import workspaces as rows
@@ -20,7 +21,7 @@ from service.types import DEFAULT_WORKSPACE, now_ms, public_fields
 
 DEFAULT_NAME = "default"
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
-_FIELDS = "id name disabled created_at"
+_FIELDS = "id name disabled created_at guardrails"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +30,14 @@ class Workspace:
     name: str
     disabled: bool
     created_at: int
+    guardrails: dict[str, Any] | None = None  # of all its runs
 
     def public(self) -> dict[str, Any]:
         return public_fields(asdict(self), _FIELDS)
 
 
 class WorkspaceService:
-    """Creation, change and deletion of workspaces; `default` is always there and stays as it is."""
+    """Creation, change and deletion of workspaces; `default` is always there, under its name."""
 
     def __init__(self, db: Database, revocations: Revocations) -> None:
         self._db = db
@@ -44,7 +46,8 @@ class WorkspaceService:
 
     def new_row(self, name: str) -> dict[str, Any]:
         """Build a validated `workspaces` row without inserting. Raises `Invalid`."""
-        return {"id": new_id("wsp"), "name": _checked(name), "disabled": False, "created_at": now_ms()}
+        about = {"id": new_id("wsp"), "name": _checked(name), "disabled": False, "created_at": now_ms()}
+        return {**about, "guardrails": None}
 
     def insert(self, tx: Transaction, row: dict[str, Any]) -> Workspace:
         """Insert a row of `new_row`. Raises `Conflict` when the name is taken."""
@@ -71,15 +74,23 @@ class WorkspaceService:
         return [_workspace(row) for row in self._db.query(partial(rows.page, limit=limit, after=after))]
 
     def change(
-        self, workspace_id: str, *, name: str | None = None, disabled: bool | None = None
+        self,
+        workspace_id: str,
+        *,
+        name: str | None = None,
+        disabled: bool | None = None,
+        guardrails: Mapping[str, Any] | None = None,
     ) -> Workspace:
-        """Rename, disable or enable a workspace. Raises `Invalid`, `NotFound` and `Conflict`.
+        """Rename, disable or enable a workspace, replace its guardrails. Raises `Invalid`, `NotFound` and `Conflict`.
 
         Disabling ends all log-ins of its users, refuses new ones and their keys, and cancels their runs, on every
-        worker at once.
+        worker at once. Empty `guardrails` remove them.
         """
         changes: dict[str, Any] = {"name": None if name is None else _checked(name), "disabled": disabled}
-        self._change(workspace_id, {key: value for key, value in changes.items() if value is not None})
+        changes = {key: value for key, value in changes.items() if value is not None}
+        if guardrails is not None:
+            changes["guardrails"] = _parsed(guardrails)
+        self._change(workspace_id, changes)
         if disabled:
             self.refused()
         return self.get(workspace_id)
@@ -97,7 +108,7 @@ class WorkspaceService:
             # With `now`, it was this change that deleted it: the answer to an earlier commit was lost.
             if row is None or (row["name"] == rows.deleted_name(workspace_id) and row["changed_at"] != now):
                 raise no_workspace(workspace_id)
-            if workspace_id == DEFAULT_WORKSPACE:
+            if workspace_id == DEFAULT_WORKSPACE and changes.keys() != {"guardrails"}:
                 raise Conflict(f"The workspace {DEFAULT_NAME} is always there, under this name.")
             if deletes and rows.has_users(tx, workspace_id):
                 raise Conflict("This workspace has users: delete them first.")
@@ -114,7 +125,11 @@ class WorkspaceService:
 def _record_change(tx: Transaction, workspace_id: str, changes: dict[str, Any], *, deletes: bool) -> None:
     subject, told = (
         f"workspace:{workspace_id}",
-        {"renamed": "name" in changes, "disabled": changes.get("disabled")},
+        {
+            "renamed": "name" in changes,
+            "disabled": changes.get("disabled"),
+            "guardrails": "guardrails" in changes,
+        },
     )
     if deletes:
         return record(tx, Action.WORKSPACE_DELETED, subject, workspace_id=workspace_id)
@@ -128,6 +143,15 @@ def no_workspace(named: str) -> NotFound:
 
 def _workspace(row: Row) -> Workspace:
     return Workspace(**{name: row[name] for name in _FIELDS.split()})
+
+
+def _parsed(guardrails: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return guardrails as they are stored; None: none. Raises `Invalid`."""
+    try:
+        parse_rails(guardrails)
+    except ValueError as error:
+        raise fault("/guardrails", str(error)) from None
+    return dict(guardrails) or None
 
 
 def _checked(name: str) -> str:

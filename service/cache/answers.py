@@ -106,8 +106,13 @@ class AnswerCache:
         """Return whether the cache is on and this request's answer may be cached."""
         return self._longest > 0 and cacheable(agent, request)
 
-    def question(self, agent: AgentDefinition, request: RunRequest, caller: Caller, model: str) -> CacheKey:
-        """Build the key of a cacheable request. Its answer is the caller's, or their workspace's where shared."""
+    def question(
+        self, agent: AgentDefinition, request: RunRequest, caller: Caller, model: str, workspace: str = ""
+    ) -> CacheKey:
+        """Build the key of a cacheable request. Its answer is the caller's, or their workspace's where shared.
+
+        `workspace`: version of what their workspace adds to answers, its documents and guardrails.
+        """
         owner = caller.user_id
         if agent.cache.shared:  # within the workspace
             default = caller.workspace_id == DEFAULT_WORKSPACE
@@ -119,6 +124,8 @@ class AnswerCache:
             asked.append(request.output_schema)
         if request.instructions is not None:
             asked.append(request.instructions)
+        if workspace:
+            asked.append(["workspace", workspace])
         parts = [agent.id, agent.version, model, owner, *asked]
         digest = hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS))
         (message,) = request.messages

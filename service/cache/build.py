@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import redis
@@ -9,6 +10,7 @@ import redis
 from service.cache.answers import AnswerCache
 from service.cache.lookup import Lookups
 from service.cache.normalise import Normaliser
+from service.cache.relayed import RelayedAnswers
 from service.cache.semantic import Semantic
 from service.cache.single_flight import SingleFlight
 from service.infra.backends import Infra
@@ -18,10 +20,20 @@ if TYPE_CHECKING:
     from config.base import Settings
 
 
-def build(settings: Settings, infra: Infra, blocking: redis.Redis) -> Lookups:
-    """Build answer look-ups. `blocking` is a Redis client for blocking commands."""
+def build(
+    settings: Settings, infra: Infra, blocking: redis.Redis, documents: Callable[[str], int]
+) -> Lookups:
+    """Build answer look-ups. `blocking` is a Redis client for blocking commands.
+
+    `documents`: see `Lookups`.
+    """
     answers = _answers(settings, infra)
-    return Lookups(answers, SingleFlight(infra.redis_store, blocking, answers, settings.run_timeout))
+    flights = SingleFlight(infra.redis_store, blocking, answers, settings.run_timeout)
+    return Lookups(answers, flights, documents)
+
+
+def relayed_answers(settings: Settings, infra: Infra) -> RelayedAnswers:
+    return RelayedAnswers(infra.redis_store, settings.cache_ttl_seconds if settings.cache_enabled else 0)
 
 
 def _answers(settings: Settings, infra: Infra) -> AnswerCache:

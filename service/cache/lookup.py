@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -116,15 +116,21 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class Lookups:
-    """Factory of look-ups; one per process."""
+    """Factory of look-ups; one per process. `documents`: version of a workspace's documents, 0 without any."""
 
     answers: AnswerCache
     single_flight: SingleFlight
+    documents: Callable[[str], int]
 
-    def begin(self, caller: Caller, run: Run, agent: AgentDefinition) -> Lookup:
-        """Make the look-up of the run's question, which has one if the agent's answers are cached."""
+    def begin(self, caller: Caller, run: Run, agent: AgentDefinition, guardrails: str = "") -> Lookup:
+        """Make the look-up of the run's question, which has one if the agent's answers are cached.
+
+        `guardrails`: digest of those of its workspace, which filtered the answer; the agent's are in its version.
+        """
         request, question = run.request, None
         if self.answers.takes(agent, request):
             route = agent.model_router.route(request.tier, request.question, len(agent.tools), agent.bounds)
-            question = self.answers.question(agent, request, caller, route.models[0])
+            documents = self.documents(caller.workspace_id)
+            version = f"{documents} {guardrails}" if documents or guardrails else ""
+            question = self.answers.question(agent, request, caller, route.models[0], version)
         return Lookup(self.single_flight, run, question, agent.cache)

@@ -1,7 +1,7 @@
 """Command line for operators.
 
-`flask runs`, `schedules`, `users`, `workspaces`, `keys`, `agents`, `prices`, `ledger`, `budgets`, `audit`, `mcp` and
-`keyring`.
+`flask runs`, `schedules`, `users`, `workspaces`, `keys`, `agents`, `evals`, `knowledge`, `prices`, `ledger`,
+`budgets`, `audit`, `mcp` and `keyring`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from service.cli import (
     agents,
     audit,
     chat,
+    eval_cases,
+    evals,
     keyring,
     keys,
+    knowledge,
     mcp,
     money,
     new_agent,
@@ -28,8 +31,10 @@ def install(app: Flask) -> None:
     """Register the command groups with `flask`. Commands need no web server, only its settings."""
     money_groups = (money.prices, money.ledger, money.budgets)
     accounts = (users.users, workspaces.workspaces, keys.keys)
-    work = (runs.runs, schedules.schedules, agents.agents)
+    work = (runs.runs, schedules.schedules, agents.agents, evals.evals, knowledge.knowledge)
     for group in (*work, *accounts, *money_groups, audit.audit, keyring.keyring, mcp.mcp):
         app.cli.add_command(group)
     for command in (new_agent.new, chat.chat):
         agents.agents.add_command(command)
+    for command in (eval_cases.from_run, eval_cases.from_feedback):
+        evals.evals.add_command(command)

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
-from service.agents.spec import EvalCase
+from service.agents.eval_spec import EvalCase
 from service.auth.users import User
 from service.cli.common import (
     Commands,
@@ -26,12 +26,14 @@ from service.cli.common import (
     without_log_lines,
     worker_lease,
 )
-from service.errors import NotFound, SlipwayError
-from service.ids import new_id
-from service.store import steps as step_rows
+from service.errors import NotFound
+from service.evals.injection import InjectingRunner
+from service.evals.judge import Judge
+from service.evals.outcome import Outcome
+from service.evals.trial import Trial
 from service.store.database import Transaction
 from service.text.suggest import unknown
-from service.types import Caller, Run, RunRequest, usd
+from service.types import Caller, usd
 from service.wiring import Services
 
 agents = Commands("agents", help="The agents that can be run, and whether they are any good.")
@@ -184,14 +186,15 @@ def evaluate(names: tuple[str, ...], username: str | None, workspace: str, as_js
     The runs are real: their calls are billed, and `flask runs list` shows them. With the
     offline model, questions that only a real one can answer are named and not asked.
     """
-    with without_log_lines(), worker_lease() as leased:
+    tools = InjectingRunner()
+    with without_log_lines(), worker_lease(tools) as leased:
         agents = [named(leased, name) for name in names] or list(leased.agents.agents.values())
         for agent in agents:
             if names and not agent.evals:
                 raise click.ClickException(f"{agent.id} has no evals.yaml.")
-        caller = caller_of(leased, username, workspace)
+        asking = _Asking(leased, tools, caller_of(leased, username, workspace))
         cases = [(agent, case) for agent in agents for case in agent.evals]
-        results = [_judge(leased, caller, agent, case, quiet=as_json) for agent, case in cases]
+        results = [_judge(asking, agent, case, quiet=as_json) for agent, case in cases]
     if as_json:
         print_json(results)
     else:
@@ -234,56 +237,31 @@ def _first_admin(leased: Services, workspace: str) -> User:
     raise click.ClickException("There is no admin yet: add one with `flask users add NAME --role admin`.")
 
 
-def _judge(
-    leased: Services, caller: Caller, agent: AgentDefinition, case: EvalCase, *, quiet: bool
-) -> dict[str, Any]:
+def _judge(asking: _Asking, agent: AgentDefinition, case: EvalCase, *, quiet: bool) -> dict[str, Any]:
     """Run one case, and print its verdict at once."""
     about = {"agent": agent.id, "input": case.input}
-    if case.real_model and leased.settings.offline:
+    if case.needs_real_model and asking.leased.settings.offline:
         if not quiet:
             click.echo(f"skip  {agent.id}: {case.input}")
         return {**about, "skipped": True, "missing": [], "output": ""}
-    request = RunRequest(agent.id, ({"role": "user", "content": case.input},), cache="bypass")
-    try:
-        run = leased.runs.start.invoke(caller, request, None, new_id("req")).run
-        missing = _missing(leased, run, agent, case)
-    except SlipwayError as error:  # it could not begin
-        run, missing = None, [error.detail]
+    outcome = asking.ask(agent, case)
     if not quiet:
-        verdict = click.style("FAIL", fg="red") if missing else click.style("pass", fg="green")
+        verdict = click.style("FAIL", fg="red") if outcome.missing else click.style("pass", fg="green")
         click.echo(f"{verdict}  {agent.id}: {case.input}")
-        for line in missing:
+        for line in outcome.missing:
             click.echo(f"      {line}")
-    result = (run.result if run else None) or {}
-    spent = {"run_id": run.id, "cost_usd": usd(run.cost_nano)} if run else {}
-    return {**about, "skipped": False, "missing": missing, "output": result.get("output", ""), **spent}
+    spent = {"run_id": outcome.run_ids[-1], "cost_usd": usd(outcome.cost_nano)} if outcome.run_ids else {}
+    return {**about, "skipped": False, "missing": list(outcome.missing), "output": outcome.output, **spent}
 
 
-def _missing(leased: Services, run: Run, agent: AgentDefinition, case: EvalCase) -> list[str]:
-    """List the expectations of a case that the run does not meet."""
-    expect, result = case.expect, run.result or {}
-    if run.error is not None:
-        return [f"the run failed: {run.error['detail']}"]
-    missing = [
-        f"the answer has no {text!r}"
-        for text in expect.contains
-        if text.lower() not in result["output"].lower()
-    ]
-    used = {tool["name"] for tool in result["tools"]}
-    missing += [f"the tool {tool} was not used" for tool in expect.tools if tool not in used]
-    uris = [source["uri"] for source in result["sources"]]
-    missing += [
-        f"no source is {begin}" for begin in expect.sources if not any(uri.startswith(begin) for uri in uris)
-    ]
-    if expect.category is not None and (category := _category(leased, run, agent)) != expect.category:
-        missing.append(f"the category is {category}, not {expect.category}")
-    return missing
+class _Asking(NamedTuple):
+    """Services that ask a user's cases, one after the other."""
 
+    leased: Services
+    tools: InjectingRunner
+    caller: Caller
 
-def _category(leased: Services, run: Run, agent: AgentDefinition) -> str | None:
-    for step in leased.infra.db.query(lambda tx: step_rows.of_run(tx, run.id)):
-        if step["kind"] == "model":
-            text = "".join(block.get("text", "") for block in step["reply"]["content"])
-            if (category := agent.options.parse_label(step["name"], text)) is not None:
-                return category
-    return None
+    def ask(self, agent: AgentDefinition, case: EvalCase) -> Outcome:
+        self.tools.inject(self.caller.user_id, case.injected_results)
+        judge = Judge(self.leased.runs.start, self.leased.settings.model_medium)
+        return Trial(self.leased, self.caller, agent, case, judge).run()

@@ -23,6 +23,7 @@ from service.text.moments import parse_end
 from service.text.numerals import amount, whole_number
 
 if TYPE_CHECKING:
+    from service.tools import ToolRunner
     from service.wiring import Services
 
 in_workspace = click.option(
@@ -168,12 +169,15 @@ def paginate(fetch: Callable[..., list[Any]], id_of: Callable[[Any], str]) -> It
 
 
 @contextmanager
-def worker_lease() -> Iterator[Services]:
-    """Services that may execute runs in this process: holds a worker lease, but recovers no other worker's runs."""
+def worker_lease(tools: ToolRunner | None = None) -> Iterator[Services]:
+    """Services that may execute runs in this process: holds a worker lease, but recovers no other worker's runs.
+
+    `tools`: caller of tools, as `wiring.build` takes it.
+    """
     from service import wiring
     from service.runs.recovery.supervisor import ProcessRole
 
-    leased = wiring.build(services().settings, ProcessRole("cli"))
+    leased = wiring.build(services().settings, ProcessRole("cli"), tools=tools)
     leased.runs.supervisor.start()
     try:
         yield leased

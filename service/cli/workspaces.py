@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from operator import attrgetter
+from typing import Any, BinaryIO
 
 import click
+import yaml
 
 from service.cli.common import Commands, as_json, paginate, print_rows, services
 from service.store.database import Transaction
@@ -50,6 +52,33 @@ def disable(name: str, undo: bool) -> None:
     """End all log-ins of a workspace's users at once, and refuse new ones and their keys."""
     _change(name, disabled=not undo)
     click.echo(f"Users of {name} can sign in again." if undo else f"Disabled {name}.")
+
+
+@workspaces.command()
+@click.argument("name")
+@click.argument("file", type=click.File("rb"), required=False)
+@click.option("--remove", is_flag=True, help="Remove them.")
+def guardrails(name: str, file: BinaryIO | None, remove: bool) -> None:
+    """Print the guardrails of a workspace, or replace them by those of a YAML file (`-`: standard input)."""
+    auth = services().auth
+    if file is None and not remove:
+        found = auth.workspaces.named(name).guardrails
+        return click.echo(yaml.safe_dump(found or {}, sort_keys=False).rstrip())
+    auth.workspaces.change(auth.workspaces.named(name).id, guardrails={} if file is None else _rails_in(file))
+    click.echo(f"Removed the guardrails of {name}." if file is None else f"Set the guardrails of {name}.")
+
+
+def _rails_in(file: BinaryIO) -> dict[str, Any]:
+    """Read guardrails as `agent.yaml` has them, with or without the field's name above them."""
+    try:
+        data = yaml.safe_load(file)
+    except yaml.YAMLError:
+        raise click.ClickException("The file is not YAML.") from None
+    if isinstance(data, dict) and data.keys() == {"guardrails"}:
+        data = data["guardrails"]
+    if not isinstance(data, dict):
+        raise click.ClickException("The file must hold the fields of `guardrails`.")
+    return data
 
 
 @workspaces.command()

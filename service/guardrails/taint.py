@@ -12,8 +12,8 @@ from service.guardrails.plain_text import plain_character
 from service.types import Block, Message
 
 # Sources of untrusted text besides the tools of an agent.
-CONTEXT, MESSAGES, SESSION = "context", "messages", "session"
-SOURCES = (CONTEXT, MESSAGES, SESSION)
+CONTEXT, MESSAGES, SESSION, KNOWLEDGE = "context", "messages", "session", "knowledge"
+SOURCES = (CONTEXT, MESSAGES, SESSION, KNOWLEDGE)
 PIECE = 24  # characters of a value that, found in untrusted text, mark it
 _STEP = 12  # between the pieces that are looked for …
 _MOST_PIECES = 400  # … and how many of one value: then their distance grows

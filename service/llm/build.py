@@ -11,13 +11,14 @@ from service.llm.breaker import BreakerState
 from service.llm.chat_completions import ChatCompletionsClient
 from service.llm.claude import ClaudeClient
 from service.llm.client import ModelClient
+from service.llm.embeddings import HttpEmbedder
 from service.llm.fallback import FallbackClient
 from service.llm.gateway import GatewayClient
 from service.llm.messages_client import MessagesClient
 from service.llm.platforms import BedrockClient, PlatformClient
 from service.llm.relay import RelayClient, RelayRouter
 from service.llm.retry import Provider, RetryingClient
-from service.llm.sdk import bedrock, vertex
+from service.llm.sdk import bedrock, mantle, vertex
 
 if TYPE_CHECKING:
     from config.base import Settings
@@ -37,6 +38,14 @@ def claude(settings: Settings) -> ClaudeClient:
         settings.model_connect_timeout,
         settings.model_max_connections,
     )
+
+
+def embedder(settings: Settings) -> HttpEmbedder | None:
+    """Build the client of the embedding endpoint of knowledge, if one is set."""
+    if not settings.knowledge_embeddings_url:
+        return None
+    key = settings.knowledge_embeddings_key.get_secret_value()
+    return HttpEmbedder(settings.knowledge_embeddings_url, key, settings.knowledge_embeddings_model)
 
 
 def gateway(base_url: str, run_token: str, timeout: float, connect_timeout: float) -> GatewayClient:
@@ -107,6 +116,17 @@ def _bedrock(settings: Settings) -> BedrockClient:
     )
 
 
+def _mantle(settings: Settings) -> PlatformClient:
+    return PlatformClient(
+        mantle(settings.aws_region, settings.anthropic_bedrock_mantle_base_url),
+        settings.mantle_ids,
+        settings.model_timeout,
+        settings.model_connect_timeout,
+        settings.model_max_connections,
+        default_id="anthropic.{}",
+    )
+
+
 def _vertex(settings: Settings) -> PlatformClient:
     project, url = settings.anthropic_vertex_project_id, settings.anthropic_vertex_base_url
     return PlatformClient(
@@ -122,5 +142,6 @@ def _vertex(settings: Settings) -> PlatformClient:
 PROVIDERS: Mapping[str, Callable[[Settings], MessagesClient]] = {
     "anthropic": claude,
     "bedrock": _bedrock,
+    "mantle": _mantle,
     "vertex": _vertex,
 }

@@ -62,7 +62,7 @@ class ChatAnswer:
             answer = parse(body)
             if answer.get("error") is not None:
                 raise ModelError("The model answered with an error")
-            self._model = _word(answer.get("model") or self._model)
+            self._model = word(answer.get("model") or self._model)
             self._take_usage(answer.get("usage"))
             for choice in answer["choices"]:
                 self._take_choice(choice, choice["message"])
@@ -86,7 +86,7 @@ class ChatAnswer:
 
     def _take_choice(self, choice: dict[str, Any], message: dict[str, Any]) -> None:
         if choice.get("finish_reason") is not None:
-            self._finish = _word(choice["finish_reason"])
+            self._finish = word(choice["finish_reason"])
         for name in WRITTEN:
             self._write(message.get(name) or "", shown=name == "content")
         for call in message.get("tool_calls") or ():
@@ -116,7 +116,7 @@ class ChatAnswer:
             self._usage = Usage(prompt - read - written, output, read, written)
 
 
-def _word(value: Any) -> str:
+def word(value: Any) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_WORD:
         raise ValueError("no name, or a very long one")
     return well_formed(value)

@@ -1,4 +1,4 @@
-"""Client of an upstream in OpenAI's dialect: Chat Completions, relayed as they are.
+"""Client of an upstream in OpenAI's dialect: Chat Completions and Responses, relayed as they are.
 
 The answer is read on its way for its usage. A stream is asked for usage where its caller did not, and the chunk that
 brings it is then kept back.
@@ -19,22 +19,23 @@ from service.llm.chat_answer import ChatAnswer
 from service.llm.client import CallProgress, ModelCall, ModelReply, ModelRequest
 from service.llm.messages_client import LAST_BYTES_SECONDS, PING_SECONDS, POOL_SECONDS
 from service.llm.model_json import parse
-from service.llm.relay import ChatRequest
+from service.llm.relay import ChatRequest, ResponsesRequest
+from service.llm.responses_answer import ResponsesAnswer
 from service.llm.sdk import transport_to
 from service.llm.sse_data import SseData
-from service.llm.transport import ModelAnswer, Waits
+from service.llm.transport import ModelAnswer, PreparedRequest, Waits
 from service.llm.upstream import refused, unreached
 
-PATH = "/chat/completions"
+PATH, RESPONSES = "/chat/completions", "/responses"
 TOO_LONG = frozenset({"context_length_exceeded", "string_above_max_length"})  # error codes
 NO_MONEY = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
 
 
 class ChatCompletionsClient:
-    """`ModelClient` whose `create` takes a `ChatRequest` and yields the answer's bytes. Thread-safe, one per process.
+    """`ModelClient` whose `create` takes a `ChatRequest`, or one of Responses, and yields the answer's bytes.
 
-    `timeout` is the longest silence of the upstream and `connect_timeout` the longest wait for a connection, in
-    seconds; both are cut to the time left of the call. Retries nothing.
+    Thread-safe, one per process. `timeout` is the longest silence of the upstream and `connect_timeout` the longest
+    wait for a connection, in seconds; both are cut to the time left of the call. Retries nothing.
     """
 
     def __init__(
@@ -45,8 +46,13 @@ class ChatCompletionsClient:
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
-        post = httpx2.Request("POST", base_url + PATH, headers=headers)
-        self._request = self._transport.prepare(post, without=(b"content-length",))  # each call has its own
+        self._chat, self._responses = (
+            self._transport.prepare(
+                httpx2.Request("POST", base_url + path, headers=headers),
+                without=(b"content-length",),  # each call has its own
+            )
+            for path in (PATH, RESPONSES)
+        )
         self._ping = self._transport.prepare(httpx2.Request("GET", f"{base_url}/models", headers=headers))
 
     def create(self, request: ModelRequest, call: ModelCall) -> Generator[Any, None, ModelReply]:
@@ -54,8 +60,10 @@ class ChatCompletionsClient:
         began = time.perf_counter()
         call.progress = CallProgress()
         call.answer_bytes = request.most_bytes
-        answer = ChatAnswer(request.model, request.most_text)
-        with our_errors(call), closing(self._send(request.body, call)) as response:
+        head, answer = self._chat, _reader(request, call)
+        if isinstance(request, ResponsesRequest):
+            head = self._responses
+        with our_errors(call), closing(self._send(head, request.body, call)) as response:
             if request.stream:
                 yield from _chunks(response, answer, tells_usage=request.tells_usage)
             else:
@@ -83,21 +91,21 @@ class ChatCompletionsClient:
     def close(self) -> None:
         self._transport.close()
 
-    def _send(self, body: bytes, call: ModelCall) -> ModelAnswer:
+    def _send(self, head: PreparedRequest, body: bytes, call: ModelCall) -> ModelAnswer:
         call.progress.billable = True  # until refused
-        return self._answer(self._request.message(body, b"Content-Length: %d\r\n" % len(body)), call)
+        return self._answer(head.message(body, b"Content-Length: %d\r\n" % len(body)), call)
 
     def _answer(self, message: bytes, call: ModelCall) -> ModelAnswer:
         """Send a request; return its answer once the head is there. Raises what the upstream refuses."""
         try:
-            answer = self._transport.send(self._request.origin, message, call, self._waits(call))
+            answer = self._transport.send(self._chat.origin, message, call, self._waits(call))
         except Exception as error:
             call.progress.billable = call.progress.billable and not isinstance(error, NEVER_SENT)
             raise unreached(error) from None
         if 200 <= answer.status < 300:
             return answer
         with closing(answer):
-            body = b"".join(answer)
+            body = answer.of_error()
         call.progress.refused(answer.status)
         raise _refusal(answer, body)
 
@@ -110,7 +118,15 @@ class ChatCompletionsClient:
         return Waits(connect, read=silence, write=silence, pool=pool)
 
 
-def _chunks(response: ModelAnswer, answer: ChatAnswer, *, tells_usage: bool) -> Iterator[bytes]:
+def _reader(request: ChatRequest, call: ModelCall) -> ChatAnswer | ResponsesAnswer:
+    if isinstance(request, ResponsesRequest):
+        return ResponsesAnswer(request.model, call.progress, request.most_text)
+    return ChatAnswer(request.model, request.most_text)
+
+
+def _chunks(
+    response: ModelAnswer, answer: ChatAnswer | ResponsesAnswer, *, tells_usage: bool
+) -> Iterator[bytes]:
     """Yield chunks of a stream once they are read. Raises `ModelError` for a stream without events."""
     data, events = SseData(), 0
     for chunk in response:

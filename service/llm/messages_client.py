@@ -84,7 +84,7 @@ class MessagesClient(ABC):
         if 200 <= answer.status < 300:
             return self._readable(answer)
         with closing(answer):
-            raise self._refusal(answer.status, answer.headers, b"".join(answer))
+            raise self._refusal(answer.status, answer.headers, answer.of_error())
 
     @abstractmethod
     def count(self, fields: Mapping[str, Any], call: ModelCall, headers: Mapping[str, str] = NONE) -> int:

@@ -1,4 +1,4 @@
-"""Claude at other providers: Amazon Bedrock and Google Vertex AI, by the official SDK's clients.
+"""Claude at other providers: Amazon Bedrock, Bedrock Mantle and Google Vertex AI, by the official SDK's clients.
 
 The SDK writes and signs each request; it is sent by our own transport, under the time-outs and the abort of its call.
 """
@@ -112,10 +112,9 @@ class PlatformClient(MessagesClient):
         except httpx2.HTTPError as error:
             raise unreached(error) from None
         with closing(answer):
-            body = b"".join(answer)
-        if 200 <= answer.status < 300:
-            return body
-        raise self._refusal(answer.status, answer.headers, body)
+            if 200 <= answer.status < 300:
+                return b"".join(answer)
+            raise self._refusal(answer.status, answer.headers, answer.of_error())
 
     def _refusal(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> Exception:
         return status_error(UNKNOWN, status, headers, body)

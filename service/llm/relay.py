@@ -32,6 +32,9 @@ class RelayedRequest(ModelRequest):
     body: bytes = b""
     betas: str = ""  # header `anthropic-beta`; checked by the door
     by_address: bool = False  # has content that the provider fetches: what is counted may not be what is read
+    cites: bool = (
+        False  # has documents to be cited: the provider adds marks to their sentences, however short
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,11 @@ class ChatRequest(RelayedRequest):
 
     tells_usage: bool = True
     context_tokens: int = 0  # most tokens of a prompt, which stand for those that cannot be counted
+
+
+@dataclass(frozen=True, slots=True)
+class ResponsesRequest(ChatRequest):
+    """Request of the Responses API, which tells usage always."""
 
 
 class RelayClient:
@@ -104,7 +112,7 @@ def _events(response: ModelAnswer, answer: MessageBuilder) -> Generator[bytes]:
 class RelayRouter:
     """`ModelClient` that relays each call to the upstream of its dialect.
 
-    `chat` is that of `ChatRequest`s (see `service.llm.chat_completions`); None: there is none.
+    `chat` is that of `ChatRequest`s, those of Responses too (see `service.llm.chat_completions`); None: there is none.
     """
 
     def __init__(self, messages: ModelClient, chat: ModelClient | None) -> None:

@@ -61,6 +61,16 @@ def bedrock(region: str, base_url: str) -> anthropic.AnthropicBedrock:
     )
 
 
+def mantle(region: str, base_url: str) -> anthropic.AnthropicBedrockMantle:
+    """Build the SDK's client of Bedrock Mantle, with the key of Bedrock or the credentials that it finds."""
+    return anthropic.AnthropicBedrockMantle(
+        aws_region=region or None,
+        base_url=base_url or None,
+        **_OF_PLATFORMS,
+        http_client=unsent(),
+    )
+
+
 def vertex(region: str, project: str, base_url: str) -> anthropic.AnthropicVertex:
     """Build the SDK's client of Vertex AI, with the credentials that google-auth finds."""
     return anthropic.AnthropicVertex(

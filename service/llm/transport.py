@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from service.llm.wire import AnswerRefused, Wire
 IDLE_SECONDS = 55.0  # below the 60 s after which most servers and load balancers close
 MAX_SECONDS = 600.0  # for a request without a call, and for any unset timeout
 
+MAX_ERROR_BYTES = 64 * 1024  # read of the body of an error, which has a sentence or two
 ENCODING = b"content-encoding"
 
 _CALL: ContextVar[ModelCall | None] = ContextVar("model_call", default=None)
@@ -172,6 +174,16 @@ class ModelAnswer(httpx2.SyncByteStream):
     def __iter__(self) -> Iterator[bytes]:
         body = iter(()) if self._encoded else self.wire.body()
         return body if self.decode is None else map(self.decode, body)
+
+    def of_error(self) -> bytes:
+        """Read the body of an error as far as it comes, within `MAX_ERROR_BYTES`: the status is what counts."""
+        read = b""
+        with suppress(httpx2.HTTPError):
+            for piece in self:
+                read += piece
+                if len(read) > MAX_ERROR_BYTES:
+                    break
+        return read
 
     def arrived(self) -> bytes:
         """Read what is available without blocking; see `Wire.arrived`."""

@@ -132,6 +132,7 @@ class Metrics(Observer):
             "hold_overruns", "Model calls that cost more than was held: there must be none"
         )
         self._tools = counter("tool_calls", "Tool calls", "tool", "ok")
+        self._guardrails = counter("guardrail", "Guardrails that acted", "where", "kind", "action")
         self._cache = counter("cache", "Answers by cache result", "agent", "result")
         self._feedback = counter("feedback", "Feedback given, changes included", "agent", "score")
         self._slots = counter("schedule_slots", "Slots of schedules by outcome", "agent", "outcome")
@@ -183,6 +184,9 @@ class Metrics(Observer):
 
     def tool(self, name: str, ok: bool) -> None:
         self._tools(name, "true" if ok else "false").inc()
+
+    def guardrail(self, where: str, kind: str, action: str) -> None:
+        self._guardrails(where, kind, action).inc()
 
     def settlement(self, settled: Settled) -> None:
         self._cost(settled.agent, settled.model).inc(settled.cost)

@@ -79,6 +79,11 @@ class Observer:
         for each in self._subscribers:
             each.tool(name, ok)
 
+    def guardrail(self, where: str, kind: str, action: str) -> None:
+        """Handle a guardrail that acted. `kind` is one that is built in, or a rule's name."""
+        for each in self._subscribers:
+            each.guardrail(where, kind, action)
+
     def settlement(self, settled: Settled) -> None:
         for each in self._subscribers:
             each.settlement(settled)

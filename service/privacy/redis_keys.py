@@ -18,7 +18,7 @@ from service.runs.events.event_stream import stream_key
 
 BATCH = 500  # keys per round trip
 PERSONAL = {
-    "slipway:answer": "answers that the user caused: searched for and deleted",
+    "slipway:answer": "answers that the user caused, of agents and of models: searched for and deleted",
     "slipway:vectors": "vectors of their questions: deleted with the answers",
     "slipway:stream": "events of their runs, an hour after the end: deleted with the runs",
     "slipway:attempts": "wrong passwords of an account, by a digest of its name: deleted",
@@ -29,6 +29,7 @@ PERSONAL = {
 NOBODYS = {
     "slipway:landings": "ids of runs",
     "slipway:running": "ids of runs, by user id: expires with the longest run",
+    "slipway:relayed": "keys of cached answers of models, by user id: expire with the last of them",
     "slipway:rate": "counters by user id and by address: expire with their window",
     "slipway:distrusted": "ids of log-ins and digests of keys, which are refused: expire",
     "slipway:jobs": "Celery's messages: ids of runs",

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from service.guardrails.keyed_vault import KeyedVault
+from service.guardrails.policy import OFF
 from service.guardrails.taint import Taint
+from service.observe.observer import Observer
 from service.runs.call_record import CallRecord
 from service.runs.journal import Journal
 from service.runs.output_form import OutputForm
 from service.runs.relayed_call import RelayedCall
+from service.runs.run_rails import RunRails
 from service.runs.slots import Handle
 from service.runs.text_output import TextOutput
 from service.runs.untrusted import taint_of
@@ -38,11 +42,19 @@ class Attempt:
     record: CallRecord | None = None  # of a fork: the calls of the run that it is of
     clamped: int | None = None  # token limit of the most shortened answer, set by a spending cap
     text: TextOutput = field(init=False)
+    rails: RunRails = field(init=False)
     taint: Taint = field(init=False)  # untrusted text in the run so far
 
     def __post_init__(self) -> None:
-        self.text = TextOutput(self.journal)
+        self.rails = RunRails(self.run, OFF, KeyedVault(b""), self.journal, Observer())
+        self.text = TextOutput(self.journal, self.rails)
         self.taint = taint_of(self.run.request)
+
+    def guard(self, rails: RunRails) -> None:
+        """Put all text of this attempt under guardrails."""
+        self.rails = self.text.rails = rails
+        if rails.rail.output.acts:
+            self.journal.events.shown = rails.event
 
     def add_use(self, use: Block, result: ToolResult) -> None:
         """Add a tool call that has ended, made now or by an earlier attempt."""

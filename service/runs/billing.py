@@ -151,7 +151,7 @@ class CallBilling:
         Raises `AgentStopped`: a prompt that is counted is sent too.
         """
         self._spending.check_running(self._run.agent)
-        seconds = COUNT_SECONDS + sum(one["size"] for one in references(request.messages)) / COUNT_BYTES
+        seconds = COUNT_SECONDS + _bytes_of(request) / COUNT_BYTES
         return self._count(request, ModelCall(min(self._handle.deadline, time.monotonic() + seconds)))
 
 
@@ -163,6 +163,9 @@ def settle_reply(
     if reply.usage_source == "worst" or not _plausible(hold, request, prompt, reply.usage):
         return spending.settle_worst(hold)
     if reply.usage_source == "reported":
+        if price.cost(reply.usage) > hold.amount_nano:  # of a prompt that nothing bounds, such as an image
+            _flag(hold, reply.usage)
+            return spending.settle_worst(hold)
         return spending.settle(hold, price, reply.usage)
     used = estimated_usage(reply.usage, len(orjson.dumps(reply.content)), prompt, request.max_tokens)
     if used is None or price.cost(used) > hold.amount_nano:
@@ -196,22 +199,35 @@ def _plausible(hold: Hold, request: ModelRequest, prompt: int | None, usage: Usa
     """Return whether the call can have used what it reported; log it otherwise."""
     if is_plausible(usage, prompt, request.max_tokens):
         return True
+    _flag(hold, usage)
+    return False
+
+
+def _flag(hold: Hold, usage: Usage) -> None:
     log.warning(
         "usage_implausible",
         extra={"hold": hold.id, "run_id": hold.run_id, "model": hold.model, "reported": usage._asdict()},
     )
-    return False
 
 
 def bound_of(request: ModelRequest) -> int | None:
     """Bound a prompt's tokens; None where counting does. An address may answer anew, so its content may be anything."""
     if is_by_address(request):
         return LARGEST_WINDOW
+    if isinstance(request, RelayedRequest) and request.cites:
+        return None
     return prompt_bound(request.system, request.messages, request.tools, request.json_schema)
 
 
 def is_by_address(request: ModelRequest) -> bool:
     return isinstance(request, RelayedRequest) and request.by_address
+
+
+def _bytes_of(request: ModelRequest) -> int:
+    """Return the bytes that are sent with a prompt besides its text. What a client has written holds no references."""
+    if isinstance(request, RelayedRequest):
+        return len(request.body)
+    return sum(one["size"] for one in references(request.messages))
 
 
 def booked(reply: ModelReply, settlement: Settlement) -> ModelReply:

@@ -32,6 +32,7 @@ from service.runs.replies import call_ids, well_formed
 from service.runs.slots import HandedOver, LeaseLost
 from service.runs.steps import RunSteps, StepDependencies
 from service.runs.tool_execution import WaitsForApproval
+from service.runs.untrusted import noting
 from service.store.holds import Hold
 from service.text.sanitise import storable
 from service.tools import ToolResult
@@ -150,7 +151,7 @@ class Branch:
             tier="auto",
         )
         run = replace(attempt.run, request=request, usage_source="reported")
-        self._attempt = Attempt(run, self.journal, attempt.handle)
+        self._attempt, self._rails = Attempt(run, self.journal, attempt.handle), attempt.rails
         self._attempt.record = attempt.record and attempt.record.of_branch(number)
         # The task is text of the lead, which may repeat what is untrusted: the user's words are those of the run.
         self._attempt.taint = attempt.taint.copy()
@@ -195,10 +196,17 @@ class Branch:
         try:
             if agent is None or pattern is None:
                 raise AgentFault(f"There is no agent named {self.task.agent}.")
+            self._attempt.guard(self._rails.of_branch(agent, self.journal))
             steps = BranchSteps(dependencies, agent, self._attempt, shared)
             messages = self._attempt.run.request.messages
             answer = yield from pattern.run(
-                Context(agent, self._attempt.run.request, messages, agent.prompt, steps)
+                Context(
+                    noting(agent, self._attempt.taint),
+                    self._attempt.run.request,
+                    messages,
+                    agent.prompt,
+                    steps,
+                )
             )
         except WaitsForApproval:
             raise
@@ -231,7 +239,9 @@ class Branch:
         }
         self.journal.add_step(AGENT, "result", stored)
         finished = {"call_id": f"agent_{self.number}", "ok": result.ok, "ms": ms}
-        preview = storable(result.output[:PREVIEW])
+        preview = storable(
+            result.output if len(result.output) <= PREVIEW else result.output[: PREVIEW - 1] + "…"
+        )
         self.journal.publish_after_commit(Event.TOOL_FINISHED, {**finished, "preview": preview})
         yield from self.journal.commit_finished()
         self.stored = stored

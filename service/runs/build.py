@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from service.agents.catalog import AgentCatalog
 from service.agents.patterns import PATTERNS
+from service.audit.record import Refusals
 from service.auth.revocation import Revocations
 from service.auth.run_tokens import RunTokens
 from service.cache.build import build as build_cache
+from service.cache.build import relayed_answers
 from service.files import MAX_BYTES as MAX_FILE_BYTES
 from service.ids import new_id
 from service.infra.backends import Infra
 from service.infra.redis_client import connect
+from service.knowledge.build import KnowledgeServices
 from service.llm.build import ModelClients
 from service.remote.client import RemoteClient, RemoteHosts
 from service.runs.approval_requests import ApprovalRequests
@@ -37,10 +40,12 @@ from service.runs.file_content import ClientWithFiles
 from service.runs.forks import Forks
 from service.runs.gateway_calls import GatewayCalls
 from service.runs.gateway_watch import GatewayWatch
+from service.runs.guardrails import Guardrails
 from service.runs.new_run import NewRuns
 from service.runs.queries import RunQueries
 from service.runs.queue_bounds import QueueBounds
 from service.runs.recovery.supervisor import Chore, ProcessRole, Supervisor, Times, Wakeup
+from service.runs.relay_start import RelayStarter
 from service.runs.relay_step import RelayDependencies
 from service.runs.remote_questions import RemoteQuestions
 from service.runs.remote_step import RemoteDependencies
@@ -75,6 +80,9 @@ class Domains(NamedTuple):
     webhooks: Webhooks
     revocations: Revocations
     run_tokens: RunTokens
+    refusals: Refusals
+    tools: ToolRunner
+    knowledge: KnowledgeServices
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,7 @@ class RunServices:
     """Services that start, execute, find, stop and recover runs."""
 
     start: RunStarter
+    relays: RelayStarter
     execution: Execution
     queries: RunQueries
     cancellation: Cancellation
@@ -117,7 +126,9 @@ def build(
     concurrent = _concurrent(settings, infra)
     waits = BudgetWaits(infra.db, domains.usage.budgets, domains.webhooks, settings.cap_wait_seconds)
     watch = GatewayWatch(domains.run_tokens)
-    runner = _runner(settings, infra, domains, batch_steps, waits, watch)
+    secret = settings.secret_key.get_secret_value()
+    guardrails = Guardrails(infra.db, secret, domains.refusals, infra.observer)
+    runner = _runner(settings, infra, domains, batch_steps, (waits, watch, guardrails))
     execution = _execution(settings, infra, runner, event_streams, concurrent)
     seconds, sessions = settings.run_timeout, domains.sessions
     queries = RunQueries(infra.db, event_streams, settings.heartbeat_seconds, seconds, role.draining)
@@ -126,7 +137,7 @@ def build(
     conflicts = Conflicts(sessions, queries, cancellation, bulkhead, settings.session_conflict, seconds)
     start = RunStarter(
         new_runs=_new_runs(settings, infra, domains, conflicts, execution.worker_id),
-        lookups=build_cache(settings, infra, blocking),
+        lookups=build_cache(settings, infra, blocking, domains.knowledge.versions.of),
         execution=execution,
         queries=queries,
         conflicts=conflicts,
@@ -134,6 +145,7 @@ def build(
         concurrent=concurrent,
         redis_store=infra.redis_store,
         stops=AgentStops(infra.db, domains.revocations, domains.agents.has),
+        guardrails=guardrails,
     )
     batches = _batches(settings, infra, domains, batch_steps)
     own = [Chore(batches.tick_in_background, Work.BATCHES), Chore(waits.look, Work.BUDGET_WAITS)]
@@ -141,6 +153,7 @@ def build(
     waits.woken, domains.usage.budgets.changed = supervisor.hurry, waits.caps_changed
     return RunServices(
         start,
+        RelayStarter(start, relayed_answers(settings, infra)),
         execution,
         queries,
         cancellation,
@@ -150,10 +163,10 @@ def build(
         BytesInFlight(2 * settings.door_body_limit),
         batches,
         waits,
-        _estimates(settings, infra, domains, start.new_runs),
+        _estimates(settings, infra, domains, start),
         Forks(infra.db, domains.agents, domains.usage.prices),
-        _gateway(settings, infra, domains, bulkhead, watch),
-        TokenCounts(start.new_runs, domains.model, domains.usage.spending),
+        _gateway(settings, infra, domains, bulkhead, runner),
+        TokenCounts(start.new_runs, domains.model, domains.usage.spending, guardrails),
         domains.model,
         role.wakeup,
         supervisor,
@@ -195,14 +208,16 @@ def _batches(settings: Settings, infra: Infra, domains: Domains, batch_steps: Ba
     return BatchSubmitter(infra.db, domains.model.batches, batch_steps, max_size=size, max_wait=wait)
 
 
-def _estimates(settings: Settings, infra: Infra, domains: Domains, new_runs: NewRuns) -> Estimates:
-    usage = domains.usage
+def _estimates(settings: Settings, infra: Infra, domains: Domains, start: RunStarter) -> Estimates:
+    usage, new_runs = domains.usage, start.new_runs
     ceilings = Ceilings(usage.prices, settings.model_retries, settings.session_history_tokens)
-    return Estimates(infra.db, new_runs, domains.sessions, usage.budgets, usage.spending, ceilings)
+    return Estimates(
+        infra.db, new_runs, domains.sessions, usage.budgets, usage.spending, ceilings, start.guardrails
+    )
 
 
 def _gateway(
-    settings: Settings, infra: Infra, domains: Domains, bulkhead: Bulkhead, watch: GatewayWatch
+    settings: Settings, infra: Infra, domains: Domains, bulkhead: Bulkhead, runner: Runner
 ) -> GatewayCalls:
     usage, tokens = domains.usage, domains.run_tokens
     reserved = max(1, (settings.most_requests - settings.request_places) // 2)
@@ -212,7 +227,8 @@ def _gateway(
         client=domains.model.relay,
         prices=usage.prices,
         spending=usage.spending,
-        watch=watch,
+        watch=runner.relay.watch,
+        guardrails=runner.guardrails,
         places=bulkhead,
         reserve=Bulkhead(reserved, reserved),
     )
@@ -223,12 +239,12 @@ def _runner(
     infra: Infra,
     domains: Domains,
     batch_steps: BatchSteps,
-    waits: BudgetWaits,
-    watch: GatewayWatch,
+    parts: tuple[BudgetWaits, GatewayWatch, Guardrails],
 ) -> Runner:
     usage, observer = domains.usage, infra.observer
+    waits, watch, guardrails = parts
     requests = ApprovalRequests(domains.webhooks, settings.approval_seconds)
-    tools = ToolExecution(infra.db, ToolRunner(called=observer.tool), usage.rate_limits.tool, requests)
+    tools = ToolExecution(infra.db, domains.tools, usage.rate_limits.tool, requests)
     remote = RemoteDependencies(
         db=infra.db,
         client=RemoteClient(
@@ -241,9 +257,22 @@ def _runner(
     )
     room = BytesInFlight(2 * MAX_FILE_BYTES)
     client = ClientWithFiles(domains.model.calls, infra.db, room)
-    steps = StepDependencies(client, usage.prices, tools, usage.spending, batch_steps, observer, remote)
+    documents = domains.knowledge.of_run
+    steps = StepDependencies(
+        client, usage.prices, tools, usage.spending, batch_steps, observer, remote, documents
+    )
     relay = RelayDependencies(domains.model.relay, usage.prices, usage.spending, observer, watch)
-    return Runner(domains.agents, PATTERNS, steps, observer, domains.sessions, domains.webhooks, waits, relay)
+    return Runner(
+        domains.agents,
+        PATTERNS,
+        steps,
+        observer,
+        domains.sessions,
+        domains.webhooks,
+        waits,
+        relay,
+        guardrails,
+    )
 
 
 def _execution(

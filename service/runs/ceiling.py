@@ -16,10 +16,13 @@ from service.agents.definitions import AgentDefinition
 from service.agents.pattern import most_steps
 from service.agents.spec import Extent
 from service.history import MAX_TRANSCRIPT, max_summary_tokens
+from service.llm.client import MAX_TEXT, TOKEN_TEXT
 from service.llm.routing import CLASSIFY_TOKENS, LONG_TEXT, TIERS
 from service.runs.compaction import MAX_TRANSCRIPT as MAX_NOTED
 from service.runs.compaction import max_notes
 from service.runs.context_window import DEFAULT_TOKENS, LEAST_PER_BYTE
+from service.runs.judge import PIECE, asked
+from service.runs.judge import TOKENS as VERDICT_TOKENS
 from service.runs.output_form import MAX_REPAIRED, OutputForm
 from service.runs.replies import MAX_PARTS
 from service.runs.turn import with_context
@@ -81,6 +84,7 @@ class Ceilings:
         budget = agent.history_tokens or self.history_tokens
         if request.tier == "auto" and agent.tier.ask:
             yield PlannedCall("route", cheap, LONG_TEXT * BYTES_PER_CHARACTER + INSTRUCTIONS, CLASSIFY_TOKENS)
+        yield from _judged(agent, request, extent, cheap)
         summary = max_summary_tokens(budget)
         if session_tokens > budget:
             yield PlannedCall("summarise", cheap, _of_text(MAX_TRANSCRIPT + 4 * summary), summary)
@@ -122,6 +126,20 @@ def _extent(agent: AgentDefinition, request: RunRequest) -> Extent:
     extent = agent.options.extent(steps, request.max_tokens or own, own)
     repairs = OutputForm.of(agent, request) is not None
     return extent._replace(calls=min(steps, extent.calls + repairs))
+
+
+def _judged(
+    agent: AgentDefinition, request: RunRequest, extent: Extent, models: Sequence[str]
+) -> Iterator[PlannedCall]:
+    """Plan the calls of the judge of its guardrails, one for each piece of a text."""
+    judge = agent.guardrails.judge
+    for name, rule, size in (
+        ("judge_input", judge and judge.input, len(asked(request))),
+        ("judge_output", judge and judge.output, min(extent.tokens * TOKEN_TEXT, MAX_TEXT)),
+    ):
+        if rule:
+            prompt = _of_text(PIECE + len(rule)) + INSTRUCTIONS
+            yield PlannedCall(name, models, prompt, VERDICT_TOKENS, max(1, -(-size // PIECE)))
 
 
 def _models(agent: AgentDefinition, request: RunRequest) -> Sequence[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from service.runs.budget_waits import scopes_of_run
 from service.runs.ceiling import Ceilings, ceiling, public
+from service.runs.guardrails import Guardrails
 from service.runs.new_run import NewRuns
 from service.sessions import Sessions
 from service.store import messages, run_costs
@@ -32,11 +33,13 @@ class Estimates:
     budgets: Budgets
     spending: Spending
     ceilings: Ceilings
+    guardrails: Guardrails
 
     def of(self, caller: Caller, request: RunRequest) -> dict[str, Any]:
         """Estimate a run. Raises `PriceUnknown`, `NotFound` and `Invalid`, as its start would."""
         run = self.new_runs.make(caller, request, "wait", "")
         agent, size = self.new_runs.agent_of(run), 0
+        agent = replace(agent, guardrails=self.guardrails.rail(run, agent))
         if request.session_id is not None:
             session = self.sessions.get(caller, request.session_id, own=True)
             size = self.db.query(partial(messages.size, session_id=session["id"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from service.runs.replay import IN_RESULT, Replay, branch_mark, told_by_branches
@@ -10,6 +10,7 @@ from service.store.database import Row
 from service.text.sanitise import storable_json
 from service.types import Event, Run, RunEvent
 
+Shown = Callable[[Event, Mapping[str, Any]], Mapping[str, Any]]
 NewEvent = tuple[Event, Mapping[str, Any]]  # not numbered yet
 
 
@@ -31,13 +32,14 @@ class EventLog:
         self._told = told_by_branches([*events, *self._replay.events])
         self._waiting: list[NewEvent] = []
         self._numbered: list[RunEvent] = []  # from `_waiting`, and not committed yet
+        self.shown: Shown = lambda name, data: data  # what clients may see of an event
         self.resumes_after = self._replay.resumes_after  # events up to this number remain valid
         # Not what the run's row says: events numbered before its last write may have reached nobody.
         run.last_seq = self._replay.last_seq
 
     def add(self, name: Event, data: Mapping[str, Any]) -> list[RunEvent]:
         """Number an event. Empty: clients got it before a crash."""
-        numbered = []
+        numbered, data = [], self.shown(name, data)
         for event in self._unheard(name, data) if "branch" in data else self._replay.sift(name, data):
             self._run.last_seq += 1
             numbered.append(RunEvent(event.name, event.data, self._run.last_seq))

@@ -83,7 +83,9 @@ class ClientWithFiles:
         """Read the files of a request, while there is room for them. Raises `Overloaded` and `DatabaseUnavailable`."""
         user_id, found = request.user_id, references(request.messages)
         if user_id is None or not found:
-            yield request
+            yield replace(
+                request, messages=put_back(request.messages, {})
+            )  # documents of text agree on citations
             return
         left_out = to_leave_out(request.messages)
         sent = found[left_out:]

@@ -10,56 +10,39 @@ from __future__ import annotations
 import hashlib
 import itertools
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from service.auth.run_tokens import RunGrant, RunTokens
 from service.errors import (
     BudgetExceeded,
+    GuardrailRefused,
     InvalidToken,
-    ModelError,
     Overloaded,
     RateLimited,
-    RunCancelled,
     RunLimit,
 )
-from service.ids import new_id
-from service.llm.client import CallProgress, ModelCall, ModelClient, ModelReply
+from service.guardrails.policy import Rail
+from service.llm.client import ModelCall, ModelClient
 from service.llm.relay import RelayedRequest
 from service.runs.billing import (
     COUNT_BYTES,
     COUNT_SECONDS,
-    bound_of,
-    is_by_address,
-    settle_progress,
-    settle_reply,
 )
 from service.runs.bulkhead import Bulkhead, Permit
-from service.runs.gateway_watch import GatewayWatch, WatchedCall
+from service.runs.gateway_call import AskedOfGateway, GatewayCall, Relayed
+from service.runs.gateway_watch import GatewayWatch
+from service.runs.guardrails import Guardrails
+from service.runs.relay_guard import Acts, checked, guard_of
 from service.store import gateway_calls as rows
 from service.store import holds
 from service.store import runs as run_rows
 from service.store.database import Database, Transaction
 from service.store.holds import Hold
-from service.store.transaction import WriteInTransaction
 from service.text import packed
-from service.types import Run, now_ms
-from service.usage.estimate import CallEstimate, Settlement
-from service.usage.prices import Price, PriceTable, today
+from service.types import Run
+from service.usage.prices import PriceTable
 from service.usage.reservation import Spending
-
-AT_ONCE = 8  # calls under way with one token
-
-
-@dataclass(slots=True)
-class Relayed:
-    """Answer on its way. `cost_nano`, once it has ended."""
-
-    kept: bool = False  # given from an earlier attempt of the run, at no cost
-    cost_nano: int = 0
-    pieces: Iterator[bytes] = field(default_factory=lambda: iter(()))
-    close: Callable[[], None] = lambda: None  # stops a call that has not ended, and settles it
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +55,7 @@ class GatewayCalls:
     prices: PriceTable
     spending: Spending
     watch: GatewayWatch
+    guardrails: Guardrails
     places: Bulkhead
     reserve: Bulkhead  # where runs that wait for remote agents have taken all places
 
@@ -90,14 +74,17 @@ class GatewayCalls:
         Raises `PriceUnknown`, `BudgetExceeded`, `RunLimit`, `RateLimited` for too many at once, `InvalidToken` for a
         run that has ended meanwhile, and the errors of the model.
         """
-        digest = hashlib.sha256(b"%b\n%b" % (request.betas.encode(), request.body)).hexdigest()
+        rails = self.guardrails.of_workspace(grant.workspace_id)
+        digest = _digest(request, rails.digest)
         kept = self.db.transact(lambda tx: self._kept(tx, grant, digest))
         if kept is not None:
             return Relayed(kept=True, pieces=iter([packed.unpacked(kept)]))
         run, tree = self.db.query(lambda tx: (run_rows.get(tx, grant.run_id), _tree_of(tx, grant)))
         if run is None or (tree is None and grant.tree_id is not None):
             raise InvalidToken()
-        call = _Call(self, grant, run, request, digest, tree)
+        asked = AskedOfGateway(request, digest)
+        self._put_under(asked, rails.rail, run)
+        call = GatewayCall(self, grant, run, asked, tree)
         relayed = Relayed()
         pieces = call.pieces(relayed, hang_up)
         try:
@@ -108,8 +95,26 @@ class GatewayCalls:
         relayed.pieces, relayed.close = itertools.chain([first], pieces), pieces.close
         return relayed
 
+    def _put_under(self, asked: AskedOfGateway, rail: Rail, run: Run) -> None:
+        """Put a call under guardrails, if there are any. Raises `GuardrailRefused`."""
+
+        def tell(acted: Acts) -> None:
+            self.guardrails.count(acted)
+            asked.acted.extend(acted)
+
+        asked.guard = guard = guard_of(rail, tell)
+        try:
+            asked.request = asked.request if guard is None else guard.asked(asked.request)
+        except GuardrailRefused as error:
+            self.guardrails.note_refusal(run, error)
+            raise
+
     def count_tokens(self, grant: RunGrant, request: RelayedRequest) -> int:
-        """Count a prompt's tokens, which is free. Raises the errors of the model."""
+        """Count a prompt's tokens, which is free. Raises `GuardrailRefused` and the errors of the model."""
+        return self.counted(checked(request, self.guardrails.of_workspace(grant.workspace_id).rail))
+
+    def counted(self, request: RelayedRequest) -> int:
+        """Count the tokens of a prompt that guardrails have passed."""
         seconds = COUNT_SECONDS + len(request.body) / COUNT_BYTES
         return self.client.count_tokens(request, ModelCall(time.monotonic() + seconds))
 
@@ -121,161 +126,10 @@ class GatewayCalls:
         return None if row is None else row["answer"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Estimate(CallEstimate):
-    """Estimate that remembers the ids of the holds made of it; the last is the one being written."""
-
-    made: list[str] = field(default_factory=list)
-
-    def hold(self, tokens: int, at: int) -> Hold:
-        hold = CallEstimate.hold(self, tokens, at)
-        self.made.append(hold.id)
-        return hold
-
-
-class _Call:
-    """One call, from its hold to its settlement."""
-
-    def __init__(
-        self,
-        calls: GatewayCalls,
-        grant: RunGrant,
-        run: Run,
-        request: RelayedRequest,
-        digest: str,
-        tree: Hold | None,
-    ) -> None:
-        self._tree = tree
-        self._calls, self._grant, self._run, self._request = calls, grant, run, request
-        self._digest = digest
-        self._id = new_id("gwc")
-        self._price: Price = calls.prices.price(request.model, today())
-        self._hold: Hold | None = None
-        seconds = max(0.0, grant.expires_at / 1000 - time.time())
-        self._call = ModelCall(time.monotonic() + seconds, before_retry=self._before_retry)
-
-    def pieces(self, relayed: Relayed, hang_up: Callable[[], None]) -> Generator[bytes]:
-        """Yield the answer's bytes; settle on every exit."""
-        calls, request = self._calls, self._request
-        self._reserve()
-        watched = WatchedCall(self._grant.digest, self._call, hang_up)
-        kept: list[bytes] = []
-        reply: ModelReply | None = None
-        answer = calls.client.create(request, self._call)
-        try:
-            with calls.watch.watching(watched):
-                while True:
-                    try:
-                        piece: Any = next(answer)
-                    except StopIteration as done:
-                        reply = done.value
-                        break
-                    kept.append(piece)
-                    with watched.offering():
-                        yield piece
-        except RunCancelled:
-            raise InvalidToken() from None  # the watch found that the run has ended
-        finally:
-            answer.close()
-            relayed.cost_nano = self._settle(reply, b"".join(kept))
-
-    def _reserve(self) -> None:
-        """Hold the most that the call can cost: all of it, as a shorter answer is not what was asked for."""
-        request, run = self._request, self._run
-        estimate = _Estimate(
-            run=run,
-            step=self._grant.step,
-            price=self._price,
-            model=request.model,
-            max_tokens=request.max_tokens,
-            fewest=request.max_tokens,
-            input_tokens=bound_of(request),
-            count=None if is_by_address(request) else lambda: self._calls.count_tokens(self._grant, request),
-            tree=self._tree,
-        )
-
-        def write(first: WriteInTransaction, hold: WriteInTransaction) -> None:
-            def work(tx: Transaction) -> None:
-                self._check_bounds(tx)
-                # Before money, since it locks its run's row.
-                rows.insert(tx, {**self._row(), "hold_id": estimate.made[-1]})
-                first(tx)
-                hold(tx)
-                self._calls.spending.check_run(estimate, rows.spent(tx, run.id))
-
-            self._calls.db.transact(work)
-
-        self._hold = self._calls.spending.reserve(estimate, write, self._check_token).hold
-
-    def _check_bounds(self, tx: Transaction) -> None:
-        """Lock the token and check its bounds. Raises `InvalidToken`, `RunLimit` and `RateLimited`."""
-        grant = self._grant
-        if not rows.lock(tx, grant.digest):
-            raise InvalidToken()
-        used = rows.used(tx, grant.digest)
-        if used["calls"] >= grant.most_calls:
-            raise RunLimit(f"The agent has made {grant.most_calls} model calls, and may make no more.")
-        if used["open"] >= AT_ONCE:
-            raise RateLimited(f"{AT_ONCE} model calls of this agent are under way.", retry_after=1)
-
-    def _check_token(self) -> None:
-        if not self._calls.tokens.still_valid([self._grant.digest]):
-            raise InvalidToken()
-
-    def _before_retry(self, failed: CallProgress) -> None:
-        """Settle an attempt that may be billed: no second one is made, as its hold covers one. Raises `ModelError`."""
-        self._check_token()
-        if failed.billable:
-            raise ModelError("The model's answer broke off")
-
-    def _row(self) -> dict[str, Any]:
-        grant = self._grant
-        return {
-            "id": self._id,
-            "run_id": grant.run_id,
-            "attempt": grant.attempt,
-            "token": grant.digest,
-            "branch": grant.branch,
-            "digest": self._digest,
-            "state": rows.OPEN,
-            "model": self._request.model,
-            "started_at": now_ms(),
-        }
-
-    def _settle(self, reply: ModelReply | None, body: bytes) -> int:
-        """Settle the hold and store the call's end; return its cost in nano-dollars.
-
-        The answer is kept only where its attempt still executes the run. A hold that another has settled, such as the
-        next attempt, costs nothing more.
-        """
-        hold, grant = self._hold, self._grant
-        if hold is None:
-            return 0
-        settlement = self._settlement(hold, reply)
-        kept = packed.kept(body) if reply is not None else None
-
-        def work(tx: Transaction) -> int:
-            current = rows.lock(tx, grant.digest)
-            held = rows.is_held(tx, hold.run_id, hold.id)
-            ended = {
-                "state": rows.FAILED if reply is None else rows.DONE,
-                "model": self._request.model if reply is None else reply.model,
-                "usage": list(settlement.usage) if held else None,
-                "source": settlement.source,
-                "cost_nano": settlement.cost if held else 0,
-                "answer": kept if current else None,
-            }
-            rows.finish(tx, self._id, self._run.user_id, ended)
-            settlement.work(tx)
-            return settlement.cost if held else 0
-
-        return self._calls.db.transact(work, patience=30)
-
-    def _settlement(self, hold: Hold, reply: ModelReply | None) -> Settlement:
-        spending, request = self._calls.spending, self._request
-        if reply is None:
-            return settle_progress(spending, hold, self._price, request, self._call.progress)
-        return settle_reply(spending, hold, self._price, request, reply)
+def _digest(request: RelayedRequest, rails: str) -> str:
+    """Return the digest of a request, under which its answer is kept, and of the guardrails on it."""
+    parts = [request.betas.encode(), request.body, *([rails.encode()] if rails else [])]
+    return hashlib.sha256(b"\n".join(parts)).hexdigest()
 
 
 def _tree_of(tx: Transaction, grant: RunGrant) -> Hold | None:

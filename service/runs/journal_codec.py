@@ -37,13 +37,14 @@ def decode_reply(stored: Mapping[str, Any]) -> ModelReply:
 
 
 def encode_result(result: ToolResult) -> dict[str, Any]:
-    return {
+    stored: dict[str, Any] = {
         "ok": result.ok,
         "content": result.content,
         "preview": result.preview,
         "ms": result.ms,
         "sources": list(result.sources),
     }
+    return stored | {"untrusted": True} if result.untrusted else stored  # else as releases before read it
 
 
 def decode_result(stored: Mapping[str, Any]) -> ToolResult:

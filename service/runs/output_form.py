@@ -111,9 +111,11 @@ def _uncited(block: Block) -> Block:
 
 
 def each_text(value: Any, change: Callable[[str], str]) -> Any:
-    """Return JSON with every text in it changed, names included."""
+    """Return JSON with every text in it changed, names included; a number whose figures are changed becomes a text."""
     if isinstance(value, str):
         return change(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value if (written := change(str(value))) == str(value) else written
     if isinstance(value, list):
         return [each_text(item, change) for item in value]
     if isinstance(value, dict):

@@ -7,18 +7,20 @@ has begun cannot be taken back. So an attempt of another worker settles the call
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from service.agents.pattern import Events
-from service.errors import AgentStopped, WorkerLost
+from service.errors import AgentStopped, GuardrailRefused, WorkerLost
 from service.llm.client import ModelClient, ModelReply
+from service.llm.relay import RelayedRequest
 from service.observe.observer import Observer
 from service.runs.attempt import Attempt
 from service.runs.billing import CallBilling
 from service.runs.gateway_watch import GatewayWatch, WatchedCall
 from service.runs.journal_codec import encode_reply
+from service.runs.relay_guard import RelayGuard, guard_of
 from service.runs.relayed_call import RelayedCall
 from service.runs.replies import well_formed
 from service.store import steps as step_rows
@@ -59,7 +61,9 @@ class RelayStep:
         if relayed is None:
             raise WorkerLost(LOST)
         self._attempt.handle.check()
-        request = relayed.request
+        rails = self._attempt.rails
+        guard = guard_of(rails.rail, rails.publish)
+        request = relayed.request if guard is None else guard.asked(relayed.request)
         price = self._deps.prices.price(request.model, today())
         billing = CallBilling(self._deps.spending, self._attempt, self._deps.client.count_tokens, price)
         started = {"step": 1, "name": NAME, "kind": "model", "model": request.model}
@@ -70,16 +74,22 @@ class RelayStep:
                 raise
             raise WorkerLost(LOST) from None  # it cannot wait for a release, as its client does not
         yield from events
-        body: list[bytes] = []
-        reply = yield from self._receive(relayed, billing, body)
+        told = _Told(relayed, guard)
+        reply = yield from self._receive(request, billing, told)
         reply, cost = billing.settle(request, well_formed(reply, frozenset()))
-        self._store(relayed, reply, cost, b"".join(body))
+        refusal = told.end()
+        if guard is not None:
+            reply = replace(reply, content=[]) if refusal is not None else guard.reply(reply)
+        self._store(relayed, reply, cost, told.body)
+        if refusal is not None:
+            raise refusal
+        yield _ARRIVED
         answer = storable(reply.text)
         return Answer(answer, reply.stop_reason, reply.model, stop_sequence=reply.stop_sequence)
 
-    def _receive(self, relayed: RelayedCall, billing: CallBilling, body: list[bytes]) -> Events[ModelReply]:
+    def _receive(self, request: RelayedRequest, billing: CallBilling, told: _Told) -> Events[ModelReply]:
         """Receive the answer; its pieces are the client's as they arrive. An interrupted call is settled too."""
-        began, handle, request = time.monotonic(), self._attempt.handle, relayed.request
+        began, handle, relayed = time.monotonic(), self._attempt.handle, told.relayed
         call = handle.call(None, before_retry=partial(billing.reserve_again, request))
         answer = self._deps.client.create(request, call)
         watched = WatchedCall(None, call, relayed.hang_up)
@@ -91,12 +101,12 @@ class RelayStep:
                     except StopIteration as done:
                         reply: ModelReply = done.value
                         return reply
-                    relayed.add(piece)
-                    if relayed.kept:
-                        body.append(piece)
+                    told.add(piece)
                     with watched.offering():
                         yield _ARRIVED
+                    told.check()
         except Exception:
+            answer.close()  # so that its progress is known
             billing.settle_failed(request, call.progress)
             if not call.aborted or handle.reason is None:
                 raise
@@ -116,6 +126,45 @@ class RelayStep:
             self._attempt.text.write_after_commit(reply.text)
         used = {"step": 1, "model": reply.model, **reply.usage.public(cost, source)}
         self._journal.publish_after_commit(Event.USAGE, used)
+
+
+class _Told:
+    """Pieces of an answer on their way to the client, as the guardrails let them go, and all of them to be stored."""
+
+    def __init__(self, relayed: RelayedCall, guard: RelayGuard | None) -> None:
+        self.relayed, self._guard = relayed, guard
+        self._body: list[bytes] = []
+
+    def add(self, piece: bytes) -> None:
+        """Take a piece of the answer. Raises `GuardrailRefused`."""
+        told = piece if self._guard is None else self._guard.answered(piece)
+        if told:
+            self.relayed.add(told)
+            if self.relayed.kept:
+                self._body.append(told)
+
+    def check(self) -> None:
+        """Raise `GuardrailRefused` once a text is refused whose beginning was told."""
+        if self._guard is not None:
+            self._guard.check()
+
+    def end(self) -> GuardrailRefused | None:
+        """Take what was held back of a complete answer; return what its text is refused for."""
+        if self._guard is None:
+            return None
+        try:
+            rest = self._guard.rest()
+            self._guard.check()
+        except GuardrailRefused as refusal:
+            return refusal
+        if rest:
+            self.relayed.add(rest)
+            self._body.append(rest)
+        return None
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self._body)
 
 
 def kept_answer(tx: Transaction, run_id: str) -> bytes | None:

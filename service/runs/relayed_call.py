@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from service.cache.relayed import Freshness
 from service.llm.relay import RelayedRequest
 
 
@@ -12,11 +13,13 @@ from service.llm.relay import RelayedRequest
 class RelayedCall:
     """Model call that a client has written, and the pieces of its answer that the client is to be given.
 
-    `hang_up`: see `WatchedCall`. `kept`: the answer is stored, to be given again under an idempotency key.
+    `hang_up`: see `WatchedCall`. `freshness`: of a cached answer, if one is asked for. `kept`: the answer is stored, to
+    be given again under an idempotency key.
     """
 
     request: RelayedRequest
     hang_up: Callable[[], None] = lambda: None
+    freshness: Freshness | None = None
     kept: bool = False
     seconds: float = 0.0  # spent waiting for the model
     _pieces: list[bytes] = field(default_factory=list)

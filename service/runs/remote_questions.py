@@ -39,7 +39,10 @@ class RemoteQuestions:
         """Build the rows of new approvals."""
         return [
             self._requests.of_remote(
-                attempt.run, _call_id(attempt, question), question["name"], question["arguments"]
+                attempt.run,
+                _call_id(attempt, question),
+                question["name"],
+                attempt.rails.restored(question["arguments"]),
             )
             for question in stored["questions"]
         ]

@@ -165,11 +165,12 @@ class RemoteStep:
         resume: dict[str, Any] | None,
         token: str,
     ) -> RemoteTask:
-        run, asked = self._run, self._run.request
+        run, asked, rails = self._run, self._run.request, self._attempt.rails
+        context = exact_json.loads(asked.context.encode()) if asked.context else None
         body = {
-            "input": asked.question,
-            "messages": list(messages),
-            "context": exact_json.loads(asked.context.encode()) if asked.context else None,
+            "input": rails.json_in(asked.question),
+            "messages": list(rails.messages(messages)),
+            "context": rails.json_in(context),
             "session_id": asked.session_id,
             "end_user": asked.end_user,
             "max_tokens": asked.max_tokens or self._agent.max_tokens,
@@ -181,7 +182,7 @@ class RemoteStep:
             "base_url": self._deps.base_url,
             "deadline": rfc3339(now_ms() + int(self._attempt.handle.seconds_left() * 1000)),
             "resume": resume,
-            "slipway": facts_of(self._agent, self._attempt.taint),
+            "slipway": rails.json_in(facts_of(self._agent, self._attempt.taint)),
         }
         key = f"{run.id}:{self._journal.branch}:{label}"[:255].replace(" ", "_").replace(",", "")
         return RemoteTask(where.url, key, run.request_id, body, PATIENCE if run.attempt > 1 else 0)
@@ -223,10 +224,16 @@ class RemoteStep:
         self._attempt.text.begin(link_hosts(self._agent, self._attempt.taint))
 
     def write(self, text: str) -> list[RunEvent]:
-        return self._attempt.text.write(text) if self._publish else []
+        return self._unless_refused(self._attempt.text.write(text)) if self._publish else []
 
     def end_text(self) -> list[RunEvent]:
-        return self._attempt.text.end() if self._publish else []
+        return self._unless_refused(self._attempt.text.end()) if self._publish else []
+
+    def _unless_refused(self, events: list[RunEvent]) -> list[RunEvent]:
+        """Return events. Raises `GuardrailRefused` where the text is refused: the agent is not listened to further."""
+        if self._attempt.text.refused is not None:
+            raise self._attempt.text.refused
+        return events
 
     def tool_event(self, step: int, event: RemoteEvent) -> list[RunEvent]:
         """Publish a tool event of the agent, under an id that no other call of the run has."""

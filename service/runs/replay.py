@@ -56,7 +56,7 @@ class Replay:
         if name is not Event.RUN_RESUMED and _mark(name, data) in self._marks:
             self._marks.discard(_mark(name, data))
             return []
-        if name in BEFORE_TEXT:
+        if name in BEFORE_TEXT or (name is Event.GUARDRAIL and data["where"] != "output"):
             return [RunEvent(name, data)]
         # The step ended before reproducing all its published text: only the new text is valid.
         return [*self._correction(""), RunEvent(name, data)]
@@ -97,6 +97,8 @@ def branch_mark(name: Event, data: Mapping[str, Any]) -> tuple[object, ...]:
 
 def _mark(name: Event, data: Mapping[str, Any]) -> tuple[str, object]:
     """Return the identity of a repeated event: times and previews may differ."""
+    if name is Event.GUARDRAIL:
+        return name, tuple(data.get(field) for field in ("step", "where", "kind", "action"))
     return name, data.get("call_id") or data.get("approval_id") or data.get("step")
 
 

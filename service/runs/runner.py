@@ -8,6 +8,7 @@ from typing import Any
 
 from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
+from service.agents.documents import with_documents
 from service.agents.pattern import Context, Events, PatternModule, Prompt
 from service.cache.entries import MODEL_AWAY
 from service.errors import (
@@ -19,7 +20,7 @@ from service.errors import (
     SlipwayError,
     WorkerLost,
 )
-from service.history import SUMMARISE, alternating
+from service.history import SUMMARISE, alternating, title_of
 from service.observe import logs
 from service.observe.observer import Observer, RunPhase
 from service.runs.attempt import Attempt
@@ -29,7 +30,9 @@ from service.runs.budget_waits import BudgetWaits
 from service.runs.client_tools import CallsClient
 from service.runs.forked import as_kept, continues_session, prepare
 from service.runs.gateway_steps import book_untold
+from service.runs.guardrails import Guardrails
 from service.runs.idempotency import AlreadyStarted
+from service.runs.judge import judge_question, tell_judged
 from service.runs.output_form import OutputForm
 from service.runs.relay_step import RelayDependencies, RelayStep
 from service.runs.result import Progress, lost_calls, problem_of, result_of, started_of
@@ -39,7 +42,7 @@ from service.runs.structured import structured
 from service.runs.tool_execution import WaitsForApproval
 from service.runs.tree_steps import TreeSteps
 from service.runs.turn import system_of, with_context
-from service.runs.untrusted import add_history, answer_without_links
+from service.runs.untrusted import add_history, answer_without_links, noting
 from service.sessions import Sessions
 from service.store import runs as rows
 from service.store.database import Transaction
@@ -63,6 +66,7 @@ class Runner:
     webhooks: Webhooks
     waits: BudgetWaits
     relay: RelayDependencies
+    guardrails: Guardrails
 
     def execute(self, attempt: Attempt) -> Iterator[RunEvent]:
         """Yield every event of this attempt, including the last.
@@ -91,12 +95,16 @@ class Runner:
             if run.losses >= MAX_LOSSES:
                 raise WorkerLost(f"{run.losses} workers ended while they executed this run.")
             attempt.handle.check()
+            self.guardrails.begin(attempt, agent)
             agent = prepare(self.steps.remote.db, self.steps.tool_execution.permitted(agent, run), attempt)
+            agent = with_documents(agent, self.steps.documents, run.workspace_id)
             attempt.form = OutputForm.of(agent, run.request)
-            attempt.text.held = attempt.form is not None
+            attempt.text.held = attempt.form is not None or attempt.rails.judges_output
             steps = TreeSteps(self.steps, agent, attempt, self.catalog, self.patterns)
             messages = yield from self._conversation(agent, attempt, steps)
-            context = Context(agent, run.request, messages, system_of(agent, run.request), steps)
+            yield from judge_question(attempt, steps)
+            system, reader = system_of(agent, run.request), noting(agent, attempt.taint)
+            context = Context(reader, run.request, messages, system, steps)
             answer = yield from self._answer(context, attempt, steps)
             yield from self._end(attempt, RunStatus.SUCCEEDED, answer=answer)
         except (WaitsForApproval, WaitsForBatch, AgentStopped) as reason:
@@ -120,14 +128,14 @@ class Runner:
     def _answer(self, context: Context, attempt: Attempt, steps: RunSteps) -> Events[Answer]:
         """Run the pattern, and give its answer its form. Calls of the client's tools are an answer without one."""
         if context.request.relayed:
-            return (yield from RelayStep(self.relay, attempt).ask())
+            return attempt.rails.answer((yield from RelayStep(self.relay, attempt).ask()))
         agent = context.agent
         try:
             answer = yield from self.patterns[agent.pattern].run(context)
-            answer = answer_without_links(answer, attempt.taint, agent)
+            answer = attempt.rails.answer(answer_without_links(answer, attempt.taint, agent), attempt.form)
             return (yield from structured(answer, attempt, steps, agent))
         except CallsClient as called:
-            return called.answer()
+            return (yield from tell_judged(attempt.rails.answer(called.answer()), attempt, steps))
 
     def _leave_waiting(
         self, attempt: Attempt, reason: WaitsForApproval | WaitsForBatch | AgentStopped
@@ -214,6 +222,7 @@ class Runner:
         past = self.sessions.history(run, agent.history_tokens)
         past, summarised = as_kept(run, attempt.journal, past, SUMMARY)
         add_history(attempt.taint, past)
+        attempt.rails.vault.take(past.placeholders)
         if summarised:
             prompt = Prompt(
                 system=SUMMARISE,
@@ -258,12 +267,14 @@ class Runner:
         run, journal = attempt.run, attempt.journal
 
         def last() -> tuple[Event, dict[str, Any]]:
-            run.error = problem_of(error, run) if error is not None else None
+            run.error = attempt.rails.shown(problem_of(error, run)) if error is not None else None
             run.result = _result(attempt, answer)
             return LAST_EVENT[status], run.result
 
         def write(tx: Transaction) -> None:
-            self.sessions.end(tx, run, attempt.summary)
+            rails = attempt.rails
+            title = rails.shown(title_of(run.request.question)) if rails.rail.output.acts else None
+            self.sessions.end(tx, run, attempt.summary, title=title, placeholders=rails.placeholders)
             self.webhooks.schedule(tx, run)
 
         if run.attempt > 1:

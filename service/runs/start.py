@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
 from service.cache.lookup import Lookup, Lookups
-from service.errors import Conflict, Overloaded, RateLimited, SlipwayError
+from service.errors import NotFound, Overloaded, RateLimited, RunDeleted, SlipwayError
 from service.infra.redis import RedisStore
 from service.infra.redis_trip import Trip
 from service.runs import cached
@@ -20,14 +19,14 @@ from service.runs.claim import Claim
 from service.runs.conflicts import Conflicts
 from service.runs.events.outbox import Listener
 from service.runs.execution import Execution
+from service.runs.guardrails import Guardrails
 from service.runs.idempotency import AlreadyStarted, Key
 from service.runs.new_run import NewRuns
 from service.runs.queries import RunQueries
-from service.runs.relayed_call import RelayedCall
 from service.runs.result import Progress, problem_of, result_of
 from service.runs.slots import HandedOver, LeaseLost
 from service.runs.stops import AgentStops
-from service.types import Caller, Event, Run, RunEvent, RunRequest, RunStatus, mode_of, now_ms
+from service.types import Caller, Event, Run, RunEvent, RunRequest, RunStatus, now_ms
 from service.usage.concurrency import ConcurrentRuns, CountedRun
 
 FOLLOW_SECONDS = 2.0  # seconds to wait for an identical run's first event before joining its answer
@@ -41,14 +40,6 @@ class Started(NamedTuple):
     model_seconds: float = 0.0
     listener: Listener | None = None  # of a stream that executes here
     place: Permit | None = None  # of a stream, until its end is read
-
-
-class Relay(NamedTuple):
-    """Answer of a relayed run on its way: its run has ended once all `pieces` are read. `close` stops it before."""
-
-    started: Started
-    pieces: Iterator[bytes]
-    close: Callable[[], None] = lambda: None
 
 
 Stream = tuple[Started, Generator[list[RunEvent]]]
@@ -71,6 +62,7 @@ class RunStarter:
     concurrent: ConcurrentRuns
     redis_store: RedisStore
     stops: AgentStops
+    guardrails: Guardrails
 
     def invoke(
         self, caller: Caller, request: RunRequest, key: Key | None, request_id: str, trip: Trip | None = None
@@ -84,7 +76,7 @@ class RunStarter:
         self, caller: Caller, request: RunRequest, key: Key | None, request_id: str, trip: Trip
     ) -> Started:
         run = self.new_runs.make(caller, request, "wait", request_id)
-        with self._claim(caller, run, trip) as claim:
+        with self.claim(caller, run, trip) as claim:
             if claim.lookup.answer is not None:
                 return self._answer(run, claim.lookup.answer, key)
             with self.bulkhead.take(run.user_id):
@@ -101,12 +93,12 @@ class RunStarter:
             attempt = self.execution.execute(run, self.new_runs.opening(run, key), claim.lookup.stale)
         except AlreadyStarted as first:
             claim.end()
-            return Started(self.queries.wait(first.run_id), replayed=True)
+            return self.started_before(first.run_id, self.queries.wait)
         except RateLimited:
             claim.end()
             if (run_id := self.new_runs.started_with(key)) is None:
                 raise
-            return Started(self.queries.wait(run_id), replayed=True)
+            return self.started_before(run_id, self.queries.wait)
         except (LeaseLost, HandedOver):
             claim.leave()
             claim.lookup.run = self.queries.wait(run.id)
@@ -128,7 +120,7 @@ class RunStarter:
         self, caller: Caller, request: RunRequest, key: Key | None, request_id: str, trip: Trip
     ) -> Stream:
         run = self.new_runs.make(caller, request, "stream", request_id)
-        claim = self._claim(caller, run, trip)
+        claim = self.claim(caller, run, trip)
         if claim.lookup.answer is not None:
             return self._stream_own(run, key, claim, Listener())
         with ExitStack() as undo:
@@ -155,47 +147,6 @@ class RunStarter:
             return Started(same), self.queries.follow(owner.run_id)
         return Started(run, listener=listener), self._stream_joined(run, key, claim, listener)
 
-    def relay(
-        self,
-        caller: Caller,
-        request: RunRequest,
-        key: Key | None,
-        request_id: str,
-        trip: Trip,
-        relayed: RelayedCall,
-    ) -> Relay:
-        """Start a run that relays one model call; the first piece of the answer has arrived when this returns.
-
-        An earlier run with the same key is waited for, and its answer given again. Raises the reason it cannot begin,
-        and `Conflict` for an answer that was too long to be kept.
-        """
-        run = self.new_runs.make(caller, request, mode_of(request.door or ""), request_id)
-        relayed.kept = key is not None
-        with ExitStack() as until_end:
-            claim = until_end.enter_context(self._claim(caller, run, trip))
-            until_end.enter_context(self.bulkhead.take(run.user_id))
-            try:
-                claim.enter()
-            except RateLimited:
-                if (run_id := self.new_runs.started_with(key)) is None:
-                    raise
-                return self._relayed_before(run_id)
-            opening = self.new_runs.opening(run, key)
-            pieces = self.execution.relay(run, opening, relayed, until_end.pop_all())
-        try:
-            first = next(pieces, None)
-        except AlreadyStarted as other:
-            with self.bulkhead.take(run.user_id):
-                return self._relayed_before(other.run_id)
-        return Relay(Started(run), itertools.chain(() if first is None else (first,), pieces), pieces.close)
-
-    def _relayed_before(self, run_id: str) -> Relay:
-        run = self.queries.wait(run_id)
-        body = self.queries.relayed(run_id)
-        if body is None and run.error is None:
-            raise Conflict("The first answer was too long to be given again: use another Idempotency-Key.")
-        return Relay(Started(run, replayed=True), iter(() if body is None else (body,)))
-
     def queue(
         self, caller: Caller, request: RunRequest, key: Key | None, request_id: str, trip: Trip | None = None
     ) -> Started:
@@ -207,19 +158,31 @@ class RunStarter:
         except (RateLimited, Overloaded):
             if (run_id := self.new_runs.started_with(key, seconds=0)) is None:
                 raise
-            return Started(self.queries.get(run_id), replayed=True)
+            return self.started_before(run_id)
         interrupted = self.conflicts.interrupted_by(request)
         run = self.new_runs.make(caller, request, "queue", request_id)
         run.status, run.attempt, run.started_at = RunStatus.QUEUED, 0, None
         try:
             self.new_runs.open(run, key)
         except AlreadyStarted as first:
-            return Started(self.queries.get(first.run_id), replayed=True)
+            return self.started_before(first.run_id)
         self.conflicts.cancel(interrupted)
         return Started(run)
 
-    def _claim(self, caller: Caller, run: Run, trip: Trip) -> Claim:
-        lookup = self.lookups.begin(caller, run, self.new_runs.agent_of(run))
+    def started_before(self, run_id: str, find: Callable[[str], Run] | None = None) -> Started:
+        """Find the run that an earlier request started with the same key. Raises `RunDeleted`."""
+        try:
+            return Started((find or self.queries.get)(run_id), replayed=True)
+        except NotFound:
+            raise RunDeleted from None
+
+    def claim(self, caller: Caller, run: Run, trip: Trip) -> Claim:
+        """Claim a run on what all workers share, by its trip. Raises `GuardrailRefused` for what it asks."""
+        agent = self.new_runs.agent_of(run)
+        if not run.request.relayed:
+            self.guardrails.admit(run, agent)
+        workspace = self.guardrails.of_workspace(run.workspace_id)
+        lookup = self.lookups.begin(caller, run, agent, workspace.digest)
         if lookup.asks:  # else the opening of the run shows whether its agent is stopped
             trip.add(self.stops.call(run.agent))
         return Claim(trip, lookup, CountedRun(self.concurrent, run.user_id, run.id))
@@ -238,7 +201,7 @@ class RunStarter:
                 self.new_runs.open(run, key, partial(cached.write, run=run))
             except AlreadyStarted as first:
                 with self.bulkhead.take(run.user_id):
-                    return Started(self.queries.wait(first.run_id), replayed=True)
+                    return self.started_before(first.run_id, self.queries.wait)
         return Started(run)
 
     def _stream_own(self, run: Run, key: Key | None, claim: Claim, listener: Listener) -> Stream:
@@ -256,7 +219,7 @@ class RunStarter:
             except RateLimited:
                 if (run_id := self.new_runs.started_with(key)) is None:
                     raise
-                return Started(self.queries.get(run_id), replayed=True), self.queries.follow(run_id)
+                return self.started_before(run_id), self.queries.follow(run_id)
             opening = self.new_runs.opening(run, key)
             outbox, execution = self.execution.stream(
                 run, opening, until_end.pop_all(), listener, claim.lookup.stale
@@ -264,7 +227,7 @@ class RunStarter:
         try:
             first = next(execution)
         except AlreadyStarted as other:
-            return Started(self.queries.get(other.run_id), replayed=True), self.queries.follow(other.run_id)
+            return self.started_before(other.run_id), self.queries.follow(other.run_id)
         return Started(run, listener=listener), self.queries.listen(run, outbox, first, execution)
 
     def _stream_joined(

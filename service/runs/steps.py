@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from service.agents.definitions import AgentDefinition
+from service.agents.documents import OfRun, folder_alone
 from service.agents.pattern import Events, Prompt, most_steps
 from service.agents.remote_spec import RemoteSpec
-from service.errors import ModelUnavailable, PromptTooLong, RunLimit
+from service.errors import GuardrailRefused, ModelUnavailable, PromptTooLong, RunLimit, guardrail_refused
 from service.llm.client import ModelClient, ModelReply, ModelRequest
 from service.llm.prompt_cache import marked
 from service.llm.routing import Route
@@ -24,6 +24,7 @@ from service.runs.client_tools import CallsClient, calls_of, earlier_calls, mode
 from service.runs.context_window import TOO_LONG, ContextWindow
 from service.runs.direct_call import direct_call
 from service.runs.event_log import NewEvent
+from service.runs.incoming_reply import receive
 from service.runs.journal_codec import decode_reply, decode_result, encode_reply, encode_result
 from service.runs.remote_step import RemoteDependencies, RemoteStep
 from service.runs.replies import MAX_PARTS, call_ids, going_on, joined, well_formed
@@ -35,6 +36,10 @@ from service.tools import ToolResult
 from service.types import Answer, Event, Message, Usage, less_sure
 from service.usage.prices import Price, PriceTable, today
 from service.usage.reservation import Spending
+
+REFUSED = (
+    "guardrail_refused"  # stop reason of the stored step whose text was refused, and the field with its kind
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,7 @@ class StepDependencies:
     batch_steps: BatchSteps
     observer: Observer
     remote: RemoteDependencies
+    documents: OfRun = folder_alone
 
 
 class RunSteps:
@@ -61,8 +67,7 @@ class RunSteps:
         self._journal = attempt.journal
         self._calls = 0  # model calls that count as steps
         self._route: Route | None = None
-        # Of every tool call that a model requested in this run, also in stored steps that are not replayed: claims and
-        # approvals are found by them.
+        # Of every tool call that was requested in this run, replayed or not: claims and approvals are found by them.
         self._call_ids = self._journal.stored_call_ids() | earlier_calls(self._run.request)
         self._window = ContextWindow(agent.context_tokens, self.model)
         self._signatures: dict[str, str] = {}  # by a thinking block's signature: the model that wrote it
@@ -167,7 +172,10 @@ class RunSteps:
         self, name: str, request: ModelRequest, models: Sequence[str], publish: bool
     ) -> Events[ModelReply]:
         stored = self._journal.replay("model", name)
+        request = self._attempt.rails.asked(request, of_caller=self._agent.is_model, again=stored is not None)
         if stored is not None:
+            if REFUSED in stored:
+                raise guardrail_refused("output", stored[REFUSED])
             if "clamped" in stored:
                 self._note_clamped(stored.pop("clamped"))
             if stored["stop_reason"] == TOO_LONG:
@@ -210,7 +218,8 @@ class RunSteps:
 
     def _call(self, name: str, request: ModelRequest, publish: bool) -> Events[ModelReply]:
         """Call a model: its hold is written with the start of the step, its settlement with the reply."""
-        self._attempt.text.begin(hosts_of(self._attempt.taint, self._agent, request) if publish else None)
+        hosts = hosts_of(self._attempt.taint, self._agent, request) if publish else None
+        self._attempt.text.begin(hosts, told=publish)
         if can_wait(self._run, request):
             reply = yield from self._batched(name, request)
             if reply is not None:
@@ -218,17 +227,28 @@ class RunSteps:
         billing = self._billing(self._deps.prices.price(request.model, today()))
         granted, events = billing.reserve(request, then=[self._started(name, request)])
         yield from events
-        reply = yield from self._receive(granted, billing)
+        reply = yield from receive(self._deps.client, self._attempt, granted, billing)
         yield from self._attempt.text.end()
         reply, cost = billing.settle(granted, reply)
-        reply = self._attempt.text.cleaned(self._well_formed(reply), self._journal.steps + 1)
-        stored = {**encode_reply(reply), "asked": request.model}
+        reply, refused = self._cleaned(reply)
+        stored = {**encode_reply(reply), "asked": request.model, **refused}
         if granted.max_tokens < request.max_tokens:
             stored["clamped"] = self._note_clamped(granted.max_tokens)
         if publish and not request.stream and reply.text:
             self._attempt.text.write_after_commit(reply.text)
         self._store(name, reply, stored, cost)
         return self._noted(reply, request.model)
+
+    def _cleaned(self, reply: ModelReply) -> tuple[ModelReply, dict[str, Any]]:
+        """Return a reply as clients may see it, its calls with true values; and fields to store with it.
+
+        A refused reply is stored without its content: it is paid for, and every attempt ends there.
+        """
+        reply = self._attempt.rails.answered(self._well_formed(reply))
+        try:
+            return self._attempt.text.cleaned(reply, self._journal.steps + 1), {}
+        except GuardrailRefused as error:
+            return replace(reply, content=[], stop_reason=REFUSED), {REFUSED: error.extra["kind"]}
 
     def _started(self, name: str, request: ModelRequest) -> NewEvent:
         step = self._journal.steps + 1
@@ -254,11 +274,11 @@ class RunSteps:
             batch_steps.give_up(row, self._journal)
             return None
         reply, cost = batch_steps.take(row, self._journal)
-        reply = self._attempt.text.cleaned(self._well_formed(reply), step)
+        reply, refused = self._cleaned(reply)
         yield from self._journal.publish(*self._started(name, request))
-        yield from self._attempt.text.write(reply.text)
-        yield from self._attempt.text.end()
-        self._store(name, reply, {**encode_reply(reply), "asked": request.model}, cost)
+        if reply.text and not self._attempt.text.held:
+            yield from self._attempt.text.tell(reply.text)
+        self._store(name, reply, {**encode_reply(reply), "asked": request.model, **refused}, cost)
         return self._noted(reply, request.model)
 
     def _store(self, name: str, reply: ModelReply, stored: dict[str, Any], cost: int) -> None:
@@ -269,30 +289,8 @@ class RunSteps:
         self._journal.publish_after_commit(
             Event.USAGE, {"step": self._journal.steps, "model": reply.model, **used}
         )
-
-    def _receive(self, request: ModelRequest, billing: CallBilling) -> Events[ModelReply]:
-        """Receive the reply; its text goes to clients as it arrives. An interrupted call is settled too."""
-        began = time.monotonic()
-        text, handle = self._attempt.text, self._attempt.handle
-        call = handle.call(on_text=text.write, before_retry=partial(billing.reserve_again, request))
-        answer = self._deps.client.create(request, call)
-        try:
-            while True:
-                try:
-                    delta = next(answer)
-                except StopIteration as done:
-                    reply: ModelReply = done.value
-                    return reply
-                yield from text.write(delta.text)
-        except Exception:
-            billing.settle_failed(request, call.progress)
-            if not call.aborted:
-                raise
-            raise handle.why() from None
-        finally:
-            answer.close()
-            handle.over(call)
-            self._attempt.model_seconds += time.monotonic() - began
+        if REFUSED in stored:
+            raise guardrail_refused("output", stored[REFUSED])
 
     def _note_clamped(self, tokens: int) -> int:
         self._attempt.clamped = min(tokens, self._attempt.clamped or tokens)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 from service.agents.definitions import AgentDefinition
 from service.agents.pattern import Events, answer_of
 from service.errors import ModelRefused, OutputInvalid, RunLimit
 from service.runs.attempt import Attempt
+from service.runs.judge import judged, tell_judged
 from service.runs.output_form import Reading
 from service.runs.steps import RunSteps
 from service.runs.untrusted import clean
@@ -18,14 +18,20 @@ REPAIR_STEP = "repair"
 
 
 def structured(answer: Answer, attempt: Attempt, steps: RunSteps, agent: AgentDefinition) -> Events[Answer]:
-    """Return the answer in the run's form, and tell it: until then no text of the run was told.
+    """Return the answer in the run's form, judged where guardrails ask for it, and tell it.
+
+    No text of the run was told until then.
 
     Raises `OutputInvalid` for one that stays invalid, whose text is told too, and as a model step does.
     """
     form = attempt.form
     if form is None:
-        return answer
-    cleaned = partial(clean, found=attempt.taint, agent=agent)
+        return (yield from tell_judged(answer, attempt, steps))
+
+    def cleaned(text: str) -> str:
+        filtered: str = attempt.rails.out(clean(text, attempt.taint, agent))
+        return filtered
+
     reading, why = form.read(answer.output, cleaned), ""
     if reading.faults:
         try:
@@ -39,8 +45,9 @@ def structured(answer: Answer, attempt: Attempt, steps: RunSteps, agent: AgentDe
             why = ", also after a repair"
             answer = replace(repaired, sources=answer.sources)
             reading = form.read(answer.output, cleaned)
+    yield from judged("output", reading.text, attempt, steps)
     if reading.text:
-        yield from attempt.text.tell(reading.text)
+        yield from attempt.text.tell(cleaned(reading.text) if reading.faults else reading.text)
     if reading.faults:
         raise OutputInvalid(_detail(reading, why))
     return replace(answer, output=reading.text, structured=reading.value)

@@ -5,14 +5,31 @@ Cached answers, served without a run (`service.runs.cached`), do not: their text
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Protocol
 
+from service.errors import GuardrailRefused
+from service.guardrails.filter import Refused, TextFilter
 from service.guardrails.hosts import Hosts
 from service.guardrails.links import LinkFilter
 from service.llm.client import ModelReply
 from service.runs.journal import Journal
+from service.runs.run_rails import RunRails
 from service.text.sanitise import storable
 from service.types import Event, RunEvent
+
+
+class Filter(Protocol):
+    """Filter of a text that arrives in pieces, which says the same in any chunking. Raises `Refused`."""
+
+    def feed(self, text: str) -> str:
+        """Take the next piece; return what may go on."""
+        ...
+
+    def close(self) -> str:
+        """End the text; return the rest that may go on."""
+        ...
 
 
 class TextOutput:
@@ -22,56 +39,111 @@ class TextOutput:
     run's thread sleeps.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, rails: RunRails) -> None:
         self._journal = journal
+        self.rails = rails
         self._hosts: Hosts | None = None
-        self._links = LinkFilter(None)
+        self._told = False  # the reply's text is for clients, and not only for later steps
+        self._filters: Sequence[Filter] = ()
+        self.refused: GuardrailRefused | None = None  # of the reply that is being written, which is to end
         self.held = False  # nothing is written: the answer is told once it is whole and valid
         self.deltas = 0  # written in this attempt, including those clients have from an earlier one
 
-    def begin(self, hosts: Hosts | None) -> None:
+    def begin(self, hosts: Hosts | None, *, told: bool = True) -> None:
         """Begin a reply that may link to `hosts`; None: to any. Text held back of an interrupted one is lost."""
-        self._hosts, self._links = hosts, LinkFilter(hosts)
+        self._hosts, self._told, self.refused = hosts, told, None
+        _, _, self._filters = self._made()
 
     def write(self, text: str) -> list[RunEvent]:
-        """Publish a delta now, without what may become a link; return the resulting events, none while text is held."""
-        if self.held:
+        """Publish a delta now, without what may become a link or a match of a guardrail.
+
+        Return the resulting events, none while text is held, and none more once the reply is refused.
+        """
+        if self.held or self.refused is not None:
             return []
         self.deltas += 1
-        return self._publish(self._links.feed(storable(text)))
+        return self._publish(self._passed(storable(text)))
+
+    def write_or_end(self, text: str, end_call: Callable[[], object]) -> list[RunEvent]:
+        """Publish a delta as `write` does; end the model call once its reply is refused."""
+        events = self.write(text)
+        if self.refused is not None:
+            end_call()
+        return events
 
     def tell(self, text: str) -> list[RunEvent]:
-        """Publish an answer that was held and has no links left to take out."""
+        """Publish an answer that was held and has nothing left to take out."""
         self.deltas += 1
         return self._publish(storable(text))
 
     def end(self) -> list[RunEvent]:
         """Publish what was held back of a reply that is complete."""
-        return self._publish(self._links.close())
+        return [] if self.held or self.refused is not None else self._publish(self._passed(None))
 
     def cleaned(self, reply: ModelReply, step: int) -> ModelReply:
-        """Return the reply of a step without the links that its stream leaves out; tell their number to clients."""
-        links, content = LinkFilter(self._hosts), []
-        for block in reply.content:
-            if block["type"] == "text":
-                block = {**block, "text": links.feed(block["text"])}
-            content.append(block)
-        rest = links.close()
-        if not links.removed:
+        """Return the reply of a step as its stream tells it; tell clients what was taken out.
+
+        Raises `GuardrailRefused`.
+        """
+        if self.refused is not None:
+            raise self.refused
+        links, rail, filters = self._made()
+        texts = [number for number, block in enumerate(reply.content) if block["type"] == "text"]
+        if not texts:
             return reply
-        last = max(number for number, block in enumerate(content) if block["type"] == "text")
-        content[last]["text"] += rest
-        acted = {"where": "output", "kind": "links", "action": "removed", "count": links.removed}
-        self._journal.publish_after_commit(Event.GUARDRAIL, {"step": step, **acted})
-        return replace(reply, content=content)
+        content = list(reply.content)
+        try:
+            for number in texts:
+                content[number] = {**content[number], "text": _fed(filters, content[number]["text"])}
+            content[texts[-1]]["text"] += _closed(filters)
+        except Refused as refused:
+            raise self.rails.refusal("output", refused) from None
+        if links.removed:
+            acted = {"where": "output", "kind": "links", "action": "removed", "count": links.removed}
+            self._journal.publish_after_commit(Event.GUARDRAIL, {"step": step, **acted})
+        cleaned = replace(reply, content=content)
+        if rail is not None:
+            self.rails.filtered(rail, cleaned.text)
+        return cleaned
 
     def write_after_commit(self, text: str) -> None:
         """Publish a complete text with the next transaction, which stores its step."""
         if not self.held:
             self._journal.publish_after_commit(Event.TEXT_DELTA, _delta(text))
 
+    def _made(self) -> tuple[LinkFilter, TextFilter | None, Sequence[Filter]]:
+        """Make the filters of a reply, in the order in which its text passes them.
+
+        A text that is held to be valid JSON is filtered by its values, see `service.runs.structured`.
+        """
+        links = LinkFilter(self._hosts)
+        rail = self.rails.text_filter() if self._told and not self.held else None
+        return links, rail, (links,) if rail is None else (links, rail)
+
+    def _passed(self, text: str | None) -> str:
+        """Pass a piece through the filters; None: the end. A refusal tells no more of this reply."""
+        try:
+            return _closed(self._filters) if text is None else _fed(self._filters, text)
+        except Refused as refused:
+            self.refused = self.rails.refusal("output", refused)
+            return refused.before
+
     def _publish(self, text: str) -> list[RunEvent]:
         return self._journal.publish(Event.TEXT_DELTA, _delta(text)) if text else []
+
+
+def _fed(filters: Sequence[Filter], text: str) -> str:
+    for each in filters:
+        text = each.feed(text)
+    return text
+
+
+def _closed(filters: Sequence[Filter]) -> str:
+    """Close filters, each after the rest of those before it."""
+    rest = ""
+    for each in filters:
+        rest = each.feed(rest) + each.close()
+    return rest
 
 
 def _delta(text: str) -> dict[str, str]:

@@ -14,7 +14,9 @@ from service.llm.client import ModelCall, ModelRequest
 from service.llm.relay import RelayedRequest
 from service.runs.billing import COUNT_BYTES, COUNT_SECONDS
 from service.runs.client_tools import offered
+from service.runs.guardrails import Guardrails
 from service.runs.new_run import NewRuns
+from service.runs.relay_guard import checked
 from service.runs.turn import system_of, with_context
 from service.types import Caller, RunRequest
 from service.usage.reservation import Spending
@@ -29,8 +31,11 @@ class TokenCounts:
     new_runs: NewRuns
     model: ModelClients
     spending: Spending
+    guardrails: Guardrails
 
-    def of_body(self, asked: RelayedRequest) -> int:
+    def of_body(self, caller: Caller, asked: RelayedRequest) -> int:
+        """Count what a model would be sent of a body. Raises `GuardrailRefused`."""
+        asked = checked(asked, self.guardrails.of_workspace(caller.workspace_id).rail)
         self.spending.check_running(asked.model)
         return self.model.relay.count_tokens(asked, _call(len(asked.body)))
 

@@ -18,6 +18,7 @@ from service.agents.pattern import Events
 from service.audit.record import Action, Result, record
 from service.errors import AgentStopped, RunCancelled, RunTimeout
 from service.guardrails.taint import Taint
+from service.knowledge import Knowledge
 from service.llm.client import ModelReply
 from service.runs.approval_requests import ApprovalRequests, required
 from service.runs.attempt import Attempt
@@ -224,11 +225,16 @@ def _invocations(agent: AgentDefinition, run: Run, handle: Handle, calls: Sequen
         Invocation(
             call.tool,
             call.arguments,
-            ToolContext(run.id, run.user_id, agent.id, call.id, handle.deadline, agent.knowledge),
+            ToolContext(run.id, run.user_id, agent.id, call.id, handle.deadline, _knowledge_of(agent)),
         )
         for call in calls
         if call.tool is not None
     ]
+
+
+def _knowledge_of(agent: AgentDefinition) -> Knowledge | None:
+    """Return an agent's knowledge for one call, which learns whether what it finds may be trusted."""
+    return agent.knowledge.for_call() if agent.knowledge is not None else None
 
 
 def _end_if_stopped(attempt: Attempt, call: Call, result: ToolResult) -> None:

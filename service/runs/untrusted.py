@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from service.agents.definitions import AgentDefinition
 from service.agents.flows import link_hosts
@@ -45,15 +46,25 @@ def add_history(found: Taint, past: History) -> None:
             found.add(source, past.summary)
 
 
+def noting(agent: AgentDefinition, found: Taint) -> AgentDefinition:
+    """Return an agent for its pattern: untrusted passages that it reads, not by a tool, are added."""
+    if agent.knowledge is None:
+        return agent
+    return replace(agent, knowledge=agent.knowledge.for_pattern(partial(found.add, taint.KNOWLEDGE)))
+
+
 def add_results(
     found: Taint, agent: AgentDefinition, reply: ModelReply, results: Sequence[ToolResult]
 ) -> None:
-    """Add the results of tools that are not declared `trusted`, and the addresses that calls have read."""
+    """Add results that may not be trusted, and the addresses that calls have read.
+
+    Those are the results of tools that are not declared `trusted`, and of ones that have read untrusted documents.
+    """
     for use, result in zip(reply.tool_uses, results, strict=True):
         tool = agent.tools.get(use["name"])
         if tool is not None and tool.sends and result.ok:
             found.read.update(value for value in use["input"].values() if isinstance(value, str))
-        if tool is not None and not tool.trusted:
+        if tool is not None and (result.untrusted or not tool.trusted):
             found.add(tool.name, result.content)
 
 

@@ -5,7 +5,7 @@ A turn is appended by the run that holds the session, at its end; or for a run t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -85,7 +85,8 @@ class Past(NamedTuple):
     """Messages before a run's turn, of all branches: `links` are those after the first `upto`, up to the `last`.
 
     `summary` replaces the others; `untrusted` are its sources of untrusted text, None:
-    not known. The newest links have their content; that of the rest is None.
+    not known. The newest links have their content; that of the rest is None. `placeholders`: of values that models did
+    not see.
     """
 
     summary: str
@@ -93,6 +94,7 @@ class Past(NamedTuple):
     upto: int
     last: int
     links: list[Row]
+    placeholders: Mapping[str, str]
 
 
 _UNTIL = sa.func.coalesce(runs.c.parent_seq, _LAST)  # NULL: begun by a worker of a version without branches
@@ -103,6 +105,7 @@ _PAST = Statement(
     sa.select(
         sa.case((_IS_FIRST, sessions.c.summary)).label("summary"),
         sa.case((_IS_FIRST, sessions.c.summary_untrusted)).label("summary_untrusted"),
+        sa.case((_IS_FIRST, sessions.c.placeholders)).label("placeholders"),
         sessions.c.summary_upto.label("upto"),
         _UNTIL.label("last"),
         *_LINKS,
@@ -132,7 +135,8 @@ def past(tx: Transaction, session_id: str, run_id: str, tokens: int) -> Past | N
     first, links = rows[0], [row for row in rows if row["seq"] is not None]
     marked = first["summary_untrusted"]
     untrusted = None if marked is None else tuple(marked)
-    return Past(first["summary"] or "", untrusted, first["upto"], first["last"], links)
+    placeholders = first["placeholders"] or {}
+    return Past(first["summary"] or "", untrusted, first["upto"], first["last"], links, placeholders)
 
 
 def links(tx: Transaction, session_id: str, last: int) -> list[Row]:

@@ -235,6 +235,9 @@ NOBODYS = {
     "audit_links": "hashes",
     "audit_unlinked": "ids",
     "erasures": "the user's id, and counts: the proof of the erasure",
+    "knowledge_scopes": "sums",
+    "knowledge_documents": "documents of a workspace, which its admins answer for",
+    "knowledge_passages": "documents of a workspace, which its admins answer for",
     "schema_compatibility": "revisions",
 }
 

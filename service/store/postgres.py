@@ -75,6 +75,13 @@ def vacuum(engine: sa.Engine, tables: Sequence[str]) -> None:
             connection.execute(sql.SQL("VACUUM {}").format(sql.Identifier(table)))
 
 
+def run_alone(engine: sa.Engine, statement: str) -> None:
+    """Run a statement that takes long, outside of transactions and without a time limit, as `vacuum` does."""
+    args, options = _arguments(engine)
+    with psycopg.connect(*args, **options, autocommit=True) as connection:
+        connection.execute(sql.SQL(statement))  # of our own words
+
+
 def _arguments(engine: sa.Engine) -> tuple[Any, dict[str, Any]]:
     args, options = engine.dialect.create_connect_args(engine.url)
     return args, {**options, **connect_args(engine.url.render_as_string(hide_password=False))}

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from service.errors import Conflict
 from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import users, workspaces
+from service.store.statement import Statement
 from service.store.users import DELETED
 from service.types import DEFAULT_WORKSPACE
 
@@ -17,6 +18,7 @@ _DELETED = sa.literal("deleted-") + workspaces.c.id
 _LIVE = sa.select(workspaces).where(workspaces.c.name != _DELETED)
 _BY_ID = _LIVE.where(workspaces.c.id == sa.bindparam("id"))
 _BY_NAME = _LIVE.where(workspaces.c.name == sa.bindparam("name"))
+_GUARDRAILS = Statement(sa.select(workspaces.c.guardrails).where(workspaces.c.id == sa.bindparam("id")))
 _INSERT = InsertOnce(workspaces)
 
 
@@ -46,6 +48,12 @@ def keep(tx: Transaction, workspace_id: str) -> bool:
     if workspace_id == DEFAULT_WORKSPACE:  # never deleted
         return True
     return tx.row(_BY_ID.with_for_update(read=True), {"id": workspace_id}) is not None
+
+
+def guardrails(tx: Transaction, workspace_id: str) -> dict[str, Any] | None:
+    """Return the guardrails of a workspace; None: it has none."""
+    row = tx.row(_GUARDRAILS, {"id": workspace_id})
+    return None if row is None else row["guardrails"]
 
 
 def lock(tx: Transaction, workspace_id: str) -> Row | None:

@@ -57,6 +57,8 @@ class KnowledgeSearch(Protocol):
 
     @property
     def categories(self) -> frozenset[str]: ...
+    @property
+    def found_untrusted(self) -> bool: ...
 
     def search(self, query: str, category: str | None = None, limit: int = 4) -> Sequence[FoundPassage]: ...
 
@@ -244,7 +246,11 @@ def _faults(model: type[BaseModel], arguments: Mapping[str, Any]) -> list[ErrorD
 
 def listed(faults: Sequence[ErrorDetails]) -> str:
     """Format faults of arguments as one text for the model."""
-    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'arguments'}: {one['msg']}" for one in faults)
+    return "; ".join(f"{'.'.join(map(str, one['loc'])) or 'arguments'}: {_words(one)}" for one in faults)
+
+
+def _words(fault: ErrorDetails) -> str:
+    return "There is no such argument" if fault["type"] == "extra_forbidden" else fault["msg"]
 
 
 def _details(error: ValidationError) -> list[ErrorDetails]:

@@ -32,7 +32,8 @@ log = logging.getLogger("slipway.tools")
 class ToolResult:
     """Result of a call. `content` is for the model, `preview` for the client, `ms` the duration in milliseconds.
 
-    `timed_out`: the call was made and abandoned; it may still take effect.
+    `timed_out`: the call was made and abandoned; it may still take effect. `untrusted`: a tool that is trusted has
+    read documents that nobody vouches for.
     """
 
     ok: bool
@@ -41,6 +42,7 @@ class ToolResult:
     ms: float = 0.0
     sources: tuple[Source, ...] = ()
     timed_out: bool = False
+    untrusted: bool = False
 
     @classmethod
     def of(cls, ok: bool, content: str, ms: float = 0.0, sources: Sequence[Source] = ()) -> ToolResult:
@@ -187,7 +189,9 @@ def _outcome(tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> 
         return ToolResult.failed(f"{tool.name} failed: {name}")
     output = returned if isinstance(returned, ToolOutput) else ToolOutput(returned)
     try:
-        return ToolResult.of(True, _text(output.content), sources=tuple(output.sources))
+        result = ToolResult.of(True, _text(output.content), sources=tuple(output.sources))
+        untrusted = context.knowledge is not None and context.knowledge.found_untrusted
+        return replace(result, untrusted=True) if untrusted else result
     except Exception as error:
         log.warning("tool_failed", extra={"tool": tool.name, "error": type(error).__name__, "line": ""})
         return ToolResult.failed(f"{tool.name} was called, but what it returned is not JSON")

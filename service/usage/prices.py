@@ -164,6 +164,13 @@ class PriceTable:
             return provider if provider in self._providers else None
         return None
 
+    def lacks_upstream(self, model: str) -> bool:
+        """Return whether the name is of a model of OpenAI's dialect, whose upstream is not set up."""
+        if OPENAI in self._providers:
+            return False
+        rows = self._rows.get(DATED.sub("", model), ())
+        return model.startswith("gpt-") or any(row.provider == OPENAI for row in rows)
+
     def price(self, model: str, on: date) -> Price:
         """Return the row that applies on that day; `offline-X` costs the same as X. Raises `PriceUnknown`."""
         name = DATED.sub("", model.removeprefix(OFFLINE))

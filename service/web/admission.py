@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from service.agents.definitions import AgentDefinition
 
 V = TypeVar("V", bound=Callable[..., Any])
+UPSTREAM = "set OPENAI_API_KEY, or OPENAI_BASE_URL, on the server"
 _SMALL_BODY = 65_536  # bytes; a larger one is not read before its call is known to pass
 _ID = re.compile(r"(\w+:)?[a-z]{3}_[0-9a-z]{26}", re.ASCII)
 
@@ -184,6 +185,8 @@ def allowed_model(name: str) -> AgentDefinition:
     try:
         return allowed_agent(name)
     except NotFound:
+        if request.services.usage.prices.lacks_upstream(name):
+            raise NotFound(f"There is no upstream for {name} here: {UPSTREAM}.") from None
         known = [agent.id for agent in allowed_agents()]
         known += [name for name in agents.models() if may_ask_model(request.caller, name)]
         raise NotFound(f"There is no agent or model named {name}{did_you_mean(name, known) or '.'}") from None

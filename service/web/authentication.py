@@ -32,7 +32,7 @@ from service.web.current import Request, current
 # Verified access tokens cached by this process: verification takes 0.7 ms with HS256 and 1.3 ms with EdDSA (2026-11-29,
 # two busy cores); a lookup takes a thousandth of that.
 _KNOWN_MOST = 4096
-RUN_ROUTES = ("/v1/messages", "/v1/messages/count_tokens", "/v1/chat/completions")
+RUN_ROUTES = ("/v1/messages", "/v1/messages/count_tokens", "/v1/chat/completions", "/v1/responses")
 # Errors a forged token may raise: its payload is parsed before its signature is checked.
 _WRONG = (
     PyJWTError,

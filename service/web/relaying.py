@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 from flask import Response, request
 
+from service.cache.relayed import Freshness
 from service.llm.relay import RelayedRequest
+from service.runs.relay_start import Relay
 from service.runs.relayed_call import RelayedCall
-from service.runs.start import Relay
 from service.types import usd
 from service.web.admission import Admitted
 from service.web.body import raw_json
@@ -41,8 +42,9 @@ def model_named() -> str | None:
 
 def relayed_answer(admitted: Admitted, asked: RelayedRequest, dialect: Dialect) -> Response:
     """Relay a call as a run of its own, and answer with it. Raises as `RunStarter.relay` does."""
-    relayed = RelayedCall(asked, hang_up())
-    relay = services().runs.start.relay(*admitted, relayed)
+    freshness = Freshness.of(current().headers.get("cache-control", ""))
+    relayed = RelayedCall(asked, hang_up(), freshness)
+    relay = services().runs.relays.relay(*admitted, relayed)
     first = next(relay.pieces, None)
     if first is None or not asked.stream:
         response = _whole(relay, first or b"", dialect)

@@ -10,7 +10,7 @@ from service.auth.run_tokens import RunGrant
 from service.errors import SlipwayError
 from service.llm.relay import RelayedRequest
 from service.runs.bulkhead import Permit
-from service.runs.gateway_calls import Relayed
+from service.runs.gateway_call import Relayed
 from service.types import usd
 from service.web.current import current, services
 from service.web.relaying import hang_up

@@ -19,6 +19,7 @@ MAX_NAME = 128  # characters of an id, a name or a scope in a path
 MAX_FIELDS = 64  # fields of a body; unknown ones become errors
 # Faults of a field that may be text or a list: not told where the other branch has told of something in it.
 BRANCHES = ("string_type", "list_type")
+NO_FIELD = "There is no such field"
 MAX_FAULTS = 50  # faults reported in one response
 # Pydantic's words for a part whose kind cannot be told, which quote the value; `tags` are those that it may have.
 _KIND = re.compile(
@@ -87,7 +88,9 @@ def located(details: Sequence[ErrorDetails], value: Any, within: str = "") -> li
 def _fault(told: ErrorDetails, value: Any, within: str) -> FieldFault:
     where = within + _pointer(told["loc"], value, told["type"] == "missing")
     detail = told["msg"].removeprefix("Value error, ")
-    if kind := _KIND.fullmatch(detail):
+    if told["type"] == "extra_forbidden":
+        detail = NO_FIELD
+    elif kind := _KIND.fullmatch(detail):
         where += f"/{kind['absent'] or kind['name']}"
         detail = f"Input should be one of {kind['tags']}" if kind["tags"] else "Field required"
     return {"pointer": where, "detail": detail}

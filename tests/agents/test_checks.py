@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from service import knowledge
 from service.agents.catalog import AgentCatalog
+from service.knowledge import folder as folders
 from service.types import Tier
 from tests.agents.house import AVAILABLE, GOOD, MODELS, REACT, TOOLS, load, write
 
@@ -125,13 +125,13 @@ def test_a_model_of_the_settings_is_not_looked_for_in_the_folder(tmp_path: Path)
 def test_documents_that_are_not_read_are_named_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(knowledge, "MAX_DOCUMENT", 2 * 1024**2)
+    monkeypatch.setattr(folders, "MAX_DOCUMENT", 2 * 1024**2)
     write(tmp_path, agent_yaml=ROUTER, prompt_md="x", **DOCUMENTS)
     folder = tmp_path / "probe" / "knowledge"
     for name in (
-        "a.txt",
+        "a.doc",
         "b.MD",
-        "c.pdf",
+        "c.xls",
         ".d.md",
         ".git/e.md",
         ".DS_Store",
@@ -148,11 +148,11 @@ def test_documents_that_are_not_read_are_named_with_the_reason(
         "knowledge/.d.md: warning: is not read: it is hidden, by a dot at the beginning of its name or its folder's",
         "knowledge/.git/e.md: warning: is not read: it is hidden, by a dot at the beginning of its name or its "
         "folder's",
-        "knowledge/a.txt: warning: is not read: its name does not end in .md",
-        "knowledge/b.MD: warning: is not read: its name does not end in .md",
+        "knowledge/a.doc: warning: is not read: its name does not end in .md, .txt, .html or .pdf",
+        "knowledge/b.MD: warning: is not read: its name does not end in .md, .txt, .html or .pdf",
         "knowledge/billing/big.md: warning: is not read: it is larger than 2 MiB: split it",
         "knowledge/billing/pipe.md: warning: is not read: it is no regular file",
-        "knowledge/c.pdf: warning: is not read: its name does not end in .md",
+        "knowledge/c.xls: warning: is not read: its name does not end in .md, .txt, .html or .pdf",
     ]
 
 

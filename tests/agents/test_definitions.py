@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from types import NoneType
-from typing import get_args
+from typing import get_args, get_origin
 
 import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from service.agents.eval_spec import EvalCase
 from service.agents.patterns import PATTERNS
-from service.agents.spec import EvalCase, agent_schema
+from service.agents.spec import agent_schema
+from service.guardrails.policy import JudgeSpec, Rail, SideSpec
 from tests.agents import house
 from tests.agents.folders import Write, only_fault, write
 from tests.agents.house import GOOD, TOOLS, bundled, load
@@ -115,6 +117,9 @@ def rows(model: type[BaseModel], prefix: str = "") -> list[str]:
     """The table of a model's fields, one line each, nested ones after the field that holds them."""
     found: list[str] = []
     for name, info in model.model_fields.items():
+        if info.annotation is Rail:  # which has a page of its own
+            found.append(f"| `{prefix}{name}` | none | {info.description} |")
+            continue
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             found += rows(info.annotation, f"{prefix}{name}.")
             continue
@@ -126,7 +131,8 @@ def rows(model: type[BaseModel], prefix: str = "") -> list[str]:
         found.append(f"| `{prefix}{name}` | {default} | {info.description} |")
         for inner in get_args(info.annotation):  # of a mapping, by names that the author chooses
             if isinstance(inner, type) and issubclass(inner, BaseModel):
-                named = "" if NoneType in get_args(info.annotation) else "<name>."
+                plain = NoneType in get_args(info.annotation) or get_origin(info.annotation) is tuple
+                named = "" if plain else "<name>."
                 found += rows(inner, f"{prefix}{name}.{named}")
     return found
 
@@ -139,6 +145,13 @@ def test_the_docs_list_every_field(heading: str, model: type[BaseModel]) -> None
     section = (ROOT / "docs/agent-author.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
     table = [line for line in section.splitlines() if line.startswith("| `")]
     assert table == rows(model), "\n" + "\n".join(rows(model))
+
+
+def test_the_page_of_guardrails_lists_every_field() -> None:
+    section = (ROOT / "docs/guardrails.md").read_text().split("## Fields\n")[1].split("\n## ")[0]
+    table = [line for line in section.splitlines() if line.startswith("| `")]
+    fields = [*rows(SideSpec), *rows(JudgeSpec, "judge.")]
+    assert table == fields, "\n" + "\n".join(fields)
 
 
 def test_a_byte_order_mark_is_no_part_of_any_file(write: Write) -> None:

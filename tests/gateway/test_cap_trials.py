@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.ids import new_id
-from service.runs.gateway_calls import AT_ONCE
+from service.runs.gateway_call import AT_ONCE
 from service.store import users
 from service.store.schema import gateway_calls, holds, ledger
 from service.types import NANO, Caller, now_ms

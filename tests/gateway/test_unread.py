@@ -16,9 +16,9 @@ import pytest
 from service.infra.redis_trip import Trip
 from service.llm.relay import RelayedRequest
 from service.runs import gateway_watch
-from service.runs.gateway_calls import Relayed
+from service.runs.gateway_call import Relayed
+from service.runs.relay_start import Relay
 from service.runs.relayed_call import RelayedCall
-from service.runs.start import Relay
 from service.store.schema import holds, runs
 from service.web.anthropic.relayed_body import run_request
 from tests.conftest import RedisServer, Slipway, slipway_server, wait_until
@@ -94,7 +94,7 @@ def test_stream_under_a_key_that_nobody_reads_ends_its_run(
             relayed, ended = RelayedCall(REQUEST, lambda: near.shutdown(socket.SHUT_RDWR)), threading.Event()
             trip = Trip(gateway.services.infra.redis_store)
             asked = run_request(MODEL, REQUEST)
-            relay = gateway.services.runs.start.relay(inside.ADA, asked, None, "req", trip, relayed)
+            relay = gateway.services.runs.relays.relay(inside.ADA, asked, None, "req", trip, relayed)
             threading.Thread(target=write_all, args=(relay, near, ended), daemon=True).start()
             assert ended.wait(20)
         assert gateway.held == 0 and gateway.spent > 0

@@ -13,7 +13,7 @@ from tests.image.engine import IMAGE, RIG, ROOT
 
 STAND_INS = {
     "redis:7-alpine": ["redis-server", "--", "redis-server", "--bind", "0.0.0.0", "--protected-mode", "no"],
-    "postgres:16-alpine": ["postgresql-15", "--", "bash"],
+    "pgvector/pgvector:pg16": ["postgresql-15", "--", "bash"],
     "nginx:1.28-alpine": ["nginx-light", "wget", "--", "nginx", "-g", "daemon off;"],
 }
 

@@ -1,4 +1,4 @@
-"""Bedrock and Vertex AI on loopback: they verify credentials as the real ones do, and speak their framings."""
+"""Bedrock, Mantle and Vertex AI on loopback: they verify credentials as the real ones do, and speak their framings."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ AWS = {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET}
 NOT_SIGNED = whole({"message": "The request signature does not match"}, 403)
 
 
-def is_signed(exchange: Exchange) -> bool:
-    """Sign what arrived once more, with the same date, and compare."""
+def is_signed(exchange: Exchange, service: str = "bedrock") -> bool:
+    """Sign what arrived once more for an AWS service, with the same date, and compare."""
     method, path, _ = exchange.head.decode().split("\r\n")[0].split(" ")
     given = exchange.headers
     scheme, _, rest = given.get("authorization", "").partition(" ")
@@ -33,14 +33,14 @@ def is_signed(exchange: Exchange) -> bool:
         method, f"http://{given['host']}{path}", {n: given[n] for n in names}, data=exchange.body
     )
     request.context["timestamp"] = given["x-amz-date"]
-    signer = SigV4Auth(Credentials(ACCESS, SECRET), "bedrock", REGION)
+    signer = SigV4Auth(Credentials(ACCESS, SECRET), service, REGION)
     string = signer.string_to_sign(request, signer.canonical_request(request))
     return rest.endswith(f"Signature={signer.signature(string, request)}")
 
 
-def signed(handler: Handler) -> Handler:
+def signed(handler: Handler, service: str = "bedrock") -> Handler:
     """A handler that refuses what is not signed."""
-    return lambda exchange: (handler if is_signed(exchange) else NOT_SIGNED)(exchange)
+    return lambda exchange: (handler if is_signed(exchange, service) else NOT_SIGNED)(exchange)
 
 
 def frame(payload: bytes, **headers: str) -> bytes:

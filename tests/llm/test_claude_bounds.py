@@ -78,6 +78,26 @@ def test_an_event_that_is_too_large_is_the_models_fault(
     assert call.progress.usage == Usage(20, 1)
 
 
+@pytest.mark.parametrize("ending", ["never", "broken off"])
+def test_an_error_is_told_by_its_status_whatever_its_body(
+    claude: ClaudeClient, server: WireServer, ending: str
+) -> None:
+    """It is refused, so nothing is billed for it, and tried again as the status says."""
+
+    def refuses(exchange: Exchange) -> None:
+        exchange.send(head(429, None, "content-type: application/json\r\nretry-after: 7\r\n"))
+        for _ in range(4_000 if ending == "never" else 1):
+            exchange.send(chunk(b"x" * 9_000))
+        exchange.close()
+
+    server.script = [refuses]
+    call = a_call()
+    with pytest.raises(errors.ModelRateLimited) as caught:
+        run(claude.create(ask(stream=True), call))
+    assert caught.value.retry_after == 7 and not call.progress.billable
+    assert len(server.requests) == 1 and run(claude.create(ask(), a_call()))[1].text == "Good day."
+
+
 def test_counts_models_and_batches_are_bounded_in_size(
     claude: ClaudeClient, server: WireServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -137,7 +137,12 @@ def test_bodies_with_images_pass_where_the_service_takes_them() -> None:
     most = {
         path: size for path, body in locations().items() for size in re.findall("max_body_size (.+);", body)
     }
-    assert most == {"~ ^/v1/(chat/completions|responses)$": "33m", "~ ^/v1/messages(/count_tokens)?$": "33m"}
+    assert most == {
+        "~ ^/v1/(chat/completions|responses)$": "33m",
+        "~ ^/v1/messages(/count_tokens)?$": "33m",
+        "= /_problem": "0",
+        "~ ^/v1/admin/knowledge/[^/]+$": "33m",
+    }
     assert Settings.model_fields["door_body_limit"].default == 32 * 1024 * 1024
     assert re.findall(r"(?m)^client_max_body_size (.+);", SERVER) == ["1100k"]
 

@@ -149,6 +149,18 @@ def test_bodies_with_images_reach_the_service_whole(edge: Edge, path: str) -> No
     assert edge.http.post(path, content=b"x" * (33 * 1024 * 1024 + 1)).status_code == 413
 
 
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses"])
+def test_loss_of_a_replica_with_a_large_body_is_no_fault_of_the_body(
+    edge: Edge, replicas: tuple[Replica, Replica], path: str
+) -> None:
+    """A 413 would not be tried again."""
+    for replica in replicas:
+        replica.script = hang_up
+    answer = edge.http.post(path, content=b"x" * 2 * 1024 * 1024)
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    assert answer.headers["Retry-After"] == "1"
+
+
 def test_chunked_body_is_limited(edge: Edge) -> None:
     answer = edge.http.post("/v1/agents/a/invoke", content=iter([b"x" * 100_000] * 20))
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -135,6 +135,25 @@ class House:
         content = [block("image/png", image), {"type": "text", "text": word()}]
         messages = [{"role": "user", "content": content}]
         ask("POST /v1/messages", {"model": "common", "max_tokens": 99, "messages": messages})
+        self._live_elsewhere(ask, words)
+
+    def _live_elsewhere(self, ask: Callable[..., Any], words: Canaries) -> None:
+        """Let a user ask at the doors for other clients: agents, and models themselves."""
+
+        def text() -> str:
+            return f"Tell me of {words.word()}"
+
+        kept = ask("POST /v1/responses", {"model": "common", "input": text(), "instructions": text()})
+        more = {"metadata": {words.word(): words.word()}}
+        on = {"model": "common", "input": text(), "previous_response_id": kept["id"], **more}
+        ask("POST /v1/responses", on)
+        ask(
+            "POST /v1/responses", {"model": "common", "input": text(), "background": True}
+        )  # stays in the queue
+        for stream in (False, True):
+            said = {"messages": [{"role": "user", "content": text()}], "max_tokens": 99, "stream": stream}
+            ask("POST /v1/chat/completions", {"model": "common", **said})
+            ask("POST /v1/messages", {"model": "claude-haiku-5-5", **said})
 
     def create(self, words: Canaries, root: str) -> User:
         name = words.word()

@@ -34,6 +34,7 @@ PATHS = {
     "session_id": "fixed_session",
     "schedule_id": "schedule",
     "agent": "assistant",
+    "document_id": "doc_" + "0" * 26,
     "workspace_id": ACME,
     "user_id": "user",
 }

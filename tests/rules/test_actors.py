@@ -50,6 +50,8 @@ REQUESTS: dict[str, dict[str, Any] | None] = {
     "POST /v1/admin/agents/<agent>/release": None,
     "POST /v1/admin/agents/<agent>/versions": {"action": "publish"},
     "POST /v1/admin/agents/<agent>/stop": {"reason": "canary"},
+    "POST /v1/admin/knowledge/<agent>": {"name": "a.md", "text": "# A\nWords.", "category": "billing"},
+    "DELETE /v1/admin/knowledge/<agent>/<document_id>": None,
     "POST /v1/agents/<agent>/invoke": QUESTION,
     "POST /v1/messages": {
         "model": "claude-haiku-5-5",
@@ -139,6 +141,8 @@ def path_of(world: World, rule: str) -> str:
         return rule.replace("<workspace_id>", row["id"])
     if argument == "key_id":
         return rule.replace("<key_id>", services.auth.keys.create(world.ada.id, "old")["id"])
+    if "<document_id>" in rule:
+        rule = rule.replace("<document_id>", world.make("doc"))
     if rule.endswith("/release"):
         services.infra.db.transact(lambda tx: services.runs.stops.stop(tx, AGENT, "x"))
     return rule.replace("<agent>", AGENT).replace("<path:scope>", "service")

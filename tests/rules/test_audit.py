@@ -36,6 +36,8 @@ LEAVES: dict[str, Action | None] = {
     "POST /v1/admin/agents/<agent>/release": Action.AGENT_RELEASED,
     "POST /v1/admin/agents/<agent>/versions": Action.AGENT_PUBLISHED,
     "POST /v1/admin/agents/<agent>/stop": Action.AGENT_STOPPED,
+    "POST /v1/admin/knowledge/<agent>": Action.DOCUMENT_ADDED,
+    "DELETE /v1/admin/knowledge/<agent>/<document_id>": Action.DOCUMENT_REMOVED,
     "POST /v1/admin/users": Action.USER_CREATED,
     "PATCH /v1/admin/users/<user_id>": Action.USER_ROLE,
     "DELETE /v1/admin/users/<user_id>": Action.USER_DELETED,
@@ -63,6 +65,7 @@ ELSEWHERE = {name for name in LEAVES if "/page/" in name} | {
 }
 # Actions that other tests raise.
 RAISED_IN = {
+    Action.GUARDRAIL: "tests/runs/guarded.py",
     Action.IDENTITY_LINKED: "tests/oidc/test_identities.py",
     Action.MCP_ACCEPTED: "tests/cli/test_mcp.py",
     Action.MCP_CREDENTIAL: "tests/cli/test_mcp.py",
@@ -153,6 +156,7 @@ def test_each_route_leaves_its_row(made: Audit, name: str) -> None:
             "login",
             "workspace",
             "agent",
+            "document",
         )
 
 

@@ -165,6 +165,8 @@ COMMANDS = (
     ("schedules", "pause", "<schedule>"),
     ("schedules", "resume", "<schedule>"),
     ("runs", "dead"),
+    ("evals", "from-run", "<run>"),
+    ("evals", "from-feedback"),
     ("runs", "show", "<run>"),
     ("runs", "replay", "<run>"),
     ("runs", "feedback"),
@@ -182,6 +184,8 @@ COMMANDS = (
 # Commands that are not looked at here, and why.
 UNCOUNTED = {
     "agents": "no table is read for them but the runs they make",
+    "evals run": "no table of this service is read",
+    "evals check": "no table is read",
     "prices": "no table is read for them",
     "audit": "reads all of the audit: a proof, or an export",
     "ledger": "reads all of the books: a report",

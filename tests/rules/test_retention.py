@@ -17,6 +17,9 @@ STORE = ROOT / "service" / "store"
 CHANGES = re.compile(r"sa\.(?:delete|update)\(([\w.]+)\)")
 # Statements that name neither a whole key nor a limit, and why few rows are meant all the same.
 FEW = {
+    "knowledge.update_scope": "one agent's sums in one workspace, by both",
+    "knowledge.drop_build": "passages of one document, whose number is bounded",
+    "knowledge.take_next_builds": "documents of one agent in one workspace, whose number is bounded",
     "mcp.accept": "one tool, by its server and name",
     "mcp._offer": "one tool, by its server and name",
     "mcp.delete_credential": "one credential, by its server and user",

@@ -27,6 +27,7 @@ ELSEWHERE = {
     "agent": "test_an_agent_out_of_scope_is_not_there",
     "key_id": "a signed-in user's own",
     "user_id": "admins alone",
+    "document_id": "operators and admins alone",
     "scope": "admins alone",
     "workspace_id": "admins of the service alone",
     "name": "everybody",

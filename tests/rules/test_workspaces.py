@@ -47,6 +47,7 @@ def things_of(world: World) -> Things:
         "session_id": [session_id],
         "approval_id": [approval_id],
         "schedule_id": [schedule_id],
+        "document_id": [world.make("doc")],
         "key_id": [key_id],
         "user_id": [ada.id],
         "workspace_id": [ada.workspace_id],

@@ -15,6 +15,7 @@ from werkzeug.test import TestResponse
 
 from service.auth.users import User
 from service.ids import new_id
+from service.knowledge.documents import NewDocument
 from service.store import approvals, schema, steps
 from service.store import runs as run_rows
 from service.store import sessions as session_rows
@@ -89,6 +90,7 @@ class World:
             "apr": self.approval,
             "sch": self.schedule,
             "resp": self.response,
+            "doc": self.document,
         }[kind]
         return made(agent, user_id or self.ada.id)
 
@@ -111,6 +113,12 @@ class World:
         row = known.new(caller, agent, {**fields, "session_id": None, "cap_nano": None})
         self.services.infra.db.transact(lambda tx: known.insert(tx, row))
         return str(row["id"])
+
+    def document(self, agent: str, user_id: str) -> str:
+        known = self.services.knowledge.documents
+        new = NewDocument(f"{self.word} document", "text", f"{self.word} Words of a document.".encode())
+        prepared = known.prepare(self.ada.workspace_id, agent, new)
+        return str(self.services.infra.db.transact(lambda tx: known.write(tx, prepared))["id"])
 
     def response(self, agent: str, user_id: str) -> str:
         asked_as = {"fields": {"background": True}, "input": []}

@@ -135,6 +135,20 @@ def test_planned_searches_are_made_and_their_pages_cited(researching: Services, 
     assert holds(researching) == 0
 
 
+def test_a_document_of_the_client_is_citable_beside_pages(wired: Services, upstream: WireServer) -> None:
+    """The API takes citations on all documents of a request, or on none."""
+    upstream.script += [plan("sea"), cites("https://example.org/sea", "it is blue")]
+    own = {
+        "type": "document",
+        "source": {"type": "text", "media_type": "text/plain", "data": "Seas."},
+        "title": "Own",
+    }
+    ask(wired, messages=({"role": "user", "content": [own, says("How blue is the sea?")]},))
+    content = bodies(upstream)[-1]["messages"][-1]["content"]
+    cited = [(one["title"], one.get("citations")) for one in content if one["type"] == "document"]
+    assert cited == [("https://example.org/sea", {"enabled": True}), ("Own", {"enabled": True})]
+
+
 def test_quotes_that_were_not_read_are_dropped(wired: Services, upstream: WireServer) -> None:
     upstream.script += [
         plan("sea"),

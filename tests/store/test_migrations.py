@@ -166,12 +166,25 @@ def test_cap_before_an_override_is_back_in_older_code(url: str) -> None:
     command.upgrade(config(url), "head")
 
 
+@pytest.mark.filterwarnings("ignore:Did not recognize type .halfvec.")
 def test_newest_revision_matches_the_schema(url: str) -> None:
     command.upgrade(config(url), "head")
     with sa.create_engine(url, poolclass=sa.pool.NullPool).connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         found = compare_metadata(context, schema.metadata)
-        assert [each for each in found if not (_kept(each) or _width_of_sqlite(each))] == []
+        assert [
+            each for each in found if not (_kept(each) or _width_of_sqlite(each) or _of_search(each))
+        ] == []
+
+
+def _of_search(difference: Any) -> bool:
+    """Tell whether it is a structure for searches of one of the databases, beside the tables of knowledge."""
+    kind, *found = difference
+    if kind == "remove_table":
+        return str(found[0].name).startswith(("knowledge_words", "knowledge_vectors"))
+    if kind == "remove_column":
+        return found[-1].name == "lexemes"
+    return kind == "remove_index" and str(found[0].name).endswith("_lexemes")
 
 
 def _width_of_sqlite(difference: Any) -> bool:

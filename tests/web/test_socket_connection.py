@@ -6,12 +6,19 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from service.web.sockets import connection
+from service.auth.permissions import Permission
+from service.types import Caller
+from service.web.sockets import connection, reader
+from service.web.sockets.client import Client
 from service.web.sockets.connection import Closed, Connection
 from service.web.sockets.meter import Meter
+from service.web.sockets.reader import Reader
+from service.web.sockets.turns import Turns
 from tests.web.sockets import frame
 
 MUCH = b"x" * 4_000_000  # more than a socket holds
@@ -91,3 +98,16 @@ def test_a_meter_fills_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [meter.passes() for _ in range(3)] == [True, True, False]
     now[0] += 1.5
     assert [meter.passes() for _ in range(2)] == [True, False]
+
+
+def test_a_cancel_needs_the_right_of_its_route(
+    pair: tuple[Connection, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Today it is that of a connection: this holds once it is another."""
+    monkeypatch.setattr(reader, "CANCEL", Permission("runs:cancel"))
+    opened, other = pair
+    request: Any = SimpleNamespace(path="/v1/agents/assistant/chat", id="req")
+    caller = Caller("usr_1", "ada", "user", scopes=("actions:runs:write",))
+    other.shutdown(socket.SHUT_WR)
+    Reader(Client(opened, request), Turns(), Any, caller, lambda: True).read([b'{"type": "cancel"}'])  # type: ignore[arg-type]
+    assert b'"code":"forbidden"' in other.recv(65_536)

@@ -39,6 +39,7 @@ from service.store.schema.audit import audit, audit_links, audit_unlinked
 from service.store.schema.base import compatibility, metadata
 from service.store.schema.files import files, run_files, session_files
 from service.store.schema.gateway import gateway_calls, run_tokens
+from service.store.schema.knowledge import knowledge_documents, knowledge_passages, knowledge_scopes
 from service.store.schema.mcp import mcp_credentials, mcp_tools
 from service.store.schema.money import (
     SUMS,

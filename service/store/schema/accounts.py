@@ -18,6 +18,7 @@ workspaces = sa.Table(
     Column("created_at", BigInteger, nullable=False),
     # Time since which keys of its users are to be looked up again, and an issuer's tokens from before are refused.
     Column("changed_at", BigInteger),
+    Column("guardrails", Json),  # of all its runs, as `service.guardrails.policy` reads them
 )
 _DEFAULT = {"id": DEFAULT_WORKSPACE, "name": "default", "disabled": False, "created_at": 0}
 sa.event.listen(  # the migration inserts it too

@@ -36,6 +36,9 @@ sessions = sa.Table(
     ),  # summary of the turns up to `summary_upto`, which no longer fit a prompt
     Column("summary_upto", Integer, nullable=False, default=0),
     Column("summary_untrusted", Json),  # as `messages.untrusted`, of the summary
+    Column(
+        "placeholders", SealedJson("sessions.placeholders")
+    ),  # values that the model did not see, by placeholder
     Column("busy_run_id", String(32)),  # run of the current turn; only this run may add messages
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),

@@ -44,7 +44,7 @@ def count() -> int:
         allowed_model(name)
         asked = relayed_request(needs_limit=False)
         with services().runs.bulkhead.take(caller.user_id):
-            return counts.of_body(asked)
+            return counts.of_body(caller, asked)
     value = raw_json(services().settings.door_body_limit)
     body = validate(AgentBody, {"max_tokens": 1, **value} if isinstance(value, dict) else value, texts=())
     agent = allowed_model(body.model)

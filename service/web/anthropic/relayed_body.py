@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
@@ -89,7 +90,8 @@ def relayed_request(*, needs_limit: bool) -> RelayedRequest:
         user_id=_user_id(value),
         body=exact_json.dumps(sent),
         betas=_betas(),
-        by_address=_is_by_address([body.system, *(turn.content for turn in body.messages)]),
+        by_address=any(_type_of(one.get("source")) == "url" for one in _objects(body)),
+        cites=any(_has_citations(one) for one in _objects(body)),
     )
 
 
@@ -103,21 +105,33 @@ def _refuse_not_offered(value: dict[str, Any], body: MessagesBody) -> None:
     for number, tool in enumerate(body.tools):
         if tool.get("type", "custom") not in (None, "custom"):
             raise fault(f"/tools/{number}/type", "tools that the provider runs are not offered here")
+    if any(_is_providers_file(one) for one in _objects(body)):
+        raise fault("/messages", "has a file by its id: all callers share an account there; send the content")
 
 
-def _is_by_address(content: list[Any]) -> bool:
-    """Return whether content has a source that is an address, at any depth but in arguments of calls."""
-    waiting = content
+def _is_providers_file(block: dict[str, Any]) -> bool:
+    return _type_of(block.get("source")) == "file" or block.get("type") == "container_upload"
+
+
+def _objects(body: MessagesBody) -> Iterator[dict[str, Any]]:
+    """Yield the blocks of a body, and what is in them at any depth, but for arguments of calls."""
+    waiting: list[Any] = [body.system, *(turn.content for turn in body.messages)]
     while waiting:
         one = waiting.pop()
         if isinstance(one, list):
             waiting += one
         elif isinstance(one, dict):
-            source = one.get("source")
-            if isinstance(source, dict) and source.get("type") == "url":
-                return True
+            yield one
             waiting += [part for name, part in one.items() if name != "input"]
-    return False
+
+
+def _type_of(source: Any) -> Any:
+    return source.get("type") if isinstance(source, dict) else None
+
+
+def _has_citations(block: dict[str, Any]) -> bool:
+    """Return whether a block may be a document that is to be cited; only a clear no is one."""
+    return block.get("citations") not in (None, [], {"enabled": False})
 
 
 def _betas() -> str:

@@ -54,7 +54,7 @@ class Completion(Shape):
 def complete() -> Response:
     """Answer by an agent or a model; or, with the token of a run, relay an upstream model's answer as a step of it."""
     grant = current().grant
-    return _answer() if grant is None else upstream_answers.relay_step(grant)
+    return _answer() if grant is None else upstream_answers.relay_step(grant, chat_request)
 
 
 def _answer() -> Response:

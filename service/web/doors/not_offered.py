@@ -16,6 +16,7 @@ PATHS = (
     *("live", "memory_stores", "moderations", "organization", "organizations", "realtime", "skills"),
     *("threads", "tunnels", "uploads", "user_profiles", "vaults", "vector_stores", "videos"),
 )  # below /v1
+BELOW_OURS = ("/v1/responses/compact",)  # paths that a route of ours would take for an id
 SHARED = ("/v1/agents", "/v1/sessions")  # paths of Slipway's own, which the vendors' hosted agents have too
 HOSTED = (
     ("anthropic-beta", "managed-agents-"),
@@ -32,8 +33,10 @@ for _path in PATHS:
 
 
 @blueprint.before_app_request
-def refuse_hosted_agents() -> Response | None:
-    """Refuse requests for agents that a vendor hosts: they are not meant for the routes of ours."""
+def refuse_before_routing() -> Response | None:
+    """Refuse requests that are not meant for the routes of ours, such as for agents that a vendor hosts."""
+    if request.path in BELOW_OURS:
+        return refused(NotOffered(f"{request.method} {request.path} is not offered here."))
     if request.path.startswith(SHARED) and any(
         mark in request.headers.get(header, "") for header, mark in HOSTED
     ):

@@ -8,10 +8,12 @@ from flask import Blueprint, Response, request
 
 from service import errors
 from service.errors import SlipwayError, fault
+from service.llm.relay import ResponsesRequest
 from service.types import Run, RunRequest
 from service.web.admission import Admitted, admit, guard, reading_place
 from service.web.current import current, services
 from service.web.idempotency import once_again
+from service.web.openai import upstream_answers
 from service.web.openai.errors import OpenAIError, error_response, problem_of_run, status_of
 from service.web.openai.responses_answer import response_of
 from service.web.openai.responses_body import ResponseBody
@@ -26,6 +28,8 @@ from service.web.openai.responses_kept import (
     page_of,
 )
 from service.web.openai.responses_lens import ResponsesLens
+from service.web.openai.upstream_body import names_upstream_model
+from service.web.openai.upstream_response_body import response_request, run_request
 from service.web.openapi import api
 from service.web.problems import error_shape
 from service.web.recheck import still_admitted
@@ -71,7 +75,7 @@ class InputItems(Shape):
 
 @blueprint.post("/v1/responses")
 @api(
-    "Ask an agent, as a model, and keep its answer",
+    "Ask an agent, as a model, and keep its answer; or a model of the upstream in this dialect",
     body=ResponseBody,
     returns={200: ResponseShape},
     errors=(*RUN_ERRORS, errors.PreviousResponseNotFound),
@@ -82,16 +86,29 @@ class InputItems(Shape):
     status=status_of,
     headers=("X-Cache", "X-Cost-USD", "Idempotency-Replayed"),
 )
-@guard(counts="run")
+@guard(counts="step")
 def create_response() -> Response:
+    """Answer by an agent or a model; or, with the token of a run, relay an upstream model's answer as a step of it."""
+    grant = current().grant
+    return _answer() if grant is None else upstream_answers.relay_step(grant, response_request)
+
+
+def _answer() -> Response:
     asked: list[tuple[Fields, bool | None]] = []
+    relayed: list[ResponsesRequest] = []
 
     def question() -> RunRequest:
+        if names_upstream_model():
+            named, request = response_request()
+            relayed.append(request)
+            return run_request(named, request)
         body = parse(ResponseBody, most=services().settings.door_body_limit)
         asked.append((body.repeated, body.stream))
         return body.request(earlier_of(body))
 
     admitted = admit(None, question)
+    if relayed:
+        return upstream_answers.answer(admitted, relayed[0])
     fields, stream = asked[0]
     if fields["background"]:
         return _queued(admitted, fields, stream)
@@ -138,6 +155,7 @@ def get_response(response_id: str) -> Response:
 def delete_response(response_id: str) -> Response:
     run = ended(cancelled(kept(response_id)[0]))
     if not services().runs.deletion.delete(run.id):
+        kept(response_id)  # another call may have deleted it
         raise errors.Conflict("The response is being cancelled; try again shortly.", retry_after=1)
     return json_response({"id": response_id, "object": "response", "deleted": True})
 

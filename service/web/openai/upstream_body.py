@@ -5,6 +5,7 @@ Fields that are not named here reach the model unchanged.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
@@ -73,7 +74,7 @@ def chat_request() -> tuple[UpstreamBody, ChatRequest]:
     value = raw_json(services().settings.door_body_limit)
     body = validate(UpstreamBody, value, texts=())
     price = services().usage.prices.price(body.model, today())
-    _refuse_not_offered(value, body)
+    check_not_offered(value, body.tools or ())
     sent, options = dict(value), body.stream_options
     if body.stream:
         sent["stream_options"] = {**(value.get("stream_options") or {}), "include_usage": True}
@@ -81,7 +82,9 @@ def chat_request() -> tuple[UpstreamBody, ChatRequest]:
     request = ChatRequest(
         model=price.model,
         messages=[{"role": "user", "content": _counted(body, price, written)}],
-        max_tokens=_most_output(body, price),
+        max_tokens=most_output(
+            [body.max_completion_tokens, body.max_tokens], price, "/max_completion_tokens"
+        ),
         tools=[{}],  # are in the content; this counts what chat templates add to a prompt
         stream=bool(body.stream),
         body=written,
@@ -104,21 +107,23 @@ def run_request(body: UpstreamBody, asked: ChatRequest) -> RunRequest:
     )
 
 
-def _refuse_not_offered(value: dict[str, Any], body: UpstreamBody) -> None:
+def check_not_offered(
+    value: dict[str, Any], tools: Sequence[dict[str, Any]], more: Sequence[str] = ()
+) -> None:
     """Refuse what the hold of a call does not cover. Raises `Invalid`."""
-    for name in NOT_OFFERED:
+    for name in (*NOT_OFFERED, *more):
         if value.get(name) is not None:
             raise fault(f"/{name}", "is not offered here")
-    for number, tool in enumerate(body.tools or ()):
+    for number, tool in enumerate(tools):
         if tool.get("type") not in CLIENT_TOOLS:
             raise fault(f"/tools/{number}/type", "tools that the provider runs are not offered here")
 
 
-def _most_output(body: UpstreamBody, price: Price) -> int:
+def most_output(asked: Sequence[int | None], price: Price, where: str) -> int:
     """Return the most tokens that the answer may have. Raises `Invalid` where neither body nor price says."""
-    given = [most for most in (body.max_completion_tokens, body.max_tokens) if most is not None]
+    given = [most for most in asked if most is not None]
     if not given and price.max_output_tokens is None:
-        raise fault("/max_completion_tokens", "Field required")
+        raise fault(where, "Field required")
     return max(given) if given else price.max_output_tokens or 0
 
 
@@ -147,7 +152,15 @@ def _kinds(message: dict[str, Any], number: int) -> set[str]:
     kinds = {str(part.get("type")) if isinstance(part, dict) else "" for part in content}
     if other := kinds - {*TEXTUAL, *COUNTED_BY_CONTEXT}:
         raise fault(f"/messages/{number}/content", f"has a part that is not offered here: {min(other)[:64]}")
+    if any(_is_providers_file(part) for part in content):
+        detail = "has a file by its id: all callers share an account there; send the content"
+        raise fault(f"/messages/{number}/content", detail)
     return kinds
+
+
+def _is_providers_file(part: dict[str, Any]) -> bool:
+    file = part.get("file")
+    return part["type"] == "file" and not (isinstance(file, dict) and file.get("file_id") is None)
 
 
 def _question(body: UpstreamBody) -> str:

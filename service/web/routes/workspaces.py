@@ -28,10 +28,13 @@ class NewWorkspace(Body):
 
 
 class WorkspaceChange(Body):
-    """Changes of a workspace; omitted fields keep their values."""
+    """Changes of a workspace; omitted fields keep their values. Empty `guardrails` remove them."""
 
     name: Name | None = None
     disabled: bool | None = None
+    guardrails: dict[str, Any] | None = Field(
+        default=None, description="Guardrails of all its runs, as `guardrails` of agent.yaml"
+    )
 
     @model_validator(mode="after")
     def _something(self) -> WorkspaceChange:
@@ -45,6 +48,7 @@ class WorkspaceView(Shape):
     name: str
     disabled: bool
     created_at: str
+    guardrails: dict[str, Any] | None
 
 
 class WorkspacePage(Page[WorkspaceView]): ...
@@ -99,7 +103,8 @@ def get_workspace(workspace_id: str) -> Response:
 
 @blueprint.patch("/v1/admin/workspaces/<workspace_id>")
 @api(
-    "Rename, disable or enable a workspace; a disabled one's log-ins and runs end, and its keys are refused",
+    "Rename, disable or enable a workspace, or replace its guardrails; a disabled one's log-ins and runs end, "
+    "and its keys are refused",
     body=WorkspaceChange,
     returns={200: WorkspaceView},
     errors=[errors.Forbidden, errors.NotFound, errors.Conflict, errors.Invalid],

@@ -10,6 +10,7 @@ from typing import Any
 
 from websockets.frames import CloseCode
 
+from service.auth.permissions import PERMISSIONS
 from service.errors import Conflict, Invalid, InvalidToken, NotFound, SlipwayError, fault
 from service.store.actor import Actor, acting_as
 from service.types import Caller, Run
@@ -23,6 +24,7 @@ from service.wiring import Services
 log = logging.getLogger("slipway.websocket")
 TICK = 1.0  # seconds between two looks at the connection
 RECHECK = 5.0  # seconds between two checks of its log-in or key
+CANCEL = PERMISSIONS["POST /v1/runs/<run_id>/cancel"]
 DEAF, DEAF_SECONDS = 6, 3.0  # heartbeats, and at least seconds, without a byte: not even an answer to a ping
 
 
@@ -80,11 +82,12 @@ class Reader:
             self._client.refuse(error)
 
     def _control(self, body: dict[str, Any]) -> None:
-        """Take a message that is no turn. Raises `Invalid` and `RunFinished`."""
+        """Take a message that is no turn. Raises `Invalid`, `RunFinished`, and `Forbidden`."""
         self._client.count()
         if body.keys() == {"token"}:
             self._turns.renew(token_of(body))
         elif body == {"type": "cancel"}:
+            CANCEL.check(self.caller)
             if (run := self._turns.cancel()) is not None:
                 self.cancel(run)
         else:

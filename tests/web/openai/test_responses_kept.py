@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
@@ -170,6 +171,34 @@ def test_deleted_while_it_is_made(sdk: openai.OpenAI, client: httpx2.Client, mod
     sdk.responses.delete(begun.id)
     nothing_finds(sdk, begun.id)
     assert client.get(f"/v1/runs/run_{begun.id.removeprefix('resp_')}").status_code == 404
+
+
+def test_of_deletions_at_once_one_is_told(sdk: openai.OpenAI) -> None:
+    for number in range(6):
+        paths = [f"/v1/responses/{sdk.responses.create(model='assistant', input=f'Twice {number}?').id}"] * 4
+        with ThreadPoolExecutor(4) as pool:
+            statuses = [answer.status_code for answer in pool.map(sdk_delete(sdk), paths)]
+        assert sorted(statuses) == [200, 404, 404, 404]
+
+
+def sdk_delete(sdk: openai.OpenAI) -> Callable[[str], httpx2.Response]:
+    url, headers = str(sdk.base_url).removesuffix("/v1/"), {"Authorization": f"Bearer {sdk.api_key}"}
+    return lambda path: httpx2.delete(url + path, headers=headers, timeout=60, trust_env=False)
+
+
+@pytest.mark.parametrize("more", [{}, {"stream": True}, {"background": True}], ids=str)
+def test_the_key_of_a_deleted_response_says_so(client: httpx2.Client, key: str, more: Any) -> None:
+    """Neither a model that is not found, nor a second response that nobody would expect."""
+    sent = {"Authorization": f"Bearer {key}", "Idempotency-Key": f"deleted {more}".replace(" ", "-")}
+    body = {"model": "assistant", "input": f"Once only {more}", **more}
+    first = client.post("/v1/responses", json=body, headers=sent)
+    assert first.status_code == 200
+    run_id = client.get("/v1/runs?limit=1").json()["data"][0]["run_id"]
+    response_id = f"resp_{run_id.removeprefix('run_')}"
+    assert response_id in first.text and client.delete(f"/v1/responses/{response_id}").status_code == 200
+    again = client.post("/v1/responses", json=body, headers=sent)
+    assert (again.status_code, again.json()["error"]["code"]) == (409, "run_deleted")
+    assert again.headers["x-should-retry"] == "false"
 
 
 def test_input_items(sdk: openai.OpenAI) -> None:

@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
         "billing/refunds.md": REFUNDS,
         "technical/deep/proxy-setup.md": "Set the proxy under Settings. Refunds are not our business.\n",
         "top.md": "# Top\nNothing about money.\n",
-        "billing/ignored.txt": "refunds refunds refunds",
+        "billing/ignored.csv": "refunds refunds refunds",
     }
     for name, text in documents.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,1 @@
+"""Detectors of personal data and secrets, one module a kind. Each matches at one place of a text."""

@@ -1,0 +1,219 @@
+"""Documents that admins add for a workspace: added or replaced by name, listed, deleted; within its bounds."""
+
+from __future__ import annotations
+
+import logging
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+from service.audit.record import Action, record
+from service.errors import NotFound, Overloaded, TooMany, fault
+from service.guardrails.hosts import hosts_in
+from service.ids import new_id
+from service.knowledge.extract import Busy, Unreadable
+from service.knowledge.formats import Document, read
+from service.knowledge.passages import Passage, passages
+from service.knowledge.vectors import BATCH, Embedder, digest, embedded_text
+from service.knowledge.words import indexed
+from service.store import knowledge as rows
+from service.store import knowledge_vectors as vectors
+from service.store.database import Database, Row, Transaction
+from service.types import now_ms, public_fields
+
+log = logging.getLogger("slipway.knowledge")
+RULES = 1  # of cutting and of words; `flask knowledge index` cuts documents of other rules again
+MAX_PASSAGES = 5_000  # of a document
+MAX_HOSTS = 200  # of a document, to which answers may link
+AT_ONCE = (
+    64  # passages embedded as they are added; those of a larger document are left to `flask knowledge index`
+)
+_FIELDS = "id workspace_id agent name title category trusted size passages created_at updated_at"
+
+
+class Limits(NamedTuple):
+    """Bounds of a workspace."""
+
+    documents: int
+    bytes: int
+    passages: int
+
+
+class NewDocument(NamedTuple):
+    """File to add. `kind`: one of `formats.FORMATS`."""
+
+    name: str
+    kind: str
+    data: bytes
+    title: str | None = None
+    category: str = ""
+    trusted: bool = False
+
+
+class Prepared(NamedTuple):
+    """Document with its passages, ready to be written; `vectors` by digest, for all passages or none."""
+
+    row: dict[str, Any]
+    passages: Sequence[dict[str, Any]]
+    vectors: dict[str, array[float]]
+
+
+@dataclass(slots=True)
+class Documents:
+    """Documents of workspaces. One per process. `changed` is told of a workspace whose documents have changed."""
+
+    db: Database
+    limits: Limits
+    embedder: Embedder | None = None
+    changed: Callable[[str], object] = lambda workspace_id: None
+
+    def prepare(self, workspace_id: str, agent: str, new: NewDocument) -> Prepared:
+        """Read and cut a file. Raises `Invalid` for one that cannot be read, and `Overloaded`."""
+        try:
+            document = read(new.data, new.kind, new.name)
+        except Unreadable as error:
+            raise fault("/data", str(error)) from None
+        except Busy:
+            raise Overloaded("Too many documents are being read at once.") from None
+        if not document.text.strip():
+            raise fault("/data", "has no text")
+        document = document._replace(title=new.title or document.title)
+        whose = {"workspace_id": workspace_id, "agent": agent}
+        before = self.db.query(lambda tx: rows.named(tx, workspace_id, agent, new.name))
+        now = now_ms()
+        row = {
+            "id": before["id"] if before is not None else new_id("doc"),
+            **whose,
+            "name": new.name,
+            "category": new.category,
+            "trusted": new.trusted,
+            "digest": sha256(new.data).hexdigest(),
+            "created_at": before["created_at"] if before is not None else now,
+            **_text_of(document),
+        }
+        made = built(row, document, now)
+        if not 0 < len(made) <= MAX_PASSAGES:
+            raise fault("/data", f"makes {len(made)} passages; 1 to {MAX_PASSAGES} are possible: split it")
+        return Prepared({**row, **built_fields(made, now)}, made, self._vectors(made))
+
+    def write(self, tx: Transaction, new: Prepared) -> dict[str, Any]:
+        """Add a prepared document, or replace the one of its name. Raises `TooMany` beyond the workspace's bounds."""
+        row = new.row
+        scope, others = rows.lock(tx, row["workspace_id"], row["agent"], row["updated_at"])
+        before = rows.named(tx, row["workspace_id"], row["agent"], row["name"])
+        if before is not None and before["build"] == row["build"]:  # the answer to an earlier commit was lost
+            return public(before)
+        self._check_bounds(others, row, before)
+        if before is not None:
+            row = {**row, "id": before["id"]}
+        rows.put(tx, row, before)
+        rows.add_passages(tx, [{**one, "document_id": row["id"]} for one in new.passages])
+        if before is not None:
+            rows.drop_build(tx, before["id"], before["build"])
+        model = scope["model"]
+        if new.vectors and self.embedder is not None and vectors.available(tx):
+            vectors.add(tx, scope, self.embedder.name, new.vectors)
+            model = model if scope["passages"] else self.embedder.name
+        self._note_change(tx, scope, model)
+        told = {"agent": row["agent"], "trusted": row["trusted"], "replaced": before is not None}
+        record(tx, Action.DOCUMENT_ADDED, f"document:{row['id']}", workspace_id=row["workspace_id"], **told)
+        return public(row)
+
+    def get(self, workspace_id: str | None, agent: str, document_id: str) -> Row:
+        """Find a document, of a workspace or of any, with its text. Raises `NotFound`."""
+        return self.db.query(lambda tx: _found(tx, workspace_id, agent, document_id))
+
+    def page(self, workspace_id: str | None, agent: str, *, limit: int, after: str | None) -> list[Row]:
+        """List documents of a workspace, or of all, oldest first, after the id `after`."""
+        return self.db.query(lambda tx: rows.page(tx, workspace_id, agent, limit=limit, after=after))
+
+    def delete(self, workspace_id: str | None, agent: str, document_id: str) -> None:
+        """Delete a document, of a workspace or of any; no search finds it any more. Raises `NotFound`."""
+
+        def work(tx: Transaction) -> None:
+            whose = _found(tx, workspace_id, agent, document_id)["workspace_id"]
+            scope, _ = rows.lock(tx, whose, agent, now_ms())
+            _found(tx, whose, agent, document_id)  # still, behind another deletion
+            rows.delete(tx, document_id)
+            self._note_change(tx, scope, scope["model"])
+            record(tx, Action.DOCUMENT_REMOVED, f"document:{document_id}", workspace_id=whose, agent=agent)
+
+        self.db.transact(work)
+
+    def _note_change(self, tx: Transaction, scope: Row, model: str | None) -> None:
+        sums = rows.sums(tx, scope["workspace_id"], scope["agent"])
+        more = {"version": scope["version"] + 1, "model": model, "updated_at": now_ms()}
+        rows.update_scope(tx, scope, {**sums, **more})
+        tx.after_commit(lambda: self.changed(scope["workspace_id"]))
+
+    def _check_bounds(self, scopes: Sequence[Row], row: dict[str, Any], before: Row | None) -> None:
+        added = {"documents": 1, "bytes": row["size"], "passages": row["passages"]}
+        gone = {"documents": 1, "bytes": before["size"], "passages": before["passages"]} if before else {}
+        for name, most in self.limits._asdict().items():
+            total = sum(scope[name] for scope in scopes) + added[name] - gone.get(name, 0)
+            if total > most:
+                raise TooMany(f"The documents of this workspace may have {most} {name}: delete some first.")
+
+    def _vectors(self, made: Sequence[dict[str, Any]]) -> dict[str, array[float]]:
+        """Embed the passages of a small document; none where the endpoint fails or is not set."""
+        if self.embedder is None or len(made) > AT_ONCE:
+            return {}
+        found: dict[str, array[float]] = {}
+        for start in range(0, len(made), BATCH):
+            some = made[start : start + BATCH]
+            got = self.embedder.embed_all([embedded_text(one["title"], one["text"]) for one in some])
+            if got is None:
+                return {}
+            found |= {one["digest"]: vector for one, vector in zip(some, got, strict=True)}
+        return found
+
+
+def built(row: dict[str, Any] | Row, document: Document, build: int) -> list[dict[str, Any]]:
+    """Cut a document: return the rows of its passages, as one build."""
+    whose = {
+        "workspace_id": row["workspace_id"],
+        "agent": row["agent"],
+        "document_id": row["id"],
+        "build": build,
+    }
+    cut = passages(document, f"document:{row['id']}", row["category"])
+    return [{**whose, **_columns(one)} for one in cut]
+
+
+def built_fields(made: Sequence[dict[str, Any]], build: int) -> dict[str, Any]:
+    """Return the columns of a document that its passages make."""
+    tokens = sum(one["words"].count(" ") + 1 for one in made)
+    about = {"passages": len(made), "tokens": tokens, "rules": RULES}
+    return {**about, "build": build, "next_build": None, "updated_at": build}
+
+
+def public(row: Row) -> dict[str, Any]:
+    """Return the API's document object, without its text."""
+    return public_fields(row, _FIELDS)
+
+
+def _columns(one: Passage) -> dict[str, Any]:
+    words = " ".join(indexed(f"{one.title}\n{one.text}"))
+    about = {"title": one.title, "uri": one.uri, "category": one.category, "text": one.text}
+    return {**about, "words": words, "digest": digest(one.title, one.text)}
+
+
+def _text_of(document: Document) -> dict[str, Any]:
+    text = document.text
+    hosts = sorted(hosts_in(text))[:MAX_HOSTS]
+    return {
+        "title": document.title,
+        "kind": document.kind,
+        "text": text,
+        "size": len(text.encode()),
+        "hosts": hosts,
+    }
+
+
+def _found(tx: Transaction, workspace_id: str | None, agent: str, document_id: str) -> Row:
+    row = rows.get(tx, workspace_id, agent, document_id)
+    if row is None:
+        raise NotFound(f"There is no document {document_id}.")
+    return row

@@ -1,0 +1,87 @@
+"""Personal data and secrets found in sentences of six languages, and nothing in what only looks like them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from service.guardrails.filter import filtered
+from service.guardrails.policy import SideSpec, parse_rails
+from service.guardrails.vault import Vault
+from tests.guardrails.data.sets import Sentence, labelled, look_alikes, sentences
+
+EVERYTHING: SideSpec = parse_rails({"input": {"personal_data": "redact", "secret": "redact"}}).input
+# Kinds of presidio-research's sentences that have a form; its US_SSN are among our national numbers.
+PRESIDIO = {
+    "PHONE_NUMBER": "phone",
+    "CREDIT_CARD": "card",
+    "US_SSN": "national_id",
+    "IP_ADDRESS": "ip",
+    "EMAIL_ADDRESS": "email",
+    "IBAN_CODE": "iban",
+}
+
+
+def found_in(text: str) -> dict[str, list[str]]:
+    """Return the values found in a text, by kind."""
+    vault = Vault()
+    out, findings = filtered(text, EVERYTHING, vault)
+    assert vault.restore(out) == text
+    values = {label.lower(): found for label, found in vault.to_json().items()}
+    assert values.keys() == {one.kind for one in findings}
+    return values
+
+
+def missed(some: list[Sentence]) -> list[tuple[str, str]]:
+    """Return the spans that are not found whole and under their kind, each with its sentence."""
+    return [
+        (one.text[begin:end], one.text)
+        for one in some
+        for values in [found_in(one.text)]
+        for kind, begin, end in one.spans
+        if one.text[begin:end] not in values.get(kind, ())
+    ]
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["seen", "held"])
+def test_sentences(held: bool) -> None:
+    some = sentences(2026, held=held, rounds=2)
+    spans = sum(len(one.spans) for one in some)
+    wrong = missed(some)
+    assert len(wrong) <= spans * 0.005, wrong
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["seen", "held"])
+def test_look_alikes(held: bool) -> None:
+    texts = look_alikes(held=held)
+    wrong = [(text, values) for text in texts if (values := found_in(text))]
+    assert len(wrong) <= len(texts) * 0.005, wrong
+
+
+def test_labelled() -> None:
+    """Texts in other forms: of logs, JSON, tables and notes."""
+    wrong = [(kind, text, found_in(text)) for kind, text in labelled() if found_in(text).keys() != {kind}]
+    assert not wrong
+
+
+@pytest.mark.conformance
+def test_presidio() -> None:
+    """Sentences of presidio-research: JUDGES_DIR is a folder with a checkout of microsoft/presidio-research."""
+    data = Path(os.environ.get("JUDGES_DIR", "")) / "presidio-research" / "data" / "synth_dataset_v2.json"
+    if "JUDGES_DIR" not in os.environ or not data.is_file():
+        pytest.skip("JUDGES_DIR has no checkout of microsoft/presidio-research")
+    spans, wrong, false = 0, [], []
+    for sentence in json.loads(data.read_text()):
+        values = [value for found in found_in(sentence["full_text"]).values() for value in found]
+        named = [one for one in sentence["spans"] if one["entity_type"] in PRESIDIO]
+        dates = [one["entity_value"] for one in sentence["spans"] if one["entity_type"] == "DATE_TIME"]
+        spans += len(named)
+        wrong += [one for one in named if not any(one["entity_value"] in value for value in values)]
+        known = [one["entity_value"] for one in named] + dates
+        false += [value for value in values if not any(value in one or one in value for one in known)]
+    assert spans == 328
+    assert len(wrong) <= spans * 0.01, wrong
+    assert len(false) <= 1_500 * 0.005, false
