@@ -35,6 +35,7 @@ _STATUS: dict[type[SlipwayError], int] = {  # where it differs from the problem'
     errors.Unavailable: 529,
     errors.ModelUnavailable: 529,
     errors.UnsupportedMediaType: 400,
+    errors.GuardrailRefused: 400,
     errors.Invalid: 400,
     errors.Conflict: 400,
 }
@@ -44,6 +45,7 @@ MAY_FAIL = (
     errors.RunLimit,
     errors.Overloaded,
     errors.DatabaseUnavailable,
+    errors.GuardrailRefused,
     errors.ModelRejected,
     errors.ModelUnavailable,
     errors.ModelTimeout,
