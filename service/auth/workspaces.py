@@ -112,6 +112,8 @@ class WorkspaceService:
                 raise Conflict(f"The workspace {DEFAULT_NAME} is always there, under this name.")
             if deletes and rows.has_users(tx, workspace_id):
                 raise Conflict("This workspace has users: delete them first.")
+            if deletes and rows.has_documents(tx, workspace_id):
+                raise Conflict("This workspace has documents: delete them first.")
             _record_change(tx, workspace_id, changes, deletes=deletes)
             if "disabled" not in changes:
                 rows.update(tx, workspace_id, changes)

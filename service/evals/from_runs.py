@@ -14,6 +14,8 @@ from pydantic import TypeAdapter
 
 from service.agents.eval_spec import MOST_CASES, EvalCase
 from service.agents.marked_yaml import MarkedYaml, YamlFaults
+from service.guardrails.filter import TextFilter
+from service.guardrails.policy import Action, SideSpec
 from service.sessions import Sessions
 from service.store.database import Row
 from service.text.sanitise import storable
@@ -25,6 +27,7 @@ MAX_TEXT = 20_000  # characters of a turn
 WIDTH = 110  # columns of the text
 CASES: TypeAdapter[tuple[EvalCase, ...]] = TypeAdapter(tuple[EvalCase, ...])
 Mask = Callable[[str], str]
+_MASKED = SideSpec(personal_data=Action.MASK, secret=Action.MASK)
 
 
 class CannotAppend(Exception):
@@ -45,6 +48,12 @@ def case_of(run: Run, sessions: Sessions, mask: Mask, feedback: Row | None = Non
     entry["expect"] = {}
     written = yaml.safe_dump([entry], allow_unicode=True, sort_keys=False, width=WIDTH)
     return "".join(f"# {line}\n" for line in _about(run, mask, feedback)) + written
+
+
+def masked(text: str) -> str:
+    """Mask the personal data and secrets that the guardrails know."""
+    whole = TextFilter(_MASKED)
+    return whole.feed(text) + whole.close()
 
 
 def _about(run: Run, mask: Mask, feedback: Row | None) -> Iterable[str]:

@@ -190,6 +190,7 @@ def _about(run: Run, wanted: Wanted, caller: Caller) -> dict[str, Any]:
         "user_id": None if owner == caller.user_id else owner,
         "session_id": session_id,
         "turn": None if session_id is None else turn,
+        "scope": run.request.session_id or (run.request.fork or {}).get("scope") or run.id,
     }
     return {name: value for name, value in about.items() if value is not None}
 

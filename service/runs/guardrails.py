@@ -132,7 +132,8 @@ class Guardrails:
         """Put an attempt under its guardrails. Raises `GuardrailRefused` for what a task has asked."""
         run = attempt.run
         in_force = self.in_force(run, agent)
-        scope = run.request.session_id or run.id
+        # Kept steps of a fork have the placeholders of the run that it is of.
+        scope = run.request.session_id or (run.request.fork or {}).get("scope") or run.id
         vault = KeyedVault(hmac.digest(self._key, scope.encode(), "sha256"))
         attempt.guard(RunRails(run, in_force, vault, attempt.journal, self._observer))
         if run.mode == "queue" or run.resumed:

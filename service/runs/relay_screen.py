@@ -12,8 +12,8 @@ from service.guardrails.filter import Refused
 from service.guardrails.relayed.chunks import ChunkScreen
 from service.guardrails.relayed.events import EventScreen
 from service.guardrails.relayed.responses import ResponseScreen
-from service.guardrails.relayed.texts import Side, TooDeep, screened
-from service.llm.chat_answer import DONE
+from service.guardrails.relayed.texts import Side, screened
+from service.llm.chat_answer import DONE, UNREADABLE
 from service.llm.model_json import parse
 from service.llm.relay import ChatRequest, RelayedRequest, ResponsesRequest
 from service.llm.sse_data import SseData
@@ -48,7 +48,7 @@ class RelayScreen:
         self._body: list[bytes] = []
 
     def feed(self, piece: bytes) -> bytes:
-        """Raise what the filters raise, and `ModelError` for an answer that is nested too deep."""
+        """Raise what the filters raise, and `ModelError` for an answer that cannot be read."""
         if not self._streams:
             self._body.append(piece)
             return b""
@@ -77,7 +77,7 @@ class RelayScreen:
     def _told(self, data: bytes) -> bytes:
         if data == DONE:
             return self._written(self._events.close()) + b"data: [DONE]\n\n"
-        event = parse(data)
+        event = _screened(lambda: parse(data))
         told = _screened(lambda: self._events.feed(event))
         if len(told) == 1 and told[0] is event:
             return self._line(event, data)
@@ -102,8 +102,8 @@ def _events(request: RelayedRequest, side: Side) -> Events:
 def _screened(work: Callable[[], Any]) -> Any:
     try:
         return work()
-    except TooDeep:
-        raise ModelError("The model sent an answer that is nested too deep") from None
+    except UNREADABLE as error:  # such as one that is nested too deep
+        raise ModelError("The model sent an answer that cannot be read") from error
 
 
 def _loads(data: bytes) -> Any:

@@ -18,6 +18,7 @@ from service.guardrails.filter import Refused, TextFilter
 from service.guardrails.in_force import InForce
 from service.guardrails.keyed_vault import KeyedVault
 from service.guardrails.whole_texts import WholeTexts, filtered_content, filtered_messages
+from service.history import title_of
 from service.llm.client import ModelReply, ModelRequest
 from service.observe.observer import Observer
 from service.runs.journal import Journal
@@ -52,10 +53,14 @@ class RunRails:
         """Whether the text of an answer is held until it is judged."""
         return self.rail.judge is not None and bool(self.rail.judge.output)
 
-    @property
-    def placeholders(self) -> dict[str, str] | None:
-        """Values that the model did not see, by placeholder, for later turns; None: none that are new."""
-        return self.vault.kept() if self.vault.is_new else None
+    def of_session(self) -> dict[str, Any]:
+        """Return what a session keeps: its title as clients may see it, and new values behind placeholders."""
+        request = self._run.request
+        named = self.in_force.acts_out and request.session_id is not None
+        return {
+            "title": self.shown(title_of(request.question)) if named else None,
+            "placeholders": self.vault.kept() if self.vault.is_new else None,
+        }
 
     # --- on the way in ------------------------------------------------------------------------------
 

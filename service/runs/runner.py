@@ -20,7 +20,7 @@ from service.errors import (
     SlipwayError,
     WorkerLost,
 )
-from service.history import SUMMARISE, alternating, title_of
+from service.history import SUMMARISE, alternating
 from service.observe import logs
 from service.observe.observer import Observer, RunPhase
 from service.runs.attempt import Attempt
@@ -274,10 +274,7 @@ class Runner:
             return LAST_EVENT[status], run.result
 
         def write(tx: Transaction) -> None:
-            rails = attempt.rails
-            named = rails.in_force.acts_out and run.request.session_id is not None
-            title = rails.shown(title_of(run.request.question)) if named else None
-            self.sessions.end(tx, run, attempt.summary, title=title, placeholders=rails.placeholders)
+            self.sessions.end(tx, run, attempt.summary, **attempt.rails.of_session())
             self.webhooks.schedule(tx, run)
 
         if run.attempt > 1:

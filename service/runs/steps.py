@@ -125,6 +125,7 @@ class RunSteps:
 
     def tools(self, name: str, reply: ModelReply) -> Events[list[ToolResult]]:
         """Make the tool calls of a reply, store their results. Raises `WaitsForApproval`; after them, `CallsClient`."""
+        reply = self._attempt.rails.answered(reply)  # a pattern made it of what a model said
         calls = calls_of(reply, self._run.request)
         whole, reply = reply, without(reply, calls)
         stored = self._journal.replay("tools", name)

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from service.errors import Conflict
 from service.store.database import InsertOnce, Row, Transaction
-from service.store.schema import users, workspaces
+from service.store.schema import knowledge_scopes, users, workspaces
 from service.store.statement import Statement
 from service.store.users import DELETED
 from service.types import DEFAULT_WORKSPACE
@@ -77,6 +77,12 @@ def has_users(tx: Transaction, workspace_id: str) -> bool:
     """Return whether a workspace has users that are not deleted."""
     query = sa.select(users.c.id).where(users.c.workspace_id == workspace_id, users.c.role != DELETED)
     return tx.row(query.limit(1)) is not None
+
+
+def has_documents(tx: Transaction, workspace_id: str) -> bool:
+    """Return whether a workspace has documents for its agents."""
+    some = (knowledge_scopes.c.workspace_id == workspace_id, knowledge_scopes.c.documents > 0)
+    return tx.row(sa.select(knowledge_scopes.c.agent).where(*some).limit(1)) is not None
 
 
 def deleted_name(workspace_id: str) -> str:

@@ -21,6 +21,7 @@ MAX_IMAGE = 5 * 1024 * 1024  # bytes of an image, as the Messages API bounds it
 MAX_PDF = 24 * 1024 * 1024  # bytes of a PDF: 32 MiB in base64
 MAX_REST = 4 * 1024 * 1024  # bytes of a conversation without its files: more than any model reads
 PDF = "application/pdf"
+NO_FILE_ID = "has a file by its id: all callers share an account there; send the content"  # at an upstream
 NO_ADDRESS = "must hold the content itself, in base64: an address is not read"
 _DATA_URL = re.compile(r"data:([a-z]+/[a-z0-9.+-]+);base64,", re.IGNORECASE)
 _NICKNAMES = {"image/jpg": "image/jpeg"}  # as many clients call it

@@ -189,12 +189,18 @@ def talk(services: Services) -> Iterator[list[Run]]:
     yield runs
 
 
-def test_case_of_a_run_has_its_branch_and_no_expectations(flask: Flask_, talk: list[Run]) -> None:
+def test_case_of_a_run_has_its_branch_and_no_expectations(
+    flask: Flask_, services: Services, talk: list[Run]
+) -> None:
+    """What the guardrails know of personal data is masked."""
     text = flask("evals", "from-run", talk[-1].id).stdout
     [case] = CASES.validate_python(yaml.safe_load(text))
     assert case.input == "What # is my name?\n- input: x" and case.context == {"plan": "fleet"}
     assert case.turns == ("My name is Ada.",)
     assert f"# Of {talk[-1].id}, " in text and "# Answer: " in text
+    masked = a_run(services, "Write to ada.lovelace@example.org, sk-ant-api03-" + "a" * 40)
+    [told, kept] = [flask("evals", "from-run", masked.id, *more).stdout for more in ((), ("--unmasked",))]
+    assert "lovelace" not in told and "sk-ant" not in told and "ada.lovelace@example.org" in kept
     assert "There is no run run_x." in flask("evals", "from-run", "run_x", code=1).stderr
 
 

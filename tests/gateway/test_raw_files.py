@@ -79,6 +79,13 @@ def test_so_are_those_of_the_upstream(gateway: Gateway, file: Any) -> None:
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "messages[0].content")
 
 
+@pytest.mark.parametrize("kind", ["input_file", "input_image"])
+def test_and_those_of_its_responses(gateway: Gateway, kind: str) -> None:
+    turns = [{"role": "user", "content": [{"type": kind, "file_id": "file-1"}]}]
+    answer = gateway.post(key_of(gateway), {"model": OTHER, "input": turns}, "/v1/responses")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "input[0].content")
+
+
 def test_a_document_to_be_cited_is_counted(gateway: Gateway) -> None:
     for citations, counted in ((None, 0), ({"enabled": False}, 0), ({"enabled": True}, 1)):
         before = len(gateway.api.counted)

@@ -169,6 +169,7 @@ def test_little_is_held_back(text: str) -> None:
         "\u200b" * 900,
         "12.03." * 150,
         "請" * 500,
+        "1\u200b\u200b" * 300,
         "a\u200b" * 400,
     ],
 )

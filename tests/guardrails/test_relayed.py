@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from service.errors import ModelError
 from service.guardrails.filter import Refused
 from service.guardrails.policy import parse_rails
 from service.guardrails.relayed.chunks import ChunkScreen
@@ -16,6 +17,8 @@ from service.guardrails.relayed.responses import ResponseScreen
 from service.guardrails.relayed.sides import Inward
 from service.guardrails.relayed.texts import TooDeep, screened
 from service.guardrails.vault import Vault
+from service.llm.relay import ChatRequest, RelayedRequest, ResponsesRequest
+from service.runs.relay_screen import RelayScreen
 from tests.gateway.responses_upstream import events as response_events
 from tests.guardrails.relayed import MAIL, chunks_of, cut, events_of, outward, passed, read, read_chunks
 
@@ -147,6 +150,28 @@ def test_arguments_and_long_numbers_are_read() -> None:
 def test_tokens_beside_the_text_are_left_out() -> None:
     choice = {"message": {"content": "x"}, "logprobs": {"content": [{"token": MAIL}]}}
     assert screened({"choices": [choice]}, outward())["choices"][0]["logprobs"] is None
+
+
+@pytest.mark.parametrize(
+    ("request_of", "stream"),
+    [
+        (RelayedRequest, b"data: no json\n\n"),
+        (RelayedRequest, b"data: 7\n\n"),
+        (ChatRequest, b'data: {"choices": [{"index": [1], "delta": {"content": "x"}}]}\n\n'),
+        (ChatRequest, b'data: {"choices": [{"delta": {"tool_calls": [7]}}]}\n\n'),
+        (
+            ResponsesRequest,
+            b'data: {"type": "response.output_text.delta", "output_index": [], "delta": "x"}\n\n',
+        ),
+        (ResponsesRequest, b"data: [" + b"[" * 170 + b"]" * 170 + b"]\n\n"),
+    ],
+)
+def test_events_that_cannot_be_read_are_an_error_of_the_model(
+    request_of: type[RelayedRequest], stream: bytes
+) -> None:
+    request = request_of(model="m", messages=[], max_tokens=5, stream=True)
+    with pytest.raises(ModelError):
+        RelayScreen(request, outward()).feed(stream)
 
 
 def test_refused_body_and_too_deep_one() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +19,9 @@ from service.store.approvals import Decision
 from service.types import Caller, Event, RunStatus
 from service.usage.ledger import check
 from service.wiring import Services
-from tests.llm.wire_server import WireServer, whole
-from tests.runs import inside
+from tests.conftest import RedisServer
+from tests.llm.wire_server import Exchange, WireServer, whole
+from tests.runs import guarded, inside
 from tests.runs.forking import OPERATOR, approvals_of, claims, fork, queued, reply, steps
 from tests.runs.scripted import ask, bodies, call, holds, says
 from tests.usage.house import TABLE
@@ -237,3 +240,25 @@ def test_failed_run_is_forked_from_its_last_step(acting: Services, upstream: Wir
     cut_off = ask(acting)
     assert (cut_off.status, steps(acting, cut_off)) == ("failed", [])
     assert fork(acting, cut_off, 1).status == "succeeded"
+
+
+def test_guarded_call_has_its_recorded_result(
+    tmp_path: Path, redis_server: RedisServer, upstream: WireServer
+) -> None:
+    """The model of the fork reads the same placeholder, and its answer shows none of what is kept from users."""
+
+    def send(exchange: Exchange) -> None:
+        [mark] = set(re.findall(r"\[EMAIL_[0-9]+\]", str(exchange.json["messages"])))
+        marks.add(mark)
+        reply(call("send", {"to": mark}))(exchange)
+
+    marks: set[str] = set()
+    rails = "guardrails: {input: {email: redact}, output: {email: mask}}\n"
+    with guarded.services(tmp_path, redis_server.url, upstream, rails) as wired:
+        upstream.script = [send, reply(says("Sent."))]
+        run = inside.ask(wired, f"Send a mail to {guarded.MAIL}.", cache="bypass")
+        upstream.script = [send, reply(says(f"Sent to {guarded.OTHER}."))]
+        again = fork(wired, run, 1)
+        assert (guarded.sent(wired, again), claims(wired, again)) == ([f"sent to {guarded.MAIL}"], set())
+        assert len(marks) == 1 and again.result is not None
+        assert guarded.OTHER not in again.result["output"]

@@ -114,3 +114,22 @@ def test_placeholders_are_the_same_in_another_attempt(
     second, third = (json.dumps(body["messages"]) for body in scripted.bodies(upstream)[1:3])
     assert third.startswith(second[:-1]), "so the provider's cache holds too"
     assert [one for one in guarded.acted(told) if one[0] == "input"] == [("input", "email", "redact", 1)]
+
+
+def test_calls_of_own_code_get_true_values(
+    tmp_path: Path, redis_server: RedisServer, upstream: WireServer
+) -> None:
+    upstream.script = [
+        lambda exchange: message(says(exchange.json["messages"][0]["content"].removeprefix("Pay ")))(exchange)
+    ]
+    code = (
+        "def run(context):\n    prompt = Prompt('x', context.messages, publish=False)\n"
+        "    reply = yield from context.steps.model('whom', prompt)\n"
+        "    paid = yield from context.steps.call_tool('pay', 'refund', {'order': reply.text})\n"
+        '    return Answer(paid.content, "end_turn", "m")\n'
+    )
+    with coded.services(tmp_path, redis_server.url, upstream, code, coded.SPEC + BOTH) as wired:
+        run = inside.ask(wired, f"Pay {MAIL}", cache="bypass")
+        assert coded.MADE == [MAIL], "which the model never read"
+    assert MAIL not in json.dumps(scripted.bodies(upstream))
+    assert run.result is not None and run.result["output"].startswith("refunded [EMAIL_")

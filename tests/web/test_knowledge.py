@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import pytest
+import sqlalchemy as sa
 from flask import Flask
 from werkzeug.test import TestResponse
 
 from service.ids import new_id
 from service.knowledge.formats import MAX_DOCUMENT
+from service.store.schema import messages
 from tests.conftest import Model, RedisServer
 from tests.made import app_in, close
 
@@ -114,6 +116,17 @@ def test_operators_read_and_admins_write(office: Office) -> None:
         assert office.ask(who, f"DELETE {path}").status_code == code, who
 
 
+def test_workspace_with_documents_is_not_deleted(office: Office) -> None:
+    auth = office.app.extensions["slipway"].auth
+    row = auth.workspaces.new_row("short-lived")
+    office.app.extensions["slipway"].infra.db.transact(lambda tx: auth.workspaces.insert(tx, row))
+    made = office.add(workspace_id=row["id"])
+    refused = office.ask("admin", f"DELETE /v1/admin/workspaces/{row['id']}")
+    assert refused.status_code == 409 and "has documents" in refused.text
+    assert office.ask("admin", f"DELETE {DOCUMENTS}/{made['id']}").status_code == 204
+    assert office.ask("admin", f"DELETE /v1/admin/workspaces/{row['id']}").status_code == 204
+
+
 def test_admin_of_a_workspace_ends_there(office: Office) -> None:
     theirs = office.add("acme's admin", name="acme.md")
     assert theirs["workspace_id"] == office.acme
@@ -140,6 +153,20 @@ def test_runs_read_the_documents_of_their_workspace_only(office: Office) -> None
     ].items()
     assert run["sources"][0]["quote"] in TEXT
     assert "Zeppelins" not in sources(office.run("user", cache="bypass"))
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_run_that_has_read_an_untrusted_document_is_marked(office: Office, trusted: bool) -> None:
+    office.add(trusted=trusted)
+    session = office.ask("user", "POST /v1/sessions", {"agent": AGENT}).get_json()["id"]
+    run = office.run("user", session_id=session)
+    assert "Zeppelins" in sources(run)
+    db = office.app.extensions["slipway"].infra.db
+    query = sa.select(messages.c.untrusted).where(
+        messages.c.run_id == run["run_id"], messages.c.role == "assistant"
+    )
+    [row] = db.query(lambda tx: tx.rows(query))
+    assert list(row["untrusted"]) == ([] if trusted else ["knowledge"])
 
 
 def test_cached_answers_end_with_a_change_of_the_documents(office: Office) -> None:

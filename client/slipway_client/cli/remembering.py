@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from slipway_client.calls import present
 from slipway_client.cli.console import as_json, line, shown, table
 from slipway_client.client import Slipway
 from slipway_client.kept_resources import About
@@ -49,4 +48,9 @@ def delete_note(client: Slipway, options: argparse.Namespace) -> int:
 
 
 def _about(options: argparse.Namespace) -> About:
-    return About(**present(end_user=options.end_user, key_id=options.key_id))  # type: ignore[typeddict-item]
+    about: About = {}
+    if options.end_user is not None:
+        about["end_user"] = options.end_user
+    if options.key_id is not None:
+        about["key_id"] = options.key_id
+    return about

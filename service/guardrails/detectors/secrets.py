@@ -64,7 +64,12 @@ _OF_KEYS = re.compile(
     r"(?:access[ _-]?)?keys?\Z",
     re.IGNORECASE,
 )
-_OF = r"(?:\s(?:for|to|of|für|zum?|zur|pour|du|de|para|del|di|per|voor|van)(?:\s[\w'’-]{1,20}){1,4}?(?=\s))?"
+_FOR = r"(?:for|to|of|für|zum?|zur|pour|du|de|para|del|di|per|voor|van)"
+_OF = rf"(?:\s{_FOR}(?:\s[\w'’-]{{1,20}}){{1,4}}?(?=\s))?"
+# Words after a name of a secret that `_BETWEEN` may go on with.
+_OPEN = re.compile(
+    rf"[\"']?\s{{0,3}}(?:{_FOR}(?:\s[\w'’-]{{0,20}}){{0,5}}|[^\W0-9]{{0,8}})\s{{0,3}}", re.IGNORECASE
+)
 _IS = r"(?:(?:is|was|ist|war|lautet|lautete|est|es|era|è)(?![^\W_])|=>|:=|[:=])"
 _BETWEEN = re.compile(
     rf"(?:{_OF}[\"']?\s{{0,3}}{_IS}\s{{0,3}}|[\"']?\s)"
@@ -146,6 +151,8 @@ def _named(window: Window) -> Answer:
     name = _NAMED.match(text, start, end)
     if name is None or not _is_name(text, name):
         return None
+    if not window.final and _OPEN.fullmatch(text, name.end(), end):
+        return WAIT
     between = _BETWEEN.match(text, name.end(), end)
     at = between.end() if between is not None else name.end()
     value = _VALUE.match(text, at, end)

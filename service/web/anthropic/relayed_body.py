@@ -18,6 +18,7 @@ from service.types import RunRequest
 from service.usage.prices import ANTHROPIC, today
 from service.web.anthropic.content_blocks import NO_THREAD
 from service.web.body import raw_json
+from service.web.client_files import NO_FILE_ID
 from service.web.current import current, services
 from service.web.schemas import Body
 from service.web.validation import validate
@@ -106,7 +107,7 @@ def _refuse_not_offered(value: dict[str, Any], body: MessagesBody) -> None:
         if tool.get("type", "custom") not in (None, "custom"):
             raise fault(f"/tools/{number}/type", "tools that the provider runs are not offered here")
     if any(_is_providers_file(one) for one in _objects(body)):
-        raise fault("/messages", "has a file by its id: all callers share an account there; send the content")
+        raise fault("/messages", NO_FILE_ID)
 
 
 def _is_providers_file(block: dict[str, Any]) -> bool:

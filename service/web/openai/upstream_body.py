@@ -17,6 +17,7 @@ from service.text.sanitise import storable
 from service.types import RunRequest
 from service.usage.prices import OPENAI, Price, today
 from service.web.body import raw_json
+from service.web.client_files import NO_FILE_ID
 from service.web.current import services
 from service.web.relaying import model_named
 from service.web.schemas import Body, EndUser
@@ -153,8 +154,7 @@ def _kinds(message: dict[str, Any], number: int) -> set[str]:
     if other := kinds - {*TEXTUAL, *COUNTED_BY_CONTEXT}:
         raise fault(f"/messages/{number}/content", f"has a part that is not offered here: {min(other)[:64]}")
     if any(_is_providers_file(part) for part in content):
-        detail = "has a file by its id: all callers share an account there; send the content"
-        raise fault(f"/messages/{number}/content", detail)
+        raise fault(f"/messages/{number}/content", NO_FILE_ID)
     return kinds
 
 

@@ -17,6 +17,7 @@ from service.text.sanitise import storable
 from service.types import RunRequest
 from service.usage.prices import Price, today
 from service.web.body import raw_json
+from service.web.client_files import NO_FILE_ID
 from service.web.current import services
 from service.web.openai.upstream_body import MOST_SHOWN, Tokens, check_not_offered, most_output
 from service.web.schemas import Body, EndUser
@@ -112,6 +113,8 @@ def _kinds(item: dict[str, Any], where: str) -> set[str]:
         parts = item.get(name)
         if isinstance(parts, list):
             kinds |= {str(part.get("type")) if isinstance(part, dict) else "" for part in parts}
+            if any(isinstance(part, dict) and part.get("file_id") is not None for part in parts):
+                raise fault(f"{where}/{name}", NO_FILE_ID)
         elif parts is not None and not isinstance(parts, str):
             raise fault(f"{where}/{name}", "must be a text or a list of parts")
     if item.get("encrypted_content") is not None:
