@@ -67,6 +67,7 @@ def test_every_setting_may_come_from_a_file(name: str, tmp_path: Path) -> None:
         "broker_url": "amqp://queue",
         "budget_webhook_url": "https://alerts.example.com",
         "semantic_cache_url": "https://embeddings.example.com/v1",
+        "knowledge_embeddings_url": "https://embeddings.example.com/v1",
         "budget_run_usd": "1.50",
         "budget_workspace_day_usd": "1.50",
         "cors_origins": "https://app.example.com",

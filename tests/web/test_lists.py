@@ -92,6 +92,22 @@ def fill_schedules(house: House) -> str:
     return "/v1/schedules"
 
 
+def fill_notes(house: House) -> str:
+    row = {"user_id": house.user_id, "holder": "", "text": LARGE, "agent": "a" * 64}
+    row |= {"untrusted": ["context"], "created_at": 1, "updated_at": 1}
+    house.add("memory_notes", *({**row, "digest": f"d{n}", "key": f"{n}{'a' * 60}"} for n in range(MANY)))
+    return "/v1/memory"
+
+
+def fill_documents(house: House) -> str:
+    plain = {"workspace_id": DEFAULT_WORKSPACE, "agent": "support", "title": "ä" * 200, "kind": "text"}
+    plain |= {"category": "", "trusted": False, "digest": "d", "size": len(LARGE), "text": LARGE, "hosts": []}
+    plain |= {"passages": 1, "tokens": 1, "rules": 1, "build": 1, "created_at": 1, "updated_at": 1}
+    names = (f"{n:03d}{'a' * 190}" for n in range(MANY))
+    house.add("knowledge_documents", *({**plain, "id": new_id("doc"), "name": name} for name in names))
+    return "/v1/admin/knowledge/support"
+
+
 def fill_messages(house: House) -> str:
     house.add("sessions", {**session_row(house, SESSION), "metadata": '{"a":1}'})
     said = {"session_id": SESSION, "run_id": RUN, "role": "user", "content": LARGE, "created_at": 1}
@@ -176,6 +192,8 @@ LISTS: dict[str, tuple[Any, int, str, dict[str, Any]]] = {
     "GET /v1/runs/<run_id>/events": (fill_events, 3 * MANY + 1, "data", {}),
     "GET /v1/sessions": (fill_sessions, MANY, "data", {"limit": 100}),
     "GET /v1/schedules": (fill_schedules, MANY, "data", {"limit": 5}),
+    "GET /v1/memory": (fill_notes, MANY, "data", {"limit": 5}),
+    "GET /v1/admin/knowledge/<agent>": (fill_documents, MANY, "data", {"limit": 5}),
     "GET /v1/sessions/<session_id>": (fill_messages, MANY, "messages", {"limit": 100}),
     "GET /v1/approvals": (fill_approvals, MANY, "data", {"limit": 100}),
     "GET /v1/auth/keys": (fill_keys, MANY, "data", {"limit": 5}),
@@ -188,7 +206,11 @@ LISTS: dict[str, tuple[Any, int, str, dict[str, Any]]] = {
     "GET /v1/agents": (lambda house: "/v1/agents", 0, "data", {"limit": 1}),
 }
 # A handful of rows by their nature.
-FEW = {"GET /v1/budget"}
+FEW = {
+    "GET /v1/budget",
+    "GET /v1/admin/agents/<agent>/versions",
+    "POST /v1/admin/agents/<agent>/versions",
+}
 
 
 def test_every_list_is_tested_here(house: House) -> None:
