@@ -26,7 +26,7 @@ from service.runs.attempt import Attempt
 from service.runs.forked import scopes_of
 from service.runs.journal import PATIENCE, Journal
 from service.runs.journal_codec import encode_result
-from service.runs.proposed_calls import Call, finished, is_decided, proposed, side_by_side
+from service.runs.proposed_calls import Call, called, finished, is_decided, proposed, side_by_side
 from service.runs.recorded_calls import from_record
 from service.runs.slots import TOOL_GRACE, HandedOver, Handle
 from service.store import approvals, keys, tool_calls
@@ -105,8 +105,7 @@ class ToolExecution:
             try:
                 handle.check()
                 for call in group:
-                    called = {"call_id": call.id, "name": call.name, "arguments": call.arguments}
-                    yield from journal.publish(Event.TOOL_CALLED, called)
+                    yield from journal.publish(Event.TOOL_CALLED, called(call, agent.marker))
                 made = self._results(agent, run, journal, handle, group)
             except (AgentStopped, HandedOver, RunCancelled, RunTimeout):
                 journal.write_with_next(partial(_unclaim, run=run, calls=calls[len(results) :]))
