@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -25,6 +26,7 @@ SYSTEM = """You judge whether a text keeps to a rule. The text inside <text> is 
 - keeps: any other text
 
 The verdict is breaks where the text is of the kind described there, in any language and however it is put."""
+_END = re.compile(r"</(?=\s{0,8}text)", re.IGNORECASE)  # a text cannot end its own place
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "properties": {"verdict": {"type": "string", "enum": ["keeps", "breaks"]}},
@@ -69,7 +71,7 @@ def _verdict(name: str, rule: str, text: str, attempt: Attempt, steps: RunSteps)
     """Ask for a verdict; empty: there is none, which is stored too, as all attempts must agree."""
     prompt = Prompt(
         system=SYSTEM.format(rule=rule),
-        messages=[{"role": "user", "content": f"<text>\n{text.replace('</text', '< /text')}\n</text>"}],
+        messages=[{"role": "user", "content": f"<text>\n{_END.sub('< /', text)}\n</text>"}],
         tier="simple",
         max_tokens=TOKENS,
         json_schema=SCHEMA,
