@@ -80,13 +80,15 @@ def holder_of(caller: Caller, end_user: str | None, key_id: str | None = None) -
 class RunNotes:
     """Notes for the tools of one attempt at a run: about its end user, or else its user.
 
-    Writes are fenced by the attempt. `untrusted`: sources of untrusted text in the run, which a note keeps.
+    Writes are fenced by the attempt. `untrusted`: sources of untrusted text in the run, which a note keeps. `shown`:
+    guardrails on what callers may see, as they can read the note over the API.
     """
 
     db: Database
     run: Run
     agent: str
     untrusted: Sequence[str]
+    shown: Callable[[str], str] = lambda text: text
 
     @property
     def _holder(self) -> Holder:
@@ -102,7 +104,8 @@ class RunNotes:
 
     def write(self, key: str, text: str) -> None:
         by = Writing(self.agent, self.untrusted)
-        self._change(lambda tx: rows.put(tx, self._holder, key, text, by))
+        shown = self.shown(text)
+        self._change(lambda tx: rows.put(tx, self._holder, key, shown, by))
 
     def delete(self, key: str) -> bool:
         return self._change(lambda tx: rows.delete(tx, self._holder, key))

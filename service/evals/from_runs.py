@@ -78,11 +78,15 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _masked(value: Any, mask: Mask) -> Any:
+    """Mask the texts of JSON, its names and numbers too; a number that is masked becomes a text."""
     if isinstance(value, dict):
-        return {name: _masked(one, mask) for name, one in value.items()}
+        return {mask(name): _masked(one, mask) for name, one in value.items()}
     if isinstance(value, list):
         return [_masked(one, mask) for one in value]
-    return mask(value) if isinstance(value, str) else value
+    if isinstance(value, bool) or value is None:
+        return value
+    told = mask(str(value))
+    return value if told == str(value) else told
 
 
 def _turns_before(run: Run, sessions: Sessions) -> list[str]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import hmac
+from collections.abc import Mapping
+from typing import Any
 
 BYTES = 15  # of the digest, as 24 letters and digits
 REMOVED = "[system prompt removed]"
@@ -60,9 +62,26 @@ class MarkerFilter:
         return rest
 
 
-def holds(text: str, marker: str) -> bool:
-    """Return whether a text has the marker."""
-    return bool(marker) and marker in _small(text)
+def without_prompt(value: Any, marker: str) -> Any:
+    """Cut a text, or each text and name in JSON, at the marker; the same object where there is none."""
+    return _cut(value, marker) if marker and _holds(value, marker) else value
+
+
+def _holds(value: Any, marker: str) -> bool:
+    if isinstance(value, Mapping):
+        return any(_holds(one, marker) for pair in value.items() for one in pair)
+    if isinstance(value, list | tuple):
+        return any(_holds(one, marker) for one in value)
+    return isinstance(value, str) and marker in _small(value)
+
+
+def _cut(value: Any, marker: str) -> Any:
+    if isinstance(value, Mapping):
+        return {_cut(name, marker): _cut(one, marker) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_cut(one, marker) for one in value]
+    found = _small(value).find(marker) if isinstance(value, str) else -1
+    return value if found < 0 else value[:found] + REMOVED
 
 
 def _small(text: str) -> str:

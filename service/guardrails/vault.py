@@ -9,7 +9,7 @@ from typing import Any
 MOST_VALUES = 5_000
 LONGEST_VALUE = 16_384  # characters
 LITERAL = "text"  # kind of what only looks like a placeholder
-_MAX_DEPTH = 100
+_MAX_DEPTH = 256
 _MARK = re.compile(r"\[([A-Z][A-Z0-9_]{0,31})_([1-9][0-9]{0,5})\]")
 _LONGEST_MARK = 41
 _BEGUN = re.compile(r"\[(?:[A-Z][A-Z0-9_]{0,38})?\Z")  # a placeholder that may still be arriving

@@ -12,7 +12,8 @@ from service.guardrails.vault import Vault
 from service.text.exact_json import Number
 from service.types import Block, Message
 
-MAX_DEPTH = 100  # of JSON
+MAX_DEPTH = 256  # of JSON: more than arguments of calls have, see `service.runs.replies`
+TOO_DEEP = "[too deep]"
 _SKIPPED = frozenset({"thinking", "redacted_thinking"})  # signed by the provider, who wrote them
 _NAMES = frozenset(
     {"type", "id", "name", "tool_use_id", "media_type", "signature", "digest", "cache_control"}
@@ -67,8 +68,10 @@ class WholeTexts:
         """Filter every text in JSON, names and numbers too; a number that is acted on becomes a text."""
         if isinstance(value, str):
             return self.text(value)
-        if isinstance(value, bool) or value is None or depth <= 0:
+        if isinstance(value, bool) or value is None:
             return value
+        if depth <= 0:
+            return TOO_DEEP
         if isinstance(value, Mapping):
             return {self.text(str(name)): self.json(item, depth - 1) for name, item in value.items()}
         if isinstance(value, list | tuple):

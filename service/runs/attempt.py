@@ -58,6 +58,6 @@ class Attempt:
 
     def add_use(self, use: Block, result: ToolResult) -> None:
         """Add a tool call that has ended, made now or by an earlier attempt."""
-        self.tools_used.append(ToolUse(use["name"], result.ok, round(result.ms)))
+        self.tools_used.append(ToolUse(self.rails.shown(use["name"]), result.ok, round(result.ms)))
         if self.record is not None:
             self.record.take(use)

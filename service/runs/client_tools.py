@@ -16,6 +16,7 @@ import orjson
 from service.agents.definitions import AgentDefinition
 from service.agents.pattern import Prompt, assistant_turn, tool_turn
 from service.errors import fault
+from service.guardrails.prompt_marker import without_prompt
 from service.llm.client import ModelReply
 from service.llm.forced_choice import taking_forced
 from service.llm.thinking import THINKING
@@ -41,8 +42,12 @@ class CallsClient(Exception):
         self.reply = reply
         self.calls = calls
 
-    def answer(self) -> Answer:
-        calls = tuple({"id": use["id"], "name": use["name"], "arguments": use["input"]} for use in self.calls)
+    def answer(self, marker: str = "") -> Answer:
+        """Return the calls as an answer, without the system prompt that has the marker."""
+        calls = tuple(
+            {"id": use["id"], "name": use["name"], "arguments": without_prompt(use["input"], marker)}
+            for use in self.calls
+        )
         return Answer(self.reply.text, "tool_use", self.reply.model, client_calls=calls)
 
 

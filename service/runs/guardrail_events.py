@@ -8,6 +8,7 @@ from typing import Any
 
 from service.audit.record import Action, record
 from service.guardrails.injection import find_instructions
+from service.guardrails.prompt_marker import without_prompt
 from service.llm.client import ModelReply
 from service.observe.observer import Observer
 from service.runs.attempt import Attempt
@@ -28,9 +29,11 @@ def tell(attempt: Attempt, observer: Observer, where: str, kind: str, action: st
     )
 
 
-def tell_prompt(attempt: Attempt, observer: Observer) -> None:
-    """Tell of a system prompt that was cut out of the last reply."""
-    if attempt.text.gave_away:
+def tell_prompt(attempt: Attempt, observer: Observer, reply: ModelReply, marker: str) -> None:
+    """Tell of a system prompt that was cut out of the last reply, or is in its calls."""
+    if attempt.text.gave_away or any(
+        without_prompt(use["input"], marker) is not use["input"] for use in reply.tool_uses
+    ):
         tell(attempt, observer, "output", "prompt", "removed")
 
 

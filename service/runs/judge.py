@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
@@ -10,11 +11,12 @@ import orjson
 
 from service.agents.pattern import Events, Prompt
 from service.errors import GuardrailUnavailable, ModelError, guardrail_refused
+from service.guardrails.taint import text_in
 from service.llm.client import ModelReply
 from service.runs.attempt import Attempt
 from service.runs.journal_codec import encode_reply
 from service.runs.steps import RunSteps
-from service.types import Answer, RunRequest, Usage, message_text
+from service.types import Answer, RunRequest, Usage
 
 KIND = "judge"  # of text that is refused
 PIECE = 40_000  # characters of a text that are judged at once
@@ -24,6 +26,7 @@ SYSTEM = """You judge whether a text keeps to a rule. The text inside <text> is 
 - keeps: anything else
 
 The verdict is breaks where the text is of the kind described there, in any language and however it is put."""
+_END = re.compile(r"</(?=\s{0,8}text)", re.IGNORECASE)  # a text cannot end its own place
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "properties": {"verdict": {"type": "string", "enum": ["keeps", "breaks"]}},
@@ -68,7 +71,7 @@ def _verdict(name: str, rule: str, text: str, attempt: Attempt, steps: RunSteps)
     """Ask for a verdict; empty: there is none, which is stored too, as all attempts must agree."""
     prompt = Prompt(
         system=SYSTEM.format(rule=rule),
-        messages=[{"role": "user", "content": f"<text>\n{text.replace('</text', '< /text')}\n</text>"}],
+        messages=[{"role": "user", "content": f"<text>\n{_END.sub('< /', text)}\n</text>"}],
         tier="simple",
         max_tokens=TOKENS,
         json_schema=SCHEMA,
@@ -94,6 +97,18 @@ def _parsed(text: str) -> str:
 
 
 def asked(request: RunRequest) -> str:
-    """Return what of a request is judged: the user's words, and what the application adds."""
-    said = [message_text(message) for message in request.messages if message["role"] == "user"]
+    """Return what of a request is judged: the user's words and documents, results, and what the application adds."""
+    said = [text_in(_told(one["content"])) for one in request.messages if one["role"] == "user"]
     return "\n\n".join(filter(None, [*said, request.context, request.instructions]))
+
+
+def _told(content: Any) -> Any:
+    """Return content without what is no text in it: references to files, names and kinds."""
+    if isinstance(content, list | tuple):
+        return [_told(one) for one in content]
+    if not isinstance(content, Mapping):
+        return content
+    if content.get("type") in ("kept", "base64"):
+        return None
+    names = ("title", "context", "text", "data", "source", "content")
+    return [_told(content[name]) for name in names if name in content]

@@ -7,8 +7,8 @@ from typing import Any
 
 from service.agents.definitions import AgentDefinition
 from service.agents.flows import uncovered
-from service.guardrails.prompt_marker import holds
-from service.guardrails.taint import Taint, text_in
+from service.guardrails.prompt_marker import without_prompt
+from service.guardrails.taint import Taint
 from service.llm.client import ModelReply
 from service.runs.journal_codec import decode_result
 from service.runs.untrusted import clean
@@ -123,6 +123,12 @@ def side_by_side(calls: Sequence[Call], most: int) -> list[list[Call]]:
     return groups
 
 
+def called(call: Call, marker: str) -> dict[str, Any]:
+    """Build the data of the `tool.called` event, without the system prompt that has the marker."""
+    arguments = without_prompt(call.arguments, marker)
+    return {"call_id": call.id, "name": call.name, "arguments": arguments}
+
+
 def finished(call: Call, result: ToolResult) -> dict[str, Any]:
     """Build the data of the `tool.finished` event."""
     return {"call_id": call.id, "ok": result.ok, "ms": round(result.ms), "preview": result.preview}
@@ -138,7 +144,7 @@ def _fault(agent: AgentDefinition, tool: Tool | None, arguments: dict[str, Any])
         return ""
     if invalid := tool.faults(arguments):
         return f"Invalid arguments. {listed(invalid)}"
-    if holds(text_in(arguments), agent.marker):
+    if without_prompt(arguments, agent.marker) is not arguments:
         return "This call holds the agent's own instructions, which are confidential, so it was not made."
     beyond = agent.beyond(tool.name, arguments)
     return f"This call is beyond its bounds, so it was not made. {listed(beyond)}" if beyond else ""

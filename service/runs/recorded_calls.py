@@ -10,7 +10,7 @@ from service.agents.pattern import Events
 from service.llm.client import ModelReply
 from service.runs.attempt import Attempt
 from service.runs.call_record import CallRecord
-from service.runs.proposed_calls import Call, finished, proposed
+from service.runs.proposed_calls import Call, called, finished, proposed
 from service.tools import ToolResult
 from service.types import Block, Event
 
@@ -30,8 +30,7 @@ def from_record(
     results: list[ToolResult] = []
     for number, call in enumerate(proposed(reply, agent, {}, [], attempt.taint)):
         attempt.handle.check()
-        told = {"call_id": call.id, "name": call.name, "arguments": call.arguments}
-        yield from journal.publish(Event.TOOL_CALLED, told)
+        yield from journal.publish(Event.TOOL_CALLED, called(call, agent.marker))
         results.append(_result(call, record, uses[: number + 1], make))
         journal.publish_after_commit(Event.TOOL_FINISHED, finished(call, results[-1]))
     return results

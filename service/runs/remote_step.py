@@ -172,7 +172,7 @@ class RemoteStep:
             "messages": list(rails.messages(messages)),
             "context": rails.json_in(context),
             "session_id": asked.session_id,
-            "end_user": asked.end_user,
+            "end_user": rails.json_in(asked.end_user),
             "max_tokens": asked.max_tokens or self._agent.max_tokens,
             "effort": asked.effort or self._agent.effort,
             "output_schema": self._attempt.form.schema if self._attempt.form else None,
@@ -192,7 +192,10 @@ class RemoteStep:
         self._attempt.taint.add(SOURCE, stored["output"])
         for source in stored["sources"]:
             self._attempt.taint.add(SOURCE, " ".join(source.values()))
-        self._attempt.tools_used += [ToolUse(one["name"], one["ok"], one["ms"]) for one in stored["tools"]]
+        shown = self._attempt.rails.shown
+        self._attempt.tools_used += [
+            ToolUse(shown(one["name"]), one["ok"], one["ms"]) for one in stored["tools"]
+        ]
 
     def _suspend(self, stored: Mapping[str, Any]) -> Events[None]:
         """Leave the run waiting for decisions about the agent's questions. Raises `WaitsForApproval`."""

@@ -214,7 +214,7 @@ class RunRails:
 
 
 _IN_EVENTS: Mapping[Event, Sequence[str]] = {
-    Event.TOOL_CALLED: ("arguments",),
+    Event.TOOL_CALLED: ("name", "arguments"),  # a model, or a remote agent, may name a tool that there is not
     Event.TOOL_FINISHED: ("preview",),
     Event.APPROVAL_REQUIRED: ("arguments",),
     Event.APPROVAL_DECIDED: ("arguments", "comment"),

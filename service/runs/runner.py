@@ -135,7 +135,7 @@ class Runner:
             answer = attempt.rails.answer(answer_without_links(answer, attempt.taint, agent), attempt.form)
             return (yield from structured(answer, attempt, steps, agent))
         except CallsClient as called:
-            return (yield from tell_judged(attempt.rails.answer(called.answer()), attempt, steps))
+            return (yield from tell_judged(attempt.rails.answer(called.answer(agent.marker)), attempt, steps))
 
     def _leave_waiting(
         self, attempt: Attempt, reason: WaitsForApproval | WaitsForBatch | AgentStopped

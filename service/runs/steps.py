@@ -251,7 +251,7 @@ class RunSteps:
             reply = self._attempt.text.cleaned(reply, self._journal.steps + 1)
         except GuardrailRefused as error:
             return replace(reply, content=[], stop_reason=REFUSED), {REFUSED: error.extra["kind"]}
-        tell_prompt(self._attempt, self._deps.observer)
+        tell_prompt(self._attempt, self._deps.observer, reply, self._agent.marker)
         return reply, {}
 
     def _started(self, name: str, request: ModelRequest) -> NewEvent:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from service.agents.definitions import AgentDefinition
 from service.agents.pattern import Events, answer_of
 from service.errors import ModelRefused, OutputInvalid, RunLimit
+from service.guardrails.prompt_marker import without_prompt
 from service.runs.attempt import Attempt
 from service.runs.judge import judged, tell_judged
 from service.runs.output_form import Reading
@@ -29,7 +30,7 @@ def structured(answer: Answer, attempt: Attempt, steps: RunSteps, agent: AgentDe
         return (yield from tell_judged(answer, attempt, steps))
 
     def cleaned(text: str) -> str:
-        filtered: str = attempt.rails.out(clean(text, attempt.taint, agent))
+        filtered: str = attempt.rails.out(without_prompt(clean(text, attempt.taint, agent), agent.marker))
         return filtered
 
     reading, why = form.read(answer.output, cleaned), ""

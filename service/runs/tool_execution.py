@@ -26,7 +26,7 @@ from service.runs.attempt import Attempt
 from service.runs.forked import scopes_of
 from service.runs.journal import PATIENCE, Journal
 from service.runs.journal_codec import encode_result
-from service.runs.proposed_calls import Call, finished, is_decided, proposed, side_by_side
+from service.runs.proposed_calls import Call, called, finished, is_decided, proposed, side_by_side
 from service.runs.recorded_calls import from_record
 from service.runs.slots import TOOL_GRACE, HandedOver, Handle
 from service.store import approvals, keys, tool_calls
@@ -105,9 +105,8 @@ class ToolExecution:
             try:
                 handle.check()
                 for call in group:
-                    called = {"call_id": call.id, "name": call.name, "arguments": call.arguments}
-                    yield from journal.publish(Event.TOOL_CALLED, called)
-                made = self._results(agent, run, journal, handle, group)
+                    yield from journal.publish(Event.TOOL_CALLED, called(call, agent.marker))
+                made = self._results(agent, attempt, group)
             except (AgentStopped, HandedOver, RunCancelled, RunTimeout):
                 journal.write_with_next(partial(_unclaim, run=run, calls=calls[len(results) :]))
                 raise
@@ -142,15 +141,14 @@ class ToolExecution:
             )
         return proposed(reply, agent, claims, questions, taint), questions
 
-    def _results(
-        self, agent: AgentDefinition, run: Run, journal: Journal, handle: Handle, group: Sequence[Call]
-    ) -> list[ToolResult]:
+    def _results(self, agent: AgentDefinition, attempt: Attempt, group: Sequence[Call]) -> list[ToolResult]:
         """Return the results of a group: those known before, and those of the calls made now, side by side."""
+        run, handle = attempt.run, attempt.handle
         known = {call.id: result for call in group if (result := self._known(run, call)) is not None}
         due = [call for call in group if call.id not in known]
-        invocations = _invocations(agent, run, handle, due, partial(self._notes, run, agent.id))
+        invocations = _invocations(agent, run, handle, due, partial(self._notes, attempt, agent.id))
         if due:
-            journal.check_owner()  # a worker suspended beyond its lease, or a stopped agent, must call nothing
+            attempt.journal.check_owner()  # a worker suspended beyond its lease, or a stopped agent, must call nothing
         grace = TOOL_GRACE if any(call.to_claim for call in due) else 0.0
         made = self._runner.call_each(invocations, partial(handle.gives_up_tools_at, grace))
         known |= {call.id: result for call, result in zip(due, made, strict=True)}
@@ -159,9 +157,9 @@ class ToolExecution:
                 self._report(run, call, known[call.id])
         return [known[call.id] for call in group]
 
-    def _notes(self, run: Run, agent: str, call: Call) -> Notes | None:
+    def _notes(self, attempt: Attempt, agent: str, call: Call) -> Notes | None:
         """Return the notes that a call of `agent` may use; None: none are kept here."""
-        return RunNotes(self._db, run, agent, call.sources)
+        return RunNotes(self._db, attempt.run, agent, call.sources, attempt.rails.shown)
 
     def _made_in_fork(
         self, agent: AgentDefinition, run: Run, journal: Journal, handle: Handle, call: Call

@@ -197,7 +197,6 @@ def _outcome(tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> 
     except Exception as error:
         log.warning("tool_failed", extra={"tool": tool.name, "error": type(error).__name__, "line": ""})
         return ToolResult.failed(f"{tool.name} was called, but what it returned is not JSON")
-    return replace(result, untrusted=True) if output.untrusted else result
 
 
 def _text(content: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -69,9 +70,9 @@ def table(result: Result) -> list[list[str]]:
     return [line.split() for line in result.stdout.splitlines()]
 
 
-def a_run(services: Services, text: str = "What is 17 * 23?", agent: str = "analyst") -> Run:
+def a_run(services: Services, text: str = "What is 17 * 23?", agent: str = "analyst", **more: Any) -> Run:
     """Run a real request of user ada to its end."""
     user = services.auth.users.by_name("ada")
     assert user is not None
-    asked = RunRequest(agent, ({"role": "user", "content": text},), cache="bypass")
+    asked = RunRequest(agent, ({"role": "user", "content": text},), cache="bypass", **more)
     return services.runs.start.invoke(Caller(user.id, "ada", "user"), asked, None, "req-1").run

@@ -201,6 +201,10 @@ def test_case_of_a_run_has_its_branch_and_no_expectations(
     masked = a_run(services, "Write to ada.lovelace@example.org, sk-ant-api03-" + "a" * 40)
     [told, kept] = [flask("evals", "from-run", masked.id, *more).stdout for more in ((), ("--unmasked",))]
     assert "lovelace" not in told and "sk-ant" not in told and "ada.lovelace@example.org" in kept
+    card = {"card": 4111111111111111, "paid": 12, "ada@example.org": True}
+    paid = a_run(services, "Was it paid?", context=json.dumps(card))
+    [case] = CASES.validate_python(yaml.safe_load(flask("evals", "from-run", paid.id).stdout))
+    assert case.context == {"card": "[CARD]", "paid": 12, "[EMAIL]": True}
     assert "There is no run run_x." in flask("evals", "from-run", "run_x", code=1).stderr
 
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from service.guardrails.prompt_marker import REMOVED, MarkerFilter, holds, marker_of, with_marker
+from service.guardrails.prompt_marker import REMOVED, MarkerFilter, marker_of, with_marker, without_prompt
 
 MARKER = marker_of("a-secret")
 PROMPT = with_marker("Be good.", MARKER)
@@ -22,7 +22,7 @@ def told(pieces: list[str], marker: str = MARKER) -> tuple[str, bool]:
 )
 def test_text_is_cut_at_the_marker_in_any_chunking(text: str) -> None:
     whole, found = told([text])
-    assert found and whole.endswith(REMOVED) and "Be good" not in whole and not holds(whole, MARKER)
+    assert found and whole.endswith(REMOVED) and "Be good" not in whole and MARKER not in whole.lower()
     assert text.startswith(whole.removesuffix(REMOVED))
     chance = random.Random(1)
     for _ in range(50):
@@ -50,3 +50,10 @@ def test_markers_are_of_one_service_and_stay() -> None:
     )
     assert with_marker("Be good.", "") == "Be good."
     assert told([PROMPT], "") == (PROMPT, False)
+
+
+def test_json_is_cut_wherever_it_is() -> None:
+    deep = {"a": ["x", f"Be {MARKER.upper()} good"], f"k{MARKER}": 7}
+    assert without_prompt(deep, MARKER) == {"a": ["x", f"Be {REMOVED}"], f"k{REMOVED}": 7}
+    clean = {"a": ["x", 7, None]}
+    assert without_prompt(clean, MARKER) is clean and without_prompt(deep, "") is deep

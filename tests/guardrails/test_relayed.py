@@ -20,7 +20,17 @@ from service.guardrails.vault import Vault
 from service.llm.relay import ChatRequest, RelayedRequest, ResponsesRequest
 from service.runs.relay_screen import RelayScreen
 from tests.gateway.responses_upstream import events as response_events
-from tests.guardrails.relayed import MAIL, chunks_of, cut, events_of, outward, passed, read, read_chunks
+from tests.guardrails.relayed import (
+    MAIL,
+    chunk,
+    chunks_of,
+    cut,
+    events_of,
+    outward,
+    passed,
+    read,
+    read_chunks,
+)
 
 SEEDS = range(25)
 ARGUMENTS = json.dumps({"to": MAIL, MAIL: ["x", {"deep": f"<{MAIL}>"}], "n": 1})
@@ -182,3 +192,34 @@ def test_refused_body_and_too_deep_one() -> None:
         deep = [deep]
     with pytest.raises(TooDeep):
         screened(deep, outward())
+
+
+def test_pieces_of_kinds_that_are_not_known_tell_nothing_of_a_match() -> None:
+    for seed in SEEDS:
+        pieces = cut(f"Write to {MAIL}. Bye", random.Random(seed))
+        events = events_of([("text", "Hm."), ("text", "Well.")], seed)
+        odd = [
+            {"type": "content_block_delta", "index": 1, "delta": {"type": "odd_delta", "words": one, "n": 1}}
+            for one in pieces
+        ]
+        told = passed(EventScreen(outward()), [*events[:-3], *odd, *events[-3:]])
+        found = [one["delta"] for one in told if one.get("delta", {}).get("type") == "odd_delta"]
+        assert found == [{"type": "odd_delta", "words": "Write to [EMAIL]. Bye", "n": 1}] and read(told)
+
+        deltas = [{"audio": {"id": "a", "transcript": one}, "parts": [{"text": one}]} for one in pieces]
+        deltas.append({"annotations": [{"type": "url_citation", "url_citation": {"title": "Of us"}}]})
+        told = passed(ChunkScreen(outward()), [chunk(one) for one in deltas] + [chunk({}, "stop")])
+        words = [one["choices"][0]["delta"] for one in told]
+        assert "Write" not in str(words) and words[0]["audio"]["id"] == "a" and "Of us" in str(words)
+
+        kind, place = "response.code_interpreter_call_code", {"item_id": "ci_1", "output_index": 0}
+        many = [{"type": f"{kind}.delta", **place, "sequence_number": 1, "delta": one} for one in pieces]
+        many.append({"type": f"{kind}.done", **place, "sequence_number": 1, "code": f"Write to {MAIL}. Bye"})
+        told = passed(ResponseScreen(outward()), many)
+        assert "".join(one.get("delta", "") for one in told) == told[-1]["code"] == "Write to [EMAIL]. Bye"
+        kind = "response.mcp_call_arguments"
+        pieces = cut(HIDDEN, random.Random(seed))
+        many = [{"type": f"{kind}.delta", **place, "sequence_number": 1, "delta": one} for one in pieces]
+        many.append({"type": f"{kind}.done", **place, "sequence_number": 1, "arguments": HIDDEN})
+        told = passed(ResponseScreen(outward()), many)
+        assert is_clean([json.loads(one.get("delta") or one["arguments"]) for one in told])

@@ -50,3 +50,15 @@ def test_person_sees_the_true_value_of_a_remote_call(tmp_path: Path, redis_serve
 
         (row,) = far.services.infra.db.query(lambda tx: approvals.of_run(tx, run.id))
     assert row["arguments"] == {"to": MAIL} and inside.ADA.user_id == row["user_id"]
+
+
+def test_its_names_of_tools_and_its_end_user_are_texts_too(tmp_path: Path, redis_server: RedisServer) -> None:
+    called = house.event("tool.called", {"call_id": "c1", "name": f"Look up {OTHER}", "arguments": {}})
+    ended = house.event("tool.finished", {"call_id": "c1", "ok": True, "ms": 1, "preview": "x"})
+    tools = [{"name": f"Look up {OTHER}", "ok": True, "ms": 1}]
+    with house.far(tmp_path, redis_server.url, streams(called, ended, completed(tools=tools))) as far:
+        guarded.of_workspace(far.services, {"input": {"email": "redact"}, "output": {"email": "mask"}})
+        events = far.stream("Hello?", end_user=MAIL)
+        body = far.bodies[0]
+    assert MAIL not in str(body) and "[EMAIL_" in body["end_user"]
+    assert "navy" not in str(events) and events[-1].data["tools"][0]["name"] == "Look up [EMAIL]"

@@ -259,3 +259,14 @@ def test_agent_without_guardrails_is_as_it_was(guard: Guarded, upstream: WireSer
     events = scripted.tell(wired)
     assert scripted.text_of(events) == f"It is [EMAIL_1]: {OTHER}" and not guarded.acted(events)
     assert not guarded.audited(wired)
+
+
+def test_arguments_are_filtered_however_deep(guard: Guarded, upstream: WireServer) -> None:
+    wired = guard(BOTH)
+    deep: Any = OTHER
+    for _ in range(150):
+        deep = [deep]
+    upstream.script = [calls(call("send", {"to": deep})), message(says("Done."))]
+    run = inside.ask(wired, "Ask her.", cache="bypass")
+    assert OTHER not in str(wired.runs.queries.so_far(run.id))
+    assert OTHER not in str(scripted.bodies(upstream)[-1])

@@ -16,7 +16,7 @@ from service.guardrails.prompt_marker import REMOVED, marker_of
 from service.types import Event, Run
 from service.wiring import Services
 from tests.conftest import RedisServer
-from tests.llm.wire_server import Exchange, WireServer, end, start, text_events
+from tests.llm.wire_server import Exchange, Handler, WireServer, end, start, text_events
 from tests.llm.wire_server import stream as streamed
 from tests.runs import inside
 from tests.runs.scripted import bodies, call, calls, message, says, text_of
@@ -195,3 +195,46 @@ def test_prompts_begin_the_same_in_every_call(wired: Services, upstream: WireSer
         ask(wired)
     first, second = (body["system"] for body in bodies(upstream)[-2:])
     assert first == second and marker_of(wired.settings.secret_key.get_secret_value()) in str(first)
+
+
+def recite_in(name: str, field: str) -> Handler:
+    """Answer with a call that has the system prompt as an argument."""
+
+    def handler(exchange: Exchange) -> None:
+        system = exchange.json["system"]
+        text = system if isinstance(system, str) else system[0]["text"]
+        calls(call(name, {field: "Sure. " + text, "more": [{"in": text}]}))(exchange)
+
+    return handler
+
+
+def test_prompt_in_a_call_is_not_told_either(wired: Services, upstream: WireServer) -> None:
+    upstream.script += [recite_in("page", "of"), message(says("Done."))]
+    run = ask(wired)
+    told = str(wired.runs.queries.so_far(run.id)) + str(run.result)
+    assert REMOVED in told and "number 17" not in told
+    tool = {"name": "keep", "description": "Keep.", "input_schema": {"type": "object", "properties": {}}}
+    upstream.script += [recite_in("keep", "text")]
+    run = ask(wired, client_tools=(tool,))
+    assert run.result is not None and run.result["client_calls"], run.result
+    told = str(wired.runs.queries.so_far(run.id)) + str(run.result)
+    assert REMOVED in told and "number 17" not in told
+    assert ("output", "prompt", "removed") in [
+        (one["where"], one["kind"], one["action"]) for one in acted(wired, run)
+    ]
+
+
+def test_prompt_in_escapes_of_a_structured_answer(wired: Services, upstream: WireServer) -> None:
+    schema = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
+
+    def handler(exchange: Exchange) -> None:
+        system = exchange.json["system"]
+        text = system if isinstance(system, str) else system[0]["text"]
+        escaped = "".join(f"\\u{ord(one):04x}" for one in text)
+        message(says(f'{{"text": "{escaped}"}}'))(exchange)
+
+    upstream.script += [handler]
+    run = ask(wired, output_schema=schema)
+    told = str(wired.runs.queries.so_far(run.id)) + str(run.result)
+    assert run.status == "succeeded", run.error
+    assert REMOVED in told and "number 17" not in told

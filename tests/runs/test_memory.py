@@ -225,3 +225,17 @@ def test_calls_of_notes_are_claimed_and_told_as_others(wired: Services, upstream
     assert [(row["name"], row["status"]) for row in claims.values()] == [("memory_write", "done")]
     events = [event.name for event in wired.runs.queries.so_far(run.id)]
     assert Event.TOOL_CALLED in events and Event.TOOL_FINISHED in events
+
+
+def test_note_holds_what_callers_may_see(
+    tmp_path: Path, redis_server: RedisServer, upstream: WireServer
+) -> None:
+    folder = tmp_path / "agents" / "probe"
+    folder.mkdir(parents=True)
+    (folder / "tools.py").write_text(TOOLS)
+    spec = SPEC + "guardrails: {input: {email: redact}, output: {email: mask}}\n"
+    with inside.services(tmp_path, redis_server.url, upstream.url, {"probe": spec}) as made:
+        script(upstream, ("memory_write", {"key": "who", "text": "Ask grace@navy.example."}))
+        ask(made)
+        note = made.memory.get(inside.ADA, Holder(inside.ADA.user_id), "who")
+    assert note["text"] == "Ask [EMAIL]."

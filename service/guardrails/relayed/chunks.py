@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from service.guardrails.filter import Refused
-from service.guardrails.relayed.texts import Side, Text, arguments, screened, whole
+from service.guardrails.relayed.texts import NO_TEXT, Side, Text, arguments, screened, whole
 
 Chunk = dict[str, Any]
 TEXTS = ("content", "refusal", "reasoning_content", "reasoning")  # members of a delta
+WHOLE = ("role", "name", "annotations")  # members of a delta that do not come in pieces
 LEGACY = "function_call"  # member of a delta: the only call, in the dialect's first form
 CALL_TEXTS = {"function": "arguments", "custom": "input", LEGACY: "arguments"}  # member that comes in pieces
 
@@ -77,7 +78,7 @@ class ChunkScreen:
             elif name == "tool_calls" and isinstance(one, list):
                 told[name] = [self._call(index, place, call) for place, call in enumerate(one)]
             else:
-                told[name] = screened({name: one}, self._side)[name]
+                told[name] = screened({name: one if name in WHOLE else _wordless(one)}, self._side)[name]
         rest = {name: one for name, one in choice.items() if name != "delta"}
         return {**screened(rest, self._side), "delta": told}
 
@@ -115,3 +116,12 @@ class ChunkScreen:
         if kind == "custom":
             return whole(self._side.argument(), given)
         return arguments(given, self._side)
+
+
+def _wordless(value: Any) -> Any:
+    """Return a member that is not known here without its texts: pieces of them, each by itself, would hide a match."""
+    if isinstance(value, dict):
+        return {name: one if name in NO_TEXT else _wordless(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_wordless(one) for one in value]
+    return "" if isinstance(value, str) else value

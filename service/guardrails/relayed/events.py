@@ -12,6 +12,7 @@ Event = dict[str, Any]
 PIECES = {"text_delta": "text", "thinking_delta": "thinking"}
 DELTA_OF = {block: delta for delta, block in PIECES.items()}
 CALL = "input_json_delta"
+WHOLE = ("citations_delta", "signature_delta")  # types of deltas that are no piece of anything
 
 
 class EventScreen:
@@ -31,6 +32,9 @@ class EventScreen:
         self._index = 0  # of the block that gets the text
         self._waiting: list[Event] = []
         self._calls: dict[int, list[str]] = {}  # arguments so far, by block
+        self._others: dict[
+            tuple[int, str], Event
+        ] = {}  # pieces put together, by block and a type not known here
 
     def feed(self, event: Event) -> list[Event]:
         """Return the events that this one lets go."""
@@ -83,14 +87,26 @@ class EventScreen:
     def _delta(self, event: Event) -> list[Event]:
         delta, index = event["delta"], event["index"]
         kind = delta.get("type")
-        if kind == CALL and index in self._calls:
-            self._calls[index].append(delta["partial_json"])
+        if kind == CALL:
+            self._calls.setdefault(index, []).append(delta["partial_json"])
             return []
         if kind in PIECES and PIECES[kind] == self._kind and self._text is not None:
             return self._add(delta[self._kind])
-        return self._later(screened(event, self._side))
+        if kind in WHOLE:
+            return self._later(screened(event, self._side))
+        before = self._others.get((index, str(kind)))
+        self._others[index, str(kind)] = (
+            event if before is None else {**event, "delta": _after(before, delta)}
+        )
+        return []
 
     def _stop(self, event: Event) -> list[Event]:
+        others = [key for key in self._others if key[0] == event["index"]]
+        told = [one for key in others for one in self._later(screened(self._others.pop(key), self._side))]
+        return [*told, *self._end(event)]
+
+    def _end(self, event: Event) -> list[Event]:
+        """End a block: of a call, its arguments are told before."""
         pieces = self._calls.pop(event["index"], None)
         if pieces is None:
             return self._later(event)
@@ -129,3 +145,14 @@ class EventScreen:
         starts = [one["index"] for one in waiting if one["type"] == "content_block_start"]
         self._index = starts[-1] if starts else self._index
         return [told, *waiting]
+
+
+def _after(before: Event, delta: Event) -> Event:
+    """Return a delta with its texts behind those of the ones before it."""
+    known = before["delta"]
+    return {
+        name: known[name] + one
+        if name != "type" and isinstance(one, str) and isinstance(known.get(name), str)
+        else one
+        for name, one in delta.items()
+    }

@@ -9,14 +9,13 @@ from service.guardrails.relayed.texts import Side, Text, arguments, screened, wh
 
 Event = dict[str, Any]
 Key = tuple[Any, ...]
-# Kinds of events whose deltas are text, and those whose deltas are arguments of a call, with the member of their end.
-TEXTS = {
-    "response.output_text": "text",
-    "response.refusal": "refusal",
-    "response.reasoning_text": "text",
-    "response.reasoning_summary_text": "text",
+# Kinds of events whose deltas are arguments of a call, with the member of their end; those of others are text.
+CALLS = {
+    "response.function_call_arguments": "arguments",
+    "response.mcp_call_arguments": "arguments",
+    "response.custom_tool_call_input": "input",
 }
-CALLS = {"response.function_call_arguments": "arguments", "response.custom_tool_call_input": "input"}
+BYTES = ("response.audio",)  # kinds whose deltas are no text
 PLACE = ("output_index", "content_index", "summary_index")
 
 
@@ -38,15 +37,17 @@ class ResponseScreen:
         kind, _, what = str(event.get("type")).rpartition(".")
         if self._number is None and type(event.get("sequence_number")) is int:
             self._number = event["sequence_number"]
-        if what == "delta" and kind in TEXTS:
-            return self._numbered(self._delta(kind, event))
+        if what == "delta" and kind in BYTES:
+            return self._numbered([event])
         if what == "delta" and kind in CALLS:
             self._calls.setdefault(_key(kind, event), ([], event))[0].append(str(event.get("delta") or ""))
             return []
-        if what == "done" and kind in TEXTS:
-            return self._numbered(self._done(kind, event))
+        if what == "delta" and isinstance(event.get("delta"), str):
+            return self._numbered(self._delta(kind, event))
         if what == "done" and kind in CALLS:
             return self._numbered(self._called(kind, event))
+        if what == "done":
+            return self._numbered(self._done(kind, event))
         side = self._side if kind == "response.output_text.annotation" else self._again
         return self._numbered([screened(event, side)])
 

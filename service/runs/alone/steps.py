@@ -17,7 +17,6 @@ from service.runs.billing import CallBilling
 from service.runs.event_log import NewEvent
 from service.runs.journal import Journal
 from service.runs.proposed_calls import Call, proposed
-from service.runs.slots import Handle
 from service.runs.steps import RunSteps
 from service.runs.tool_execution import ToolExecution
 from service.store.database import Row
@@ -94,17 +93,15 @@ class AloneTools(ToolExecution):
         # The decisions were told by the Slipway whose run this is.
         return proposed(reply, agent, {}, questions, taint), []
 
-    def _notes(self, run: Run, agent: str, call: Call) -> Notes | None:
+    def _notes(self, attempt: Attempt, agent: str, call: Call) -> Notes | None:
         return None
 
     def _known(self, run: Run, call: Call) -> ToolResult | None:
         return ToolResult.failed(call.verdict.reason) if call.verdict.action == "deny" else None
 
-    def _results(
-        self, agent: AgentDefinition, run: Run, journal: Journal, handle: Handle, group: Sequence[Call]
-    ) -> list[ToolResult]:
+    def _results(self, agent: AgentDefinition, attempt: Attempt, group: Sequence[Call]) -> list[ToolResult]:
         """Return results of which a time-out is a failure like any other: the call can have changed nothing."""
-        made = super()._results(agent, run, journal, handle, group)
+        made = super()._results(agent, attempt, group)
         return [replace(result, timed_out=False) for result in made]
 
     def _report(self, run: Run, call: Call, result: ToolResult) -> None: ...
