@@ -11,7 +11,7 @@ from typing import Any
 from service.audit.record import Action, record
 from service.auth.revocation import Revocations
 from service.errors import Conflict, NotFound, fault
-from service.guardrails.policy import parse_rails
+from service.guardrails.policy import RailsFault, parse_rails
 from service.ids import new_id
 from service.store import token_families as token_rows
 from service.store import workspaces as rows
@@ -151,9 +151,8 @@ def _parsed(guardrails: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return guardrails as they are stored; None: none. Raises `Invalid`."""
     try:
         parse_rails(guardrails)
-    except ValueError as error:
-        pointer, _, detail = str(error).partition(": ")
-        raise fault(f"/guardrails{pointer.rstrip('/')}", detail) from None
+    except RailsFault as error:
+        raise fault(f"/guardrails{error.pointer}", error.detail) from None
     return dict(guardrails) or None
 
 

@@ -144,9 +144,11 @@ def _print_versions(shown: dict[str, Any], as_json: bool) -> None:
         return print_json(shown)
     columns = "version pinned size published_by published_at"
     print_rows(shown["data"], columns, "No version is published.")
-    served = "its folder" if shown["pinned"] is None else f"version {shown['pinned']}"
-    waits = " (in development, the folder is)" if services().settings.reload and shown["pinned"] else ""
-    click.echo(f"{shown['agent']} is served from {served}{waits}.")
+    name, pinned = shown["agent"], shown["pinned"]
+    if pinned and services().settings.reload:
+        click.echo(f"{name} is pinned to {pinned}, but here its folder is served: RELOAD is on.")
+    else:
+        click.echo(f"{name} is served from {f'version {pinned}' if pinned else 'its folder'}.")
 
 
 @agents.command()

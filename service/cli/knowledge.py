@@ -25,7 +25,7 @@ from service.cli.common import (
 )
 from service.errors import Invalid
 from service.knowledge.documents import NewDocument, public
-from service.knowledge.formats import FORMATS, MAX_DOCUMENT, SUFFIXES
+from service.knowledge.formats import MAX_DOCUMENT, SUFFIXES, kind_of
 from service.knowledge.indexing import EndpointAway
 from service.store import knowledge as rows
 from service.store.database import Row
@@ -61,7 +61,7 @@ def list_documents(agent: str, workspace: str, as_json: bool) -> None:
 @in_workspace
 def add(agent: str, file: Path, workspace: str, **given: Any) -> None:
     """Add a document, or replace the one of its name: Markdown, text, HTML or PDF."""
-    kind = FORMATS.get(file.suffix)
+    kind = kind_of(file.name)
     if kind is None:
         raise click.ClickException(f"{file} does not end in {SUFFIXES}.")
     with file.open("rb") as content:
@@ -114,6 +114,7 @@ def index(agent: str | None, workspace: str | None) -> None:
     Searches go on as before, and see all of it at once. A command that was interrupted goes on where it was.
     """
     indexing, cut, embedded = services().knowledge.indexing, 0, 0
+    indexing.make_vectors()
     by_meaning = indexing.by_meaning
     scopes = _scopes(agent, workspace, folders=by_meaning)
     with stoppable():

@@ -72,7 +72,10 @@ def _rails_in(file: BinaryIO) -> dict[str, Any]:
     """Read guardrails as `agent.yaml` has them, with or without the field's name above them."""
     try:
         data = yaml.safe_load(file)
-    except yaml.YAMLError:
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise click.ClickException(f"The file is not YAML, in line {line}: {error.problem}.") from None
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise click.ClickException("The file is not YAML.") from None
     if isinstance(data, dict) and data.keys() == {"guardrails"}:
         data = data["guardrails"]

@@ -142,14 +142,24 @@ class Rail(GuardrailPart):
 OFF = Rail()
 
 
+class RailsFault(ValueError):
+    """Raised for JSON that is no guardrails, with the JSON pointer of the field."""
+
+    def __init__(self, pointer: str, detail: str) -> None:
+        super().__init__(f"{pointer or '/'}: {detail}")
+        self.pointer, self.detail = pointer, detail
+
+
 def parse_rails(data: Mapping[str, Any]) -> Rail:
-    """Parse the JSON of guardrails. Raises `ValueError` whose text begins with a JSON pointer."""
+    """Parse the JSON of guardrails. Raises `RailsFault`."""
     try:
         return Rail.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in first["loc"])
-        raise ValueError(f"{where or '/'}: {first['msg'].removeprefix('Value error, ')}") from None
+        unknown = first["type"] == "extra_forbidden"
+        detail = "There is no such field" if unknown else first["msg"].removeprefix("Value error, ")
+        raise RailsFault(where, detail) from None
 
 
 def stricter(one: Rail, other: Rail) -> Rail:

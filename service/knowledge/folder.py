@@ -10,7 +10,7 @@ from pathlib import Path
 
 from service.guardrails.hosts import hosts_in
 from service.knowledge.extract import Busy, Unreadable
-from service.knowledge.formats import FORMATS, MAX_DOCUMENT, SUFFIXES, read
+from service.knowledge.formats import MAX_DOCUMENT, SUFFIXES, kind_of, read
 from service.knowledge.passages import Passage, passages
 from service.knowledge.vectors import digest
 from service.knowledge.words import FolderIndex, Found, query_terms, quoted
@@ -51,7 +51,7 @@ class Knowledge:
     @classmethod
     def load(cls, folder: Path) -> Knowledge:
         """Load every document below `folder`; its first sub-folder is its category. Raises `KnowledgeFault`."""
-        found = sorted(path for path in folder.rglob("*") if path.suffix in FORMATS and not path.is_dir())
+        found = sorted(path for path in folder.rglob("*") if kind_of(path.name) and not path.is_dir())
         documents = [path for path in found if not _exclusion(folder, path)]
         return cls([passage for path in documents for passage in _passages(folder, path)])
 
@@ -85,7 +85,7 @@ def excluded_files(folder: Path) -> Iterator[tuple[Path, str]]:
     """List files that are not read as documents, with the reason; hidden ones only if they end as documents do."""
     for path in sorted(folder.rglob("*")):
         why = _exclusion(folder, path)
-        if why and (path.suffix in FORMATS or not _hidden(folder, path)):
+        if why and (kind_of(path.name) or not _hidden(folder, path)):
             yield path, f"is not read: {why}"
 
 
@@ -93,7 +93,7 @@ def _exclusion(folder: Path, path: Path) -> str:
     """Return the reason why a file is not read; empty for a document, and for a folder."""
     if path.is_dir():
         return "it is a link to a folder: put the folder in its place" if path.is_symlink() else ""
-    if path.suffix not in FORMATS:
+    if kind_of(path.name) is None:
         return f"its name does not end in {SUFFIXES}"
     if _hidden(folder, path):
         return "it is hidden, by a dot at the beginning of its name or its folder's"
@@ -113,8 +113,10 @@ def _hidden(folder: Path, path: Path) -> bool:
 
 def _passages(folder: Path, path: Path) -> Iterator[Passage]:
     relative = path.relative_to(folder)
+    kind = kind_of(path.name)
+    assert kind is not None  # others are excluded
     try:
-        document = read(path.read_bytes(), FORMATS[path.suffix], path.name)
+        document = read(path.read_bytes(), kind, path.name)
     except Unreadable as error:
         raise KnowledgeFault(path, str(error)) from error
     except Busy:

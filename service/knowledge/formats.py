@@ -56,6 +56,11 @@ class _Bytes(bytes):
         return int.from_bytes(sha256(self).digest()[:8])
 
 
+def kind_of(name: str) -> str | None:
+    """Return the format that the ending of a file's name stands for, in upper or lower case."""
+    return FORMATS.get(PurePath(name).suffix.lower())
+
+
 def read(data: bytes, kind: str, name: str) -> Document:
     """Return a document of a file's content. Raises `Unreadable`, and `extract.Busy`."""
     if len(data) > MAX_DOCUMENT:

@@ -53,6 +53,11 @@ class Indexing:
         """Return whether passages get vectors: an endpoint is set, and the database can keep them."""
         return self.embedder is not None and self.db.query(vectors.available)
 
+    def make_vectors(self) -> None:
+        """Make the table of vectors, where pgvector was installed after the migration."""
+        if self.embedder is not None:
+            self.db.transact(vectors.make)
+
     def cut_again(self, scope: Row, advance: Advance) -> int:
         """Cut the documents that were cut by other rules; return how many. All take effect at once."""
         whose = scope["workspace_id"], scope["agent"]

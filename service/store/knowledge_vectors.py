@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from service.store import postgres
 from service.store.database import Database, Row, Transaction
+from service.store.schema.knowledge import VECTORS
 
 MIN_INDEXED = 20_000  # vectors of one size: fewer are compared one by one, which finds exactly the nearest
 MOST_DIMENSIONS = 4_000  # of a `halfvec` in an HNSW index
@@ -49,6 +50,12 @@ def available(tx: Transaction) -> bool:
     if tx.one_writer:
         return False
     return bool(tx.rows(_EXISTS)[0]["found"])
+
+
+def make(tx: Transaction) -> None:
+    """Make the table, where pgvector was installed after the migration that would have made it."""
+    if not tx.one_writer and not available(tx):
+        tx.execute(sa.text(VECTORS))
 
 
 def known(tx: Transaction, scope: Row, model: str, digests: Sequence[str]) -> set[str]:

@@ -44,3 +44,18 @@ def test_workspaces_and_their_users(flask: Flask_, services: Services) -> None:
         services.auth.users.delete(user.id)
     flask("workspaces", "delete", "acme-two")
     assert [line[1] for line in table(flask("workspaces", "list"))] == ["NAME", "default"]
+
+
+def test_guardrails_of_a_workspace(flask: Flask_) -> None:
+    flask("workspaces", "guardrails", "default", "-", stdin="output: {secret: mask}\n")
+    assert flask("workspaces", "guardrails", "default").stdout == "output:\n  secret: mask\n"
+    for text, why in (
+        ("output: {secret: hide}", "/guardrails/output/secret: Input should be"),
+        ("outputs: {}", "/guardrails/outputs: There is no such field"),
+        ("input: {}\noutput: ]", "not YAML, in line 2"),
+        ("- a", "must hold the fields of `guardrails`"),
+    ):
+        refused = flask("workspaces", "guardrails", "default", "-", stdin=f"{text}\n", code=1).output
+        assert why in refused, refused
+    flask("workspaces", "guardrails", "default", "--remove")
+    assert flask("workspaces", "guardrails", "default").stdout == "{}\n"

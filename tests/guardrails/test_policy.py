@@ -23,7 +23,7 @@ def test_kinds_follow_personal_data() -> None:
 @pytest.mark.parametrize(
     ("data", "where"),
     [
-        ({"inputs": {}}, "/inputs: "),
+        ({"inputs": {}}, "/inputs: There is no such field"),
         ({"input": {"email": "hide"}}, "/input/email: "),
         ({"output": {"max_length": 0}}, "/output/max_length: "),
         ({"input": {"rules": [{"name": "a", "action": "mask"}]}}, "/input/rules/0: needs words or patterns"),

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.knowledge import MAX_PASSAGE, Knowledge, KnowledgeFault
+from service.knowledge.folder import excluded_files
 
 REFUNDS = """\
 # Refunds
@@ -144,6 +145,12 @@ def test_a_long_section_is_cut_between_paragraphs(tmp_path: Path) -> None:
     assert parts[0].startswith("Paragraph 0.")
     assert all(any(paragraph.strip() in part for part in parts) for paragraph in paragraphs)
     assert "".join(parts).count("x") == 5_000
+
+
+def test_endings_count_in_upper_case_too(tmp_path: Path) -> None:
+    (tmp_path / "RULES.HTM").write_text("<h1>Zeppelins</h1><p>They fly.</p>")
+    assert [one.uri for one in Knowledge.load(tmp_path).passages] == ["knowledge/RULES.HTM#zeppelins"]
+    assert list(excluded_files(tmp_path)) == []
 
 
 def test_a_document_that_is_not_text_is_named(folder: Path) -> None:

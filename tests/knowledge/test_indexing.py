@@ -159,10 +159,20 @@ def test_without_the_extension_words_are_enough(poor: str) -> None:
         assert connection.execute("SELECT current_user").fetchone() == ("poor",)
         connection.execute(VECTORS)
     house = House(poor, DeterministicEmbedder())
+    house.indexing.make_vectors()
     assert not house.db.query(vectors.available) and not house.indexing.by_meaning
     house.add("returns.md", RETURNS)
     assert house.titles("When is it reimbursed?") == ["Returns"] and house.titles(QUESTION) == []
     house.close()
+
+
+@ON_POSTGRES
+def test_table_is_made_once_the_extension_is_there(meaning: House) -> None:
+    meaning.db.transact(lambda tx: tx.execute(sa.text("DROP TABLE knowledge_vectors")))
+    assert not meaning.indexing.by_meaning
+    meaning.indexing.make_vectors()
+    meaning.indexing.make_vectors()
+    assert meaning.indexing.by_meaning
 
 
 @ON_POSTGRES

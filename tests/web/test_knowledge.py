@@ -189,11 +189,27 @@ def test_files_in_base64(office: Office) -> None:
     assert text.split() == ["#", "Zeppelins", "They", "fly."]
 
 
+@pytest.mark.parametrize("name", ["a.html", "MANUAL.HTM"])
+def test_ending_of_the_name_says_what_it_is(office: Office, name: str) -> None:
+    data = base64.b64encode(b"<h1>Zeppelins</h1><script>x()</script><p>They fly.").decode()
+    made = office.add(name=name, data=data, text=None)
+    text = office.ask("admin", f"GET {DOCUMENTS}/{made['id']}").get_json()["text"]
+    assert text.split() == ["#", "Zeppelins", "They", "fly."]
+
+
+def test_text_without_an_ending_is_markdown(office: Office) -> None:
+    made = office.add(name="zeppelins", text="# One\n\nword\n\n# Two\n\nwords")
+    assert made["passages"] == 2
+
+
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "both": ({"data": "YQ=="}, ""),
     "neither": ({"text": None}, ""),
     "no base64": ({"text": None, "data": "a b"}, "/data"),
     "no PDF": ({"text": None, "data": "YQ==", "media_type": "application/pdf"}, "/data"),
+    "no PDF by its name": ({"text": None, "data": "YQ==", "name": "a.pdf"}, "/data"),
+    "a PDF by its name as text": ({"name": "a.pdf"}, "/text"),
+    "a file of another ending": ({"text": None, "data": "YQ==", "name": "a.docx"}, "/name"),
     "a PDF as text": ({"media_type": "application/pdf"}, "/text"),
     "no UTF-8": ({"text": None, "data": "/w=="}, "/data"),
     "empty": ({"text": " "}, "/data"),

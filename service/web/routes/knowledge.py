@@ -13,7 +13,7 @@ from service import errors
 from service.agents.documents import check_category
 from service.auth.workspaces import no_workspace
 from service.knowledge.documents import NewDocument, public
-from service.knowledge.formats import MEDIA_TYPES
+from service.knowledge.formats import MEDIA_TYPES, SUFFIXES, kind_of
 from service.web.admission import allowed_agent, guard
 from service.web.current import current_caller, services
 from service.web.idempotency import once
@@ -38,11 +38,12 @@ Line = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_l
 class DocumentBody(Body):
     """Document to add, as `text`, or as `data`: a file in base64. It replaces the document of the same name.
 
+    Without `media_type` the ending of `name` says what it is; a text without a known one is Markdown.
     `trusted`: the workspace's admin vouches for its text; otherwise runs treat it as they treat web pages.
     """
 
     name: Line
-    media_type: MediaType = "text/markdown"
+    media_type: MediaType | None = None
     text: Annotated[str, AfterValidator(no_nul)] | None = None
     data: str | None = None
     title: Line | None = None
@@ -54,9 +55,16 @@ class DocumentBody(Body):
     def _one_content(self) -> DocumentBody:
         if (self.text is None) == (self.data is None):
             raise ValueError("send either `text` or `data`")
-        if self.text is not None and self.media_type == "application/pdf":
+        if self.text is not None and self._kind() == "pdf":
             raise errors.fault("/text", "must not be used for a PDF: send `data`")
+        if self._kind() is None:
+            raise errors.fault("/name", f"must end in {SUFFIXES}, or say what it is by `media_type`")
         return self
+
+    def _kind(self) -> str | None:
+        if self.media_type is not None:
+            return MEDIA_TYPES[self.media_type]
+        return kind_of(self.name) or (None if self.text is None else "markdown")
 
     def document(self) -> NewDocument:
         """Return the file. Raises `Invalid` for what is not base64."""
@@ -68,8 +76,7 @@ class DocumentBody(Body):
             )
         except (ValueError, UnicodeEncodeError):
             raise errors.fault("/data", "must be base64") from None
-        kind = MEDIA_TYPES[self.media_type]
-        return NewDocument(self.name, kind, data, self.title, self.category or "", self.trusted)
+        return NewDocument(self.name, self._kind() or "", data, self.title, self.category or "", self.trusted)
 
 
 class DocumentView(Shape):
