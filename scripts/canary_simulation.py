@@ -1,7 +1,8 @@
 """Simulate canaries: how often one is rolled back without a difference, and with one.
 
-`python -m scripts.canary_simulation` prints a line a scenario: canaries, share rolled back, and the median number of the canary's ended runs at that time.
-Units have their own failure rate, cost level and number of runs, so runs of one unit depend on each other.
+`python -m scripts.canary_simulation` prints a line a scenario: canaries, how many were rolled back, and the
+median number of the canary's ended runs by then. Units have a failure rate, cost level and number of runs of
+their own, so runs of one depend on each other.
 """
 
 from __future__ import annotations
