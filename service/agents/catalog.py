@@ -106,15 +106,13 @@ class AgentCatalog:
             return current
         return canary.definition if canary.split.side(unit) == "canary" else current
 
-    def control_group(self, name: str, unit: str) -> str:
-        """Return the name of the control group that a session, else user, belongs to; "" without one.
+    def trial_of(self, name: str, unit: str) -> str:
+        """Return the canary in which a session, else user, takes part, also in its control group; "" without one.
 
-        Its cached answers are its own: it starts without any, as the canary does, so that both make the same calls.
+        Cached answers of a trial are its own, so that both sides begin without any and make the same calls.
         """
         canary = self._canaries.get(name)
-        if canary is None or canary.split.side(unit) != "control":
-            return ""
-        return f"canary {canary.split.n}"
+        return f"canary {canary.split.n}" if canary is not None and canary.split.side(unit) else ""
 
     def load(self, folder: Path) -> Loaded:
         """Load an agent from any folder, without serving it."""

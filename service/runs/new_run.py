@@ -95,9 +95,9 @@ class NewRuns:
             started_at=now_ms(),
         )
 
-    def control_group(self, run: Run) -> str:
-        """Return the name of the group to which a canary is compared, if the run belongs to it; else ""."""
-        return self.catalog.control_group(run.agent, run.request.session_id or run.user_id)
+    def trial_of(self, run: Run) -> str:
+        """Return the canary in which a run takes part, on either side; else ""."""
+        return self.catalog.trial_of(run.agent, run.request.session_id or run.user_id)
 
     def _agent_for(self, request: RunRequest, unit: str) -> AgentDefinition:
         """Return the agent as served to a session, else user; for a fork as of the forked run. Raises `NotFound`."""

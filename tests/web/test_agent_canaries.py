@@ -97,8 +97,8 @@ def test_share_of_sessions_gets_the_canary_on_every_replica(trial: Trial) -> Non
     assert served[0] == served[1], "a session has one version, wherever it is served"
     counts = Counter(served[0])
     assert set(counts) == {trial.pinned, trial.version} and 50 < counts[trial.version] < 130
-    groups = Counter(catalogs[0].control_group("probe", session) for session in sessions)
-    assert 50 < groups["canary 1"] < 130, "the control group is as large"
+    groups = Counter(catalogs[0].trial_of("probe", session) for session in sessions)
+    assert 130 < groups["canary 1"] < 230, "with the control group, which is as large"
     trial.change("end_canary")
     for number in (0, 1):
         trial.services(number).versions.refresh()
