@@ -152,7 +152,8 @@ def _parsed(guardrails: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
         parse_rails(guardrails)
     except ValueError as error:
-        raise fault("/guardrails", str(error)) from None
+        pointer, _, detail = str(error).partition(": ")
+        raise fault(f"/guardrails{pointer.rstrip('/')}", detail) from None
     return dict(guardrails) or None
 
 

@@ -8,23 +8,20 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from service.agents.catalog import AgentCatalog
-from service.agents.patterns import PATTERNS
 from service.audit.record import Refusals
 from service.auth.revocation import Revocations
 from service.auth.run_tokens import RunTokens
 from service.cache.build import build as build_cache
 from service.cache.build import relayed_answers
-from service.files import MAX_BYTES as MAX_FILE_BYTES
 from service.ids import new_id
 from service.infra.backends import Infra
 from service.infra.redis_client import connect
 from service.knowledge.build import KnowledgeServices
 from service.llm.build import ModelClients
-from service.remote.client import RemoteClient, RemoteHosts
-from service.runs.approval_requests import ApprovalRequests
 from service.runs.batch.steps import BatchSteps
 from service.runs.batch.submitter import BatchSubmitter
 from service.runs.budget_waits import BudgetWaits
+from service.runs.build_runner import build_runner
 from service.runs.bulkhead import Bulkhead
 from service.runs.bytes_in_flight import BytesInFlight
 from service.runs.cancel import Cancellation
@@ -36,7 +33,6 @@ from service.runs.estimates import Estimates
 from service.runs.events.event_stream import EventStreamReader
 from service.runs.events.publisher import Publisher
 from service.runs.execution import Execution
-from service.runs.file_content import ClientWithFiles
 from service.runs.forks import Forks
 from service.runs.gateway_calls import GatewayCalls
 from service.runs.gateway_watch import GatewayWatch
@@ -46,16 +42,11 @@ from service.runs.queries import RunQueries
 from service.runs.queue_bounds import QueueBounds
 from service.runs.recovery.supervisor import Chore, ProcessRole, Supervisor, Times, Wakeup
 from service.runs.relay_start import RelayStarter
-from service.runs.relay_step import RelayDependencies
-from service.runs.remote_questions import RemoteQuestions
-from service.runs.remote_step import RemoteDependencies
 from service.runs.runner import Runner
 from service.runs.slots import Slots
 from service.runs.start import RunStarter
-from service.runs.steps import StepDependencies
 from service.runs.stops import AgentStops
 from service.runs.token_counts import TokenCounts
-from service.runs.tool_execution import ToolExecution
 from service.runs.waiting_runs import WaitingRuns
 from service.sessions import Sessions
 from service.store import ownership
@@ -128,7 +119,7 @@ def build(
     watch = GatewayWatch(domains.run_tokens)
     secret = settings.secret_key.get_secret_value()
     guardrails = Guardrails(infra.db, secret, domains.refusals, infra.observer)
-    runner = _runner(settings, infra, domains, batch_steps, (waits, watch, guardrails))
+    runner = build_runner(settings, infra, domains, batch_steps, (waits, watch, guardrails))
     execution = _execution(settings, infra, runner, event_streams, concurrent)
     seconds, sessions = settings.run_timeout, domains.sessions
     queries = RunQueries(infra.db, event_streams, settings.heartbeat_seconds, seconds, role.draining)
@@ -231,47 +222,6 @@ def _gateway(
         guardrails=runner.guardrails,
         places=bulkhead,
         reserve=Bulkhead(reserved, reserved),
-    )
-
-
-def _runner(
-    settings: Settings,
-    infra: Infra,
-    domains: Domains,
-    batch_steps: BatchSteps,
-    parts: tuple[BudgetWaits, GatewayWatch, Guardrails],
-) -> Runner:
-    usage, observer = domains.usage, infra.observer
-    waits, watch, guardrails = parts
-    requests = ApprovalRequests(domains.webhooks, settings.approval_seconds)
-    tools = ToolExecution(infra.db, domains.tools, usage.rate_limits.tool, requests)
-    remote = RemoteDependencies(
-        db=infra.db,
-        client=RemoteClient(
-            RemoteHosts.of(settings.remote_hosts, settings.remote_credentials.get_secret_value())
-        ),
-        spending=usage.spending,
-        tokens=domains.run_tokens,
-        questions=RemoteQuestions(infra.db, requests),
-        base_url=settings.gateway_url or f"http://127.0.0.1:{settings.port}",
-    )
-    room = BytesInFlight(2 * MAX_FILE_BYTES)
-    client = ClientWithFiles(domains.model.calls, infra.db, room)
-    documents = domains.knowledge.of_run
-    steps = StepDependencies(
-        client, usage.prices, tools, usage.spending, batch_steps, observer, remote, documents
-    )
-    relay = RelayDependencies(domains.model.relay, usage.prices, usage.spending, observer, watch)
-    return Runner(
-        domains.agents,
-        PATTERNS,
-        steps,
-        observer,
-        domains.sessions,
-        domains.webhooks,
-        waits,
-        relay,
-        guardrails,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
 from service.agents.documents import with_documents
-from service.agents.pattern import Context, Events, PatternModule, Prompt
+from service.agents.pattern import Context, Events, PatternModule
 from service.cache.entries import MODEL_AWAY
 from service.errors import (
     AgentFault,
@@ -20,7 +20,6 @@ from service.errors import (
     SlipwayError,
     WorkerLost,
 )
-from service.history import SUMMARISE, alternating
 from service.observe import logs
 from service.observe.observer import Observer, RunPhase
 from service.runs.attempt import Attempt
@@ -28,7 +27,8 @@ from service.runs.batch.steps import WaitsForBatch
 from service.runs.billing import book_later
 from service.runs.budget_waits import BudgetWaits
 from service.runs.client_tools import CallsClient
-from service.runs.forked import as_kept, continues_session, prepare
+from service.runs.conversation import conversation
+from service.runs.forked import prepare
 from service.runs.gateway_steps import book_untold
 from service.runs.guardrail_events import flag_input
 from service.runs.guardrails import Guardrails
@@ -42,16 +42,15 @@ from service.runs.steps import RunSteps, StepDependencies
 from service.runs.structured import structured
 from service.runs.tool_execution import WaitsForApproval
 from service.runs.tree_steps import TreeSteps
-from service.runs.turn import system_of, with_context
-from service.runs.untrusted import add_history, answer_without_links, noting
+from service.runs.turn import system_of
+from service.runs.untrusted import answer_without_links, noting
 from service.sessions import Sessions
 from service.store import runs as rows
 from service.store.database import Transaction
 from service.text.sanitise import storable_json
-from service.types import LAST_EVENT, Answer, Event, Message, RunEvent, RunStatus
+from service.types import LAST_EVENT, Answer, Event, RunEvent, RunStatus
 from service.webhooks import Webhooks
 
-SUMMARY = "summarise"  # step that shortens the history of a session
 MAX_LOSSES = 3  # workers that may die while executing a run before it fails
 
 
@@ -102,7 +101,7 @@ class Runner:
             attempt.form = OutputForm.of(agent, run.request)
             attempt.text.held = attempt.form is not None or attempt.rails.judges_output
             steps = TreeSteps(self.steps, agent, attempt, self.catalog, self.patterns)
-            messages = yield from self._conversation(agent, attempt, steps)
+            messages = yield from conversation(self.sessions, agent, attempt, steps)
             yield from judge_question(attempt, steps)
             system, reader = system_of(agent, run.request), noting(agent, attempt.taint)
             context = Context(reader, run.request, messages, system, steps)
@@ -212,33 +211,6 @@ class Runner:
             for settlement in self.steps.spending.settle_lost(attempt.run):
                 book_later(attempt.journal, settlement)
                 yield from attempt.journal.commit()
-
-    def _conversation(
-        self, agent: AgentDefinition, attempt: Attempt, steps: RunSteps
-    ) -> Events[tuple[Message, ...]]:
-        """Return the messages of the session, older ones summarised where they do not fit, and this turn's."""
-        run = attempt.run
-        turn = with_context(run.request, instructed=not agent.is_model)
-        if not continues_session(run):
-            return alternating(turn)
-        past = self.sessions.history(run, agent.history_tokens)
-        past, summarised = as_kept(run, attempt.journal, past, SUMMARY)
-        add_history(attempt.taint, past)
-        attempt.rails.vault.take(past.placeholders)
-        if summarised:
-            prompt = Prompt(
-                system=SUMMARISE,
-                messages=past.summary_request(),
-                tier="simple",
-                max_tokens=self.sessions.summary_limit(agent.history_tokens),
-                publish=False,
-            )
-            reply = yield from steps.model(SUMMARY, prompt, counts=False)
-            summary = reply.text if reply.stop_reason != "refusal" else ""
-            if summary and past.older:
-                attempt.summary = (past.older[-1]["seq"], summary)
-            past = past.summarised(summary)
-        return past.conversation(turn)
 
     def _failed(self, attempt: Attempt, error: SlipwayError) -> Generator[RunEvent]:
         """End a run without an answer, or with a stale one.

@@ -117,7 +117,7 @@ class TextOutput:
         if links.removed:
             acted = {"where": "output", "kind": "links", "action": "removed", "count": links.removed}
             self._journal.publish_after_commit(Event.GUARDRAIL, {"step": step, **acted})
-        cleaned = replace(reply, content=content)
+        cleaned = reply if content == reply.content else replace(reply, content=content)
         if rail is not None:
             self.rails.filtered(rail, cleaned.text)
         return cleaned

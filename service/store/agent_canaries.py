@@ -48,20 +48,25 @@ def end(tx: Transaction, canary: Row, outcome: str) -> bool:
     """End a canary. False: it has ended already."""
     now = now_ms()
     values = {"outcome": outcome, "ended_at": now, "changed_at": now}
-    return tx.execute(sa.update(agent_canaries).where(*_of(canary), _OPEN).values(**values)) == 1
+    of_it = (agent_canaries.c.agent == canary["agent"], agent_canaries.c.n == canary["n"], _OPEN)
+    return tx.execute(sa.update(agent_canaries).where(*of_it).values(**values)) == 1
 
 
 def take(tx: Transaction, canary: Row, next_at: int) -> bool:
     """Take over a comparison that is due. False: another process has."""
-    taken = sa.update(agent_canaries).where(
-        *_of(canary), _OPEN, agent_canaries.c.next_at == canary["next_at"]
-    )
+    of_it = (agent_canaries.c.agent == canary["agent"], agent_canaries.c.n == canary["n"], _OPEN)
+    taken = sa.update(agent_canaries).where(*of_it, agent_canaries.c.next_at == canary["next_at"])
     return tx.execute(taken.values(next_at=next_at)) == 1
 
 
 def record(tx: Transaction, canary: Row, **values: Any) -> bool:
     """Record a comparison. False: the canary has ended, or another process has made this look."""
-    of_it = (*_of(canary), _OPEN, agent_canaries.c.looks == canary["looks"])
+    of_it = (
+        agent_canaries.c.agent == canary["agent"],
+        agent_canaries.c.n == canary["n"],
+        _OPEN,
+        agent_canaries.c.looks == canary["looks"],
+    )
     return tx.execute(sa.update(agent_canaries).where(*of_it).values(**values)) == 1
 
 
@@ -73,7 +78,3 @@ def ended_runs(tx: Transaction, canary: Row) -> list[Row]:
     began = (runs.c.agent == canary["agent"], runs.c.id >= first_id("run", canary["started_at"]))
     query = query.where(*began, version, _ENDED, _MADE, runs.c.door != _FORK)
     return tx.rows(query.order_by(runs.c.id).limit(MOST_RUNS))
-
-
-def _of(canary: Row) -> tuple[sa.ColumnElement[bool], ...]:
-    return agent_canaries.c.agent == canary["agent"], agent_canaries.c.n == canary["n"]

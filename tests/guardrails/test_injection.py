@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 
@@ -51,21 +50,12 @@ HOSTILE = {
 }
 
 
+@pytest.mark.timeout(30)
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_time_grows_with_the_text_only(kind: str) -> None:
-    """Twice the text takes no more than some four times as long, measured side by side."""
+def test_hostile_text_ends(kind: str) -> None:
+    """Each takes a fraction of a second; a pattern that goes back over the text would take hours."""
     piece = HOSTILE[kind]
-
-    def seconds(size: int) -> float:
-        text = (piece * (size // len(piece) + 1))[:size]
-        best = 9.0
-        for _ in range(3):
-            began = time.perf_counter()
-            find_instructions(text)
-            best = min(best, time.perf_counter() - began)
-        return best
-
-    assert seconds(MOST) < 8 * seconds(MOST // 4) + 0.05
+    assert find_instructions((piece * (MOST // len(piece) + 1))[:MOST]) in ((), ("smuggled",))
 
 
 def test_broken_and_empty_texts_are_read() -> None:

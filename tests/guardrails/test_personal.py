@@ -67,6 +67,14 @@ def test_labelled() -> None:
     assert not wrong
 
 
+@pytest.mark.parametrize(
+    "number", ["+1 415 555 2671", "+49 30 901820", "4111 1111 1111 1111", "0161 496 0123"]
+)
+def test_value_ends_with_its_sentence(number: str) -> None:
+    (values,) = found_in(f"Call {number}. 30 days is the limit.").values()
+    assert values == [number]
+
+
 @pytest.mark.conformance
 def test_presidio() -> None:
     """Sentences of presidio-research: JUDGES_DIR is a folder with a checkout of microsoft/presidio-research."""

@@ -8,6 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from service.audit.record import Action
 from service.ids import new_id
 from tests.conftest import Model
 from tests.made import app_in, close
@@ -57,7 +58,7 @@ def test_fork_is_queued_executed_and_compared(tmp_path: Path, model: Model) -> N
     assert [step["step"] for step in found["step_list"]] == [step["step"] for step in run["step_list"]]
     assert [step["attempt"] for step in found["step_list"]] == [0] * (len(found["step_list"]) - 1) + [1]
     assert (run["forked_from"], run["difference"]) == (None, None)
-    [row] = call("GET", "/v1/admin/audit?action=run.forked").json["data"]
+    [row] = call("GET", f"/v1/admin/audit?action={Action.RUN_FORKED}").json["data"]
     assert (row["subject"], row["result"]) == (f"run:{made}", "ok")
     assert row["details"] == {"of": run_id, "step": last, "changed": ["prompt"]}
     close(app)

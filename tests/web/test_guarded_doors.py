@@ -201,7 +201,11 @@ def test_refusals_have_the_shape_of_each_dialect(caller: httpx2.Client, guarded:
         for path, body in bodies.items():
             answer = caller.post(path, json=body)
             assert (answer.status_code // 100, "engine" in answer.text) == (4, False), (path, answer.text)
-            assert "guardrail" in answer.text, answer.text
+            assert "guardrail_refused" in answer.text, answer.text
+            if path.startswith("/v1/agents"):
+                assert answer.status_code == 422
+            else:
+                assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
     finally:
         caller.patch("/v1/admin/workspaces/wsp_" + "0" * 26, json={"guardrails": {}})
 

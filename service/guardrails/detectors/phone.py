@@ -14,7 +14,8 @@ from service.guardrails.match import WAIT, Answer, Match, Wait, Window
 REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "PL", "AT", "CH", "BE", "IE", "PT")
 _EXTENSION = r"(?:[ ,]{0,2}(?:ext\.?|extension|x|durchwahl|poste|int\.?|toestel)[ .]?[0-9]{1,5}(?![0-9]))?"
 # Groups of digits with at least one sign between them: without, a long number would be read in too many ways.
-_SEPARATED = r"(?:(?:[ .-]|/| / |\)[ -]?| ?\(){1,2}[0-9]{1,12}){0,8}\)?"
+# A full stop and a space end a sentence.
+_SEPARATED = r"(?:(?:[ -]|\.(?! )|/| / |\)[ -]?| ?\(){1,2}[0-9]{1,12}){0,8}\)?"
 _SHAPE = re.compile(rf"\(?(?:\+|00)?[ ]?\(?[0-9]{{1,14}}{_SEPARATED}{_EXTENSION}(?![0-9])", re.IGNORECASE)
 _EXTENSION_AT = re.compile(r"[ ,]{0,2}(?:ext|x|d|poste|int|toe)[a-z]*[ .]{0,2}[0-9]{1,5}\Z", re.IGNORECASE)
 _LONGER_BEFORE = re.compile(r"(?:[0-9][-.,/: ]|[A-Za-z]-|[#_]|[$€£] ?)\Z")

@@ -41,6 +41,7 @@ _SHAPES: dict[type[SlipwayError], Mapped] = {  # the first that fits
     errors.PromptTooLong: Mapped(400, "invalid_request_error", "context_length_exceeded"),
     errors.ModelRejected: Mapped(400, "invalid_request_error"),
     errors.IdempotencyMismatch: Mapped(422, "idempotency_error"),
+    errors.GuardrailRefused: Mapped(400, "invalid_request_error"),
     errors.Invalid: Mapped(400, "invalid_request_error"),
     errors.RateLimited: Mapped(429, "requests", "rate_limit_exceeded"),
 }
