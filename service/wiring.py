@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from service import approvals, sessions, webhooks
 from service.agents import build as agents
+from service.agents.canaries import Canaries
 from service.agents.catalog import AgentCatalog
 from service.agents.versions import AgentVersions
 from service.audit import build as audit
@@ -133,6 +134,7 @@ def build(
     )
     shared = [Chore(catalog.refresh_in_background), Chore(servers.refresh)]
     shared += [Chore(versions.refresh_in_background, Work.AGENT_PINS), Chore(versions.refresh_at_times)]
+    shared.append(Chore(versions.canaries.compare_in_background, Work.CANARIES))
     shared += _chores(infra, trail, money, sender)
     chores = [*(_of_web(accounts) if role.kind == "web" else []), *shared]
     built = runs.build(settings, infra, domains, role, chores)
@@ -170,7 +172,8 @@ def build(
 def _versions(settings: Settings, infra: Infra, catalog: AgentCatalog) -> AgentVersions:
     """Build the versions of agents; a run finds there the one that it began with."""
     home, secret = settings.slipway_home / "agent-versions", settings.secret_key.get_secret_value()
-    versions = AgentVersions(infra.db, catalog, home, secret, serves=not settings.reload)
+    canaries = Canaries(infra.db, infra.metrics.canary)
+    versions = AgentVersions(infra.db, catalog, home, secret, serves=not settings.reload, canaries=canaries)
     catalog.published = versions.find
     return versions
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+from service.agents.canary_split import ServedCanary
 from service.agents.definitions import MODEL_ITSELF, AgentDefinition, FolderFault
 from service.agents.elsewhere import nowhere_faults
 from service.agents.files import Stamp, folders_of, stamp_of, version_of
@@ -76,6 +77,7 @@ class AgentCatalog:
         self._now = self._read(self._now)
         self._pinned: Mapping[str, AgentDefinition | None] = {}
         self._served = self._now.agents
+        self._canaries: Mapping[str, ServedCanary] = {}
         self.published: Published = lambda name, version: None
 
     @property
@@ -83,14 +85,34 @@ class AgentCatalog:
         """Served agents, by id."""
         return self._served
 
-    def serve(self, pinned: Mapping[str, AgentDefinition | None]) -> None:
-        """Serve these versions in place of folders.
+    def serve(
+        self,
+        pinned: Mapping[str, AgentDefinition | None],
+        canaries: Mapping[str, ServedCanary] = MappingProxyType({}),
+    ) -> None:
+        """Serve these versions in place of folders, and to some sessions and users the canaries.
 
         None: the version cannot be loaded, so the one pinned before stays, or else the agent is left out.
         """
         with self._lock:
+            self._canaries = canaries
             self._pinned = {name: found or self._pinned.get(name) for name, found in pinned.items()}
             self._combine()
+
+    def served_to(self, name: str, unit: str) -> AgentDefinition | None:
+        """Return the version that a session, else user, is served: the pinned one, or its canary."""
+        current, canary = self.agents.get(name), self._canaries.get(name)
+        if canary is None or current is None or current.version != canary.against:
+            return current
+        return canary.definition if canary.split.side(unit) == "canary" else current
+
+    def trial_of(self, name: str, unit: str) -> str:
+        """Return the canary in which a session, else user, takes part, also in its control group; "" without one.
+
+        Cached answers of a trial are its own, so that both sides begin without any and make the same calls.
+        """
+        canary = self._canaries.get(name)
+        return f"canary {canary.split.n}" if canary is not None and canary.split.side(unit) else ""
 
     def load(self, folder: Path) -> Loaded:
         """Load an agent from any folder, without serving it."""

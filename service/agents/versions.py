@@ -1,4 +1,4 @@
-"""Published versions of agents: kept in the database, so that every replica can run them; pinned and rolled back.
+"""Published versions of agents: kept in the database, so that every replica can run them; pinned, on trial.
 
 Where folders are edited while the service runs (development), they are what is served, and pins wait.
 """
@@ -13,11 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from service.agents.canaries import Canaries, split_of
+from service.agents.canary_split import ServedCanary
 from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
 from service.agents.packed_files import BadFiles, folder_with, pack, read, signature, unpack
 from service.audit.record import Action, record
 from service.errors import Conflict, DatabaseUnavailable, NotFound, fault
+from service.store import agent_canaries
 from service.store import agent_versions as rows
 from service.store.database import Database, Row, Transaction
 from service.types import now_ms, public_fields
@@ -37,10 +40,12 @@ class AgentVersions:
     home: Path  # for the files of versions
     secret: str
     serves: bool
+    canaries: Canaries
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _loaded: dict[tuple[str, str], AgentDefinition] = field(default_factory=dict)
     _pinned: dict[str, str | None] = field(default_factory=dict)
-    _failed: bool = False  # a pinned version could not be loaded
+    _on_trial: list[Row] = field(default_factory=list)
+    _failed: bool = False  # a version to serve could not be loaded
     _next: float = 0.0  # time.monotonic() of the next look
 
     def read(self, agent: str) -> dict[str, Any]:
@@ -93,6 +98,20 @@ class AgentVersions:
             raise Conflict(f"The version {before} of {agent} is not kept any more.")
         return self._pin(tx, agent, before, last)
 
+    def start_canary(self, tx: Transaction, agent: str, version: str, share: float) -> dict[str, Any]:
+        """Serve a published version to a share of sessions and users. Raises `Invalid` and `Conflict`."""
+        rows.lock(tx, agent)
+        self.canaries.start(tx, agent, version, share)
+        tx.after_commit(self.refresh_in_background)
+        return self.shown(tx, agent)
+
+    def end_canary(self, tx: Transaction, agent: str) -> dict[str, Any]:
+        """Serve the pinned version to everybody again. Raises `Conflict` where there is no canary."""
+        rows.lock(tx, agent)
+        self.canaries.end(tx, agent, None, wanted=True)
+        tx.after_commit(self.refresh_in_background)
+        return self.shown(tx, agent)
+
     def shown(self, tx: Transaction, agent: str) -> dict[str, Any]:
         """Return what the API shows of an agent's versions. Raises `NotFound` for an agent without any."""
         found, pins = rows.listed(tx, agent), rows.last_pins(tx, agent, HISTORY)
@@ -102,7 +121,8 @@ class AgentVersions:
         names = "version size published_by published_at"
         versions = [public_fields(row, names) | {"pinned": row["version"] == pinned} for row in found]
         history = [public_fields(row, "version pinned_by pinned_at") for row in pins]
-        return {"agent": agent, "pinned": pinned, "data": versions, "history": history, "next_cursor": None}
+        about = {"agent": agent, "pinned": pinned, "canary": self.canaries.shown(tx, agent)}
+        return {**about, "data": versions, "history": history, "next_cursor": None}
 
     def find(self, agent: str, version: str) -> AgentDefinition | None:
         """Return a published version, loaded once; None: there is none, or it cannot be loaded.
@@ -115,9 +135,8 @@ class AgentVersions:
             if found is None:
                 return None
             if len(self._loaded) >= MOST_LOADED:
-                self._loaded = {
-                    one: kept for one, kept in self._loaded.items() if one in self._pinned.items()
-                }
+                served = {*self._pinned.items(), *((row["agent"], row["version"]) for row in self._on_trial)}
+                self._loaded = {one: kept for one, kept in self._loaded.items() if one in served}
             self._loaded[key] = found
         return self._loaded.get(key)
 
@@ -127,13 +146,20 @@ class AgentVersions:
         if not self.serves:
             return
         with self._lock:
-            pinned = self.db.query(rows.pinned)
-            if pinned == self._pinned and not self._failed:
+            pinned, on_trial = self.db.query(lambda tx: (rows.pinned(tx), _served(tx)))
+            if (pinned, on_trial) == (self._pinned, self._on_trial) and not self._failed:
                 return
             wanted = [(agent, version) for agent, version in pinned.items() if version is not None]
             served = {agent: self.find(agent, version) for agent, version in wanted}
-            self.catalog.serve(served)
-            self._pinned, self._failed = pinned, None in served.values()
+            found = [(row, self.find(row["agent"], row["version"])) for row in on_trial]
+            canaries = {
+                row["agent"]: ServedCanary(split_of(row), agent, row["against"])
+                for row, agent in found
+                if agent
+            }
+            self.catalog.serve(served, canaries)
+            self._pinned, self._on_trial = pinned, on_trial
+            self._failed = None in served.values() or len(canaries) < len(on_trial)
 
     def refresh_in_background(self) -> None:
         """Refresh in a thread: the supervisor must not wait for an author's imports."""
@@ -157,6 +183,7 @@ class AgentVersions:
         before = last[0]["version"] if last else None
         if before != version:
             rows.pin(tx, agent, version, tx.actor.user_id)
+            self.canaries.end(tx, agent, version)
             record(tx, Action.AGENT_PINNED, f"agent:{agent}", version=version, before=before)
             tx.after_commit(self.refresh_in_background)
         return self.shown(tx, agent)
@@ -178,6 +205,12 @@ class AgentVersions:
         if loaded.agent is None:
             _log_failed(agent, version, str(loaded.faults[0]) if loaded.faults else "it changed")
         return loaded.agent
+
+
+def _served(tx: Transaction) -> list[Row]:
+    """Return what of the open canaries decides whom they are served to."""
+    names = ("agent", "n", "version", "against", "share")
+    return [{name: row[name] for name in names} for row in agent_canaries.open_ones(tx)]
 
 
 def _log_failed(agent: str, version: str, why: str) -> None:

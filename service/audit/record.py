@@ -66,6 +66,8 @@ class Action(StrEnum):
     AGENT_RELEASED = "agent.released"
     AGENT_PUBLISHED = "agent.published"
     AGENT_PINNED = "agent.pinned"
+    AGENT_CANARY = "agent.canary"
+    AGENT_CANARY_ENDED = "agent.canary_ended"
     RUN_FORKED = "run.forked"
     CAP_SET = "cap.set"
     CAP_REMOVED = "cap.removed"

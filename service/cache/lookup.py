@@ -125,7 +125,8 @@ class Lookups:
     def begin(self, caller: Caller, run: Run, agent: AgentDefinition, guardrails: str = "") -> Lookup:
         """Make the look-up of the run's question, which has one if the agent's answers are cached.
 
-        `guardrails`: digest of those of its workspace, which filtered the answer; the agent's are in its version.
+        `guardrails`: digest of those of its workspace, which filtered the answer, and the canary in which the run takes
+        part; the agent's guardrails are in its version.
         """
         request, question = run.request, None
         if self.answers.takes(agent, request):

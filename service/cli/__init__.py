@@ -9,6 +9,7 @@ from __future__ import annotations
 from flask import Flask
 
 from service.cli import (
+    agent_versions,
     agents,
     audit,
     chat,
@@ -34,7 +35,7 @@ def install(app: Flask) -> None:
     work = (runs.runs, schedules.schedules, agents.agents, evals.evals, knowledge.knowledge)
     for group in (*work, *accounts, *money_groups, audit.audit, keyring.keyring, mcp.mcp):
         app.cli.add_command(group)
-    for command in (new_agent.new, chat.chat):
+    for command in (new_agent.new, chat.chat, *agent_versions.COMMANDS):
         agents.agents.add_command(command)
     for command in (eval_cases.from_run, eval_cases.from_feedback):
         evals.evals.add_command(command)

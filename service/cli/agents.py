@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -31,7 +31,6 @@ from service.evals.injection import InjectingRunner
 from service.evals.judge import Judge
 from service.evals.outcome import Outcome
 from service.evals.trial import Trial
-from service.store.database import Transaction
 from service.text.suggest import unknown
 from service.types import Caller, usd
 from service.wiring import Services
@@ -91,64 +90,6 @@ def release(name: str) -> None:
     was_stopped = name in {stop["agent"] for stop in stops.every()}
     stops.release(name)
     click.echo(f"Released {name}." if was_stopped else f"{name} is not stopped.")
-
-
-@agents.command()
-@click.argument("name")
-@as_json
-def versions(name: str, as_json: bool) -> None:
-    """List an agent's published versions, and which of them is served."""
-    _print_versions(services().infra.db.query(partial(services().versions.shown, agent=name)), as_json)
-
-
-@agents.command()
-@click.argument("name")
-@as_json
-def publish(name: str, as_json: bool) -> None:
-    """Publish an agent's folder: store its files in the database as a version, for `pin`."""
-    kept = services().versions
-    _change(partial(kept.publish, row=kept.read(name)), as_json)
-
-
-@agents.command()
-@click.argument("name")
-@click.argument("version")
-@as_json
-def pin(name: str, version: str, as_json: bool) -> None:
-    """Serve a published version in place of the folder, on all replicas within seconds."""
-    _change(partial(services().versions.pin, agent=name, version=version), as_json)
-
-
-@agents.command()
-@click.argument("name")
-@as_json
-def unpin(name: str, as_json: bool) -> None:
-    """Serve an agent's folder again."""
-    _change(partial(services().versions.pin, agent=name, version=None), as_json)
-
-
-@agents.command()
-@click.argument("name")
-@as_json
-def rollback(name: str, as_json: bool) -> None:
-    """Serve what was served before the last pin."""
-    _change(partial(services().versions.roll_back, agent=name), as_json)
-
-
-def _change(work: Callable[[Transaction], dict[str, Any]], as_json: bool) -> None:
-    _print_versions(services().infra.db.transact(work), as_json)
-
-
-def _print_versions(shown: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        return print_json(shown)
-    columns = "version pinned size published_by published_at"
-    print_rows(shown["data"], columns, "No version is published.")
-    name, pinned = shown["agent"], shown["pinned"]
-    if pinned and services().settings.reload:
-        click.echo(f"{name} is pinned to {pinned}, but here its folder is served: RELOAD is on.")
-    else:
-        click.echo(f"{name} is served from {f'version {pinned}' if pinned else 'its folder'}.")
 
 
 @agents.command()

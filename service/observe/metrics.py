@@ -135,6 +135,7 @@ class Metrics(Observer):
         self._guardrails = counter("guardrail", "Guardrails that acted", "where", "kind", "action")
         self._cache = counter("cache", "Answers by cache result", "agent", "result")
         self._feedback = counter("feedback", "Feedback given, changes included", "agent", "score")
+        self._canaries = counter("agent_canaries", "Canaries of agents by outcome", "agent", "outcome")
         self._slots = counter("schedule_slots", "Slots of schedules by outcome", "agent", "outcome")
         self._late = histogram("schedule_late_seconds", "Time from a slot to its run", _LATE_BUCKETS, "agent")
         self._limited = counter("rate_limited", "Requests refused by a rate limit", "action")
@@ -215,6 +216,10 @@ class Metrics(Observer):
 
     def feedback(self, agent: str, score: int) -> None:
         self._feedback(agent, str(score)).inc()
+
+    def canary(self, agent: str, outcome: str) -> None:
+        """Count a canary that was `started`, `rolled_back`, `pinned` or `ended`."""
+        self._canaries(agent, outcome).inc()
 
     def schedule_slots(self, agent: str, outcome: str, late: float | None = None) -> None:
         """Count the outcome of a slot, or of several that were skipped at once; `late`: seconds from it to its run."""

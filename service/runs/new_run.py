@@ -62,7 +62,7 @@ class NewRuns:
         door = request.door or DOOR_OF_MODE[mode]
         if mode_of(door) != mode:  # a worker that recovers the run knows its door only
             raise ValueError(f"The door {door} is not one of mode {mode}.")
-        agent = self._agent_for(request)
+        agent = self._agent_for(request, request.session_id or caller.user_id)
         if caller.scopes and request.session_id is not None:  # 404 for another agent's, without its name
             self.sessions.get(caller, request.session_id, own=True)
         if request.max_steps is not None and request.max_steps > agent.limits.steps:
@@ -95,11 +95,15 @@ class NewRuns:
             started_at=now_ms(),
         )
 
-    def _agent_for(self, request: RunRequest) -> AgentDefinition:
-        """Return the agent in its current version, for a fork in that of the forked run. Raises `NotFound`."""
+    def trial_of(self, run: Run) -> str:
+        """Return the canary in which a run takes part, on either side; else ""."""
+        return self.catalog.trial_of(run.agent, run.request.session_id or run.user_id)
+
+    def _agent_for(self, request: RunRequest, unit: str) -> AgentDefinition:
+        """Return the agent as served to a session, else user; for a fork as of the forked run. Raises `NotFound`."""
         agent = self.agent(request.agent)
         if request.fork is None:
-            return agent
+            return self.catalog.served_to(agent.id, unit) or agent
         return self.catalog.find(agent.id, request.fork["version"]) or agent
 
     def opening(self, run: Run, key: Key | None) -> Opening:

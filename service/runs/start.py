@@ -182,7 +182,8 @@ class RunStarter:
         if not run.request.relayed:
             self.guardrails.admit(run, agent)
         workspace = self.guardrails.of_workspace(run.workspace_id)
-        lookup = self.lookups.begin(caller, run, agent, workspace.digest)
+        apart = f"{workspace.digest} {self.new_runs.trial_of(run)}".strip()
+        lookup = self.lookups.begin(caller, run, agent, apart)
         if lookup.asks:  # else the opening of the run shows whether its agent is stopped
             trip.add(self.stops.call(run.agent))
         return Claim(trip, lookup, CountedRun(self.concurrent, run.user_id, run.id))

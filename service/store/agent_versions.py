@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from service.store import scope_locks
+from service.store import agent_canaries, scope_locks
 from service.store.database import InsertOnce, Row, Transaction
 from service.store.schema import agent_pins, agent_versions
 from service.types import now_ms
@@ -68,8 +68,10 @@ def lock(tx: Transaction, agent: str) -> None:
 
 
 def trim(tx: Transaction, agent: str) -> int:
-    """Delete the oldest versions beyond `MOST`, but for those of the last pins; return how many."""
+    """Delete the oldest versions beyond `MOST`, but for those of the last pins and canary; return how many."""
     kept = {row["version"] for row in last_pins(tx, agent, MOST)}
+    if (canary := agent_canaries.last(tx, agent)) is not None:
+        kept.add(canary["version"])
     old = [row["version"] for row in listed(tx, agent)[MOST:] if row["version"] not in kept]
     of_agent = agent_versions.c.agent == agent
     return sum(

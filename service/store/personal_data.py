@@ -229,6 +229,7 @@ NOBODYS = {
     "agent_stops": "a reason that is about an agent, and the id of the admin who gave it",
     "agent_versions": "files by authors of agents, and the id of the admin who published them",
     "agent_pins": "versions, and the id of the admin who pinned them",
+    "agent_canaries": "versions and sums, and the id of the admin who started them",
     "mcp_tools": "definitions of tools, by operators of servers",
     "batches": "ids of the provider",
     "notices": "scopes of caps, as ids, and amounts",

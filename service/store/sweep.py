@@ -7,6 +7,7 @@ from enum import StrEnum
 import sqlalchemy as sa
 
 from service.store import (
+    agent_canaries,
     agent_versions,
     approvals,
     audit,
@@ -40,7 +41,8 @@ class Work(StrEnum):
     EXPIRED_APPROVALS = "expired_approvals"
     SCHEDULES = "schedules"
     BUDGET_WAITS = "budget_waits"
-    AGENT_PINS = "agent_pins"  # new ones, which each process has to notice
+    AGENT_PINS = "agent_pins"  # new ones, or canaries, which each process has to notice
+    CANARIES = "canaries"  # to be compared with the pinned version
 
 
 _CONDITIONS: dict[Work, sa.ColumnElement[bool]] = {
@@ -55,7 +57,8 @@ _CONDITIONS: dict[Work, sa.ColumnElement[bool]] = {
     Work.ERASURES: erasures.ANY_DUE,
     Work.SCHEDULES: schedules.ANY_DUE,
     Work.BUDGET_WAITS: budget_waits.ANY,
-    Work.AGENT_PINS: agent_versions.FRESH,
+    Work.AGENT_PINS: sa.or_(agent_versions.FRESH, agent_canaries.FRESH),
+    Work.CANARIES: agent_canaries.ANY_DUE,
     Work.EXPIRED_APPROVALS: sa.exists().where(approvals.expired_at(sa.bindparam("now"))),
 }
 _DUE = Statement(sa.select(*(condition.label(work) for work, condition in _CONDITIONS.items())))

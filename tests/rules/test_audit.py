@@ -70,6 +70,8 @@ RAISED_IN = {
     Action.MCP_ACCEPTED: "tests/cli/test_mcp.py",
     Action.MCP_CREDENTIAL: "tests/cli/test_mcp.py",
     Action.AGENT_PINNED: "tests/web/test_agent_versions.py",
+    Action.AGENT_CANARY: "tests/web/test_agent_canaries.py",
+    Action.AGENT_CANARY_ENDED: "tests/web/test_agent_canaries.py",
     Action.RUN_FORKED: "tests/web/test_forks.py",
     Action.SETTINGS: "tests/audit/test_record.py",
     Action.SIGNING_KEY_ROTATED: "tests/auth/test_signing_keys.py",

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from service.audit.record import Action, record
 from service.ids import new_id
 from service.store import (
+    agent_canaries,
     agent_versions,
     approvals,
     batches,
@@ -17,6 +18,7 @@ from service.store import (
     holds,
     runs,
     schedules,
+    schema,
     sweep,
     webhooks,
     workers,
@@ -85,6 +87,13 @@ def scheduled(tx: Transaction, next_at: int | None) -> None:
     schedules.insert(tx, row)
 
 
+def on_trial(tx: Transaction, next_at: int) -> None:
+    """Start a canary that each process has noticed."""
+    values = {"agent": "support", "version": "1" * 12, "against": "2" * 12, "share": 500}
+    agent_canaries.start(tx, values, next_at)
+    tx.execute(sa.update(schema.agent_canaries).values(changed_at=LONG_AGO))
+
+
 LONG_AGO = now_ms() - HOUR
 FOUND: list[tuple[Work, Callable[[Transaction], object]]] = [
     (Work.ABANDONED_RUNS, lambda tx: running(tx, "wrk_gone")),
@@ -99,6 +108,7 @@ FOUND: list[tuple[Work, Callable[[Transaction], object]]] = [
     (Work.BUDGET_WAITS, lambda tx: runs.insert(tx, a_run(status=RunStatus.WAITING_BUDGET), worker_id=None)),
     (Work.SCHEDULES, lambda tx: scheduled(tx, LONG_AGO)),
     (Work.AGENT_PINS, lambda tx: agent_versions.pin(tx, "support", "0123456789ab", None)),
+    (Work.CANARIES, lambda tx: on_trial(tx, LONG_AGO)),
     (Work.UNLINKED_AUDIT, lambda tx: record(tx, Action.SETTINGS, "service")),
 ]
 LATER: list[Callable[[Transaction], object]] = [
@@ -114,6 +124,7 @@ LATER: list[Callable[[Transaction], object]] = [
     lambda tx: asked(tx, None),
     lambda tx: scheduled(tx, now_ms() + HOUR),
     lambda tx: scheduled(tx, None),
+    lambda tx: on_trial(tx, now_ms() + HOUR),
 ]
 
 

@@ -162,7 +162,11 @@ def test_what_is_refused(house: House) -> None:
         ({"action": "publish", "version": "0" * 12}, "/version"),
         ({"action": "pin", "version": "0" * 12}, "/version"),
         ({"action": "pin", "version": "../../etc"}, "/version"),
-        ({"action": "canary"}, "/action"),
+        ({"action": "canary", "share": 0.05}, "/version"),
+        ({"action": "canary", "version": "0" * 12}, "/share"),
+        ({"action": "canary", "version": "0" * 12, "share": 5}, "/share"),
+        ({"action": "pin", "version": "0" * 12, "share": 0.05}, "/share"),
+        ({"action": "publish_and_pray"}, "/action"),
     ):
         answer = house.ask(body)
         assert answer.status_code == 422, answer.text

@@ -56,4 +56,4 @@ from service.store.schema.money import (
 from service.store.schema.schedules import schedule_slots, schedules
 from service.store.schema.sealed import SealedText
 from service.store.schema.tool_use import EXPIRING, approval_webhooks, approvals, tool_calls
-from service.store.schema.versions import agent_pins, agent_versions
+from service.store.schema.versions import agent_canaries, agent_pins, agent_versions
