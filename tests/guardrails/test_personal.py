@@ -69,7 +69,7 @@ def test_labelled() -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("part", "abcd")
+@pytest.mark.parametrize("part", "abcde")
 def test_fresh_sentences(part: str) -> None:
     """A value in a URL is found as a part of that."""
     some = fresh_sentences(part, 41, 1)
@@ -78,7 +78,7 @@ def test_fresh_sentences(part: str) -> None:
     assert len(wrong) <= spans * 0.02, wrong
 
 
-@pytest.mark.parametrize("part", "abcd")
+@pytest.mark.parametrize("part", "abcde")
 def test_fresh_look_alikes(part: str) -> None:
     texts = fresh_look_alikes(part, 41, 1)
     wrong = [(text, values) for text in texts if (values := found_in(text))]
@@ -87,7 +87,7 @@ def test_fresh_look_alikes(part: str) -> None:
 
 def test_fresh_sentences_in_random_chunks() -> None:
     some = random.Random(41)
-    texts = [one.text for part in "abcd" for one in fresh_sentences(part, 43, 1)]
+    texts = [one.text for part in "abcde" for one in fresh_sentences(part, 43, 1)]
     for text in texts + fresh_look_alikes("d", 43, 1):
         vault, out, begin = Vault(), "", 0
         side = TextFilter(EVERYTHING, vault)

@@ -43,7 +43,7 @@ _WORDS = (
     r"text (?:me|him|her|us|them|to)|texted|sms|whatsapp|signal|"
     r"handy(?:s|nr|nummern?)?|mobil(?:e[rn]?|nr|nummern?|telefon\w*|funk\w*)?|rufnummer\w*|durchwahl|anruf\w*|anzurufen|rufen|ruf|erreich\w*|rückruf\w*|"
     r"telefax|festnetz\w*|"
-    r"téléphon\w*|portable|appel\w*|rappel\w*|joindre|joignable|"
+    r"rispond\w*|contesta\w*|joignables?|téléphon\w*|portable|appel\w*|rappel\w*|joindre|joignable|"
     r"tel[eé]fono\w*|m[óo]v|móvil|movil|fijo|fixe|fisso|ll[aá]m\w*|celular|contact\w*|localiz\w*|"
     r"cellulare|chiam\w*|richiam\w*|telefon(?:[oia]|are|isch\w*|nr|nummern?)?|recapito|contatt\w*|"
     r"telefoon\w*|mobiel\w*|bel|bellen|gebeld|belt|bereik\w*|06-nummer|"

@@ -71,7 +71,9 @@ _OF_KEYS = re.compile(
     re.IGNORECASE,
 )
 _FOR = r"(?:for|to|of|für|zum?|zur|pour|du|de|para|del|di|per|voor|van)"
-_OF = rf"(?:\s{_FOR}(?:\s[\w'’-]{{1,20}}){{1,4}}?(?=[\s:=]))?"
+# Of what a password is: with a word such as `for`, or right after it, as in `mot de passe wifi`.
+_WHOSE = r"(?:wifi|wlan|router|root|admin|vpn|mail|login|web|temporal|actual|actuel|attuale)"
+_OF = rf"(?:\s{_FOR}(?:\s[\w'’-]{{1,20}}){{1,4}}?(?=[\s:=])|\s{_WHOSE}(?![^\W_]))?"
 # Words after a name of a secret that `_BETWEEN` may go on with.
 _OPEN = re.compile(
     rf"[\"']?\s{{0,3}}(?:{_FOR}(?:\s[\w'’-]{{0,20}}){{0,5}}|[^\W0-9]{{0,8}})\s{{0,3}}", re.IGNORECASE

@@ -1,4 +1,4 @@
-"""Sets of sentences and look-alikes in parts `a` to `d`, each written before the detectors had read one of it."""
+"""Sets of sentences and look-alikes in parts `a` to `e`, each written before the detectors were tried on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of the fresh sets, by another hand than `values.py`: written before its author had seen a pattern."""
+"""Values of the fresh sets, by another hand than `values.py`."""
 
 from __future__ import annotations
 
