@@ -14,10 +14,11 @@ WINDOW = 160  # characters in plain form that may have a say in what is decided 
 WINDOW_RAW = 190  # the same in the text as it came
 CONTEXT = 100  # characters before a place that are kept as context
 MOST_DASHES = 4  # that `-----` may begin with
-_LONGEST_MONTH = 12
+_LONGEST_MONTH = 14  # with a sign before it
 _DIGIT = re.compile("[0-9]")
 _TOKEN = 80  # characters of a word before a sign in it
 
+_OPENING = "\"'([{<>«„“*|:="
 _BEGUN_BEFORE = re.compile(rf"(?:[A-Z]{{2}}|(?i:{MONTHS})\.?)")  # IBAN, month
 _MORE = (
     r"[0-9(+@]|[A-Za-z]{1,2}[0-9]|[A-Za-z]{4}\s[0-9]|[A-Za-z](?![^\W_])|"
@@ -41,6 +42,8 @@ def begin_of_token(plain: PlainStream, place: int, least: int) -> int:
         end -= 1
     if least < end < begin:
         before = _begin_of_word(text, max(least, end - _LONGEST_MONTH), end)
+        while text[before] in _OPENING:
+            before += 1
         if _BEGUN_BEFORE.fullmatch(text, before, end) and not text[before - 1 : before].isalnum():
             return before
     return begin

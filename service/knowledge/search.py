@@ -96,7 +96,7 @@ class RunKnowledge(Knowledge):
         by_words = self._by_words(tx, scopes.get(self._whose[0]), terms, category) if terms else []
         if vector is None:
             return by_words
-        return fused([by_words, self._by_meaning(tx, scopes, vector, category)])
+        return fused(by_words, self._by_meaning(tx, scopes, vector, category))
 
     def _by_words(
         self, tx: Transaction, scope: Row | None, terms: Sequence[Term], category: str | None

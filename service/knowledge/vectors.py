@@ -11,6 +11,7 @@ from service.knowledge.passages import Passage
 
 BATCH = 32  # texts in one request for vectors
 MAX_QUERY = 2_000  # characters of a query that the model reads
+WORDS_AT_LEAST = 3  # place of the best passage by words
 RANK_OFFSET = 60  # of reciprocal rank fusion: the k of Cormack, Clarke and Büttcher (2009)
 
 
@@ -36,13 +37,21 @@ def embedded_text(title: str, text: str) -> str:
     return f"{title}\n\n{text}"
 
 
-def fused(rankings: Sequence[Sequence[Passage]]) -> list[Passage]:
-    """Fuse rankings, each best first, by reciprocal ranks; the best of all first."""
+def fused(words: Sequence[Passage], meaning: Sequence[Passage]) -> list[Passage]:
+    """Fuse two rankings, each best first, by reciprocal ranks; the best of all first.
+
+    Two places in the middle beat one at the top: what words find best, but meaning does not, is third at least.
+    """
     scores: dict[tuple[str, str], float] = {}
     found: dict[tuple[str, str], Passage] = {}
-    for ranking in rankings:
+    for ranking in (words, meaning):
         for rank, one in enumerate(ranking, 1):
             key = (one.uri, one.text)
             found.setdefault(key, one)
             scores[key] = scores.get(key, 0.0) + 1 / (RANK_OFFSET + rank)
-    return [found[key]._replace(score=scores[key]) for key in sorted(scores, key=lambda key: -scores[key])]
+    order = sorted(scores, key=lambda key: -scores[key])
+    for best in [(one.uri, one.text) for one in words[:1]]:
+        if best in order[WORDS_AT_LEAST:]:
+            order.remove(best)
+            order.insert(WORDS_AT_LEAST - 1, best)
+    return [found[key]._replace(score=scores[key]) for key in order]

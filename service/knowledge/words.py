@@ -22,6 +22,7 @@ MIN_SCORE_SHARE = 0.25  # of the best score; a passage below shares only common 
 CANDIDATES = 40  # passages of each source that are ranked together
 TITLE_WEIGHT = 3.0
 _SATURATION, _LENGTH = 1.2, 0.75  # k1 and b of BM25, as SQLite has them
+_LONGEST_KEPT = 5  # letters of a stem that stays as it is
 _MOST_STEMS = 100_000  # tokens whose stems a process remembers
 
 
@@ -65,7 +66,12 @@ class _Stemmer:
         self._db.executemany("INSERT INTO word(rowid, token) VALUES (?, ?)", enumerate(tokens))
         found = dict(self._db.execute("SELECT doc, term FROM stem").fetchall())
         self._db.rollback()
-        self._known |= {token: found.get(number, token) for number, token in enumerate(tokens)}
+        self._known |= {token: _singular(found.get(number, token)) for number, token in enumerate(tokens)}
+
+
+def _singular(stem: str) -> str:
+    """Take off `en`, of which Porter knows nothing: the plural of many German and Dutch words, such as `Bremsen`."""
+    return stem[:-2] if len(stem) > _LONGEST_KEPT and stem.endswith("en") else stem
 
 
 _stemmer: _Stemmer | None = None

@@ -23,6 +23,14 @@ def test_harmless_text_is_left_alone(text: str) -> None:
     assert find_instructions(text) == ()
 
 
+def test_fresh_harmless_texts() -> None:
+    """Texts about commands, security and prompts in six languages, by another hand than the signs."""
+    texts = (ROOT / "tests" / "guardrails" / "data" / "fresh_harmless.txt").read_text().splitlines()
+    assert len(texts) == 130
+    wrong = [text for text in texts if find_instructions(text)]
+    assert len(wrong) < len(texts) * 0.02, wrong
+
+
 def test_documentation_about_all_this_is_left_alone() -> None:
     pages = [path for path in sorted(ROOT.glob("docs/**/*.md")) if find_instructions(path.read_text())]
     assert pages == []

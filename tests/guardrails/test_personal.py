@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import random
 from pathlib import Path
 
 import pytest
 
-from service.guardrails.filter import filtered
+from service.guardrails.filter import TextFilter, filtered
 from service.guardrails.policy import SideSpec, parse_rails
 from service.guardrails.vault import Vault
+from tests.guardrails.data.fresh import fresh_look_alikes, fresh_sentences
 from tests.guardrails.data.sets import Sentence, labelled, look_alikes, sentences
 
 EVERYTHING: SideSpec = parse_rails({"input": {"personal_data": "redact", "secret": "redact"}}).input
@@ -73,6 +75,36 @@ def test_labelled() -> None:
 def test_value_ends_with_its_sentence(number: str) -> None:
     (values,) = found_in(f"Call {number}. 30 days is the limit.").values()
     assert values == [number]
+
+
+@pytest.mark.parametrize("part", "abcde")
+def test_fresh_sentences(part: str) -> None:
+    """A value in a URL is found as a part of that."""
+    some = fresh_sentences(part, 41, 1)
+    spans = sum(len(one.spans) for one in some)
+    wrong = [(value, text) for value, text in missed(some) if "://" not in text]
+    assert len(wrong) <= spans * 0.02, wrong
+
+
+@pytest.mark.parametrize("part", "abcde")
+def test_fresh_look_alikes(part: str) -> None:
+    texts = fresh_look_alikes(part, 41, 1)
+    wrong = [(text, values) for text in texts if (values := found_in(text))]
+    assert len(wrong) <= len(texts) * 0.01, wrong
+
+
+def test_fresh_sentences_in_random_chunks() -> None:
+    some = random.Random(41)
+    texts = [one.text for part in "abcde" for one in fresh_sentences(part, 43, 1)]
+    for text in texts + fresh_look_alikes("d", 43, 1):
+        vault, out, begin = Vault(), "", 0
+        side = TextFilter(EVERYTHING, vault)
+        while begin < len(text):
+            end = begin + some.randint(1, 9)
+            out, begin = out + side.feed(text[begin:end]), end
+        whole = Vault()
+        assert (out + side.close(), side.findings) == filtered(text, EVERYTHING, whole)
+        assert vault.to_json() == whole.to_json()
 
 
 @pytest.mark.conformance

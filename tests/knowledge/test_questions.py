@@ -1,4 +1,4 @@
-"""A hundred questions: the right passage is among the first three, in each kind of index, with a verbatim quote."""
+"""Two hundred questions: the right passage is among the first three, in each kind of index, with a verbatim quote."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Question(NamedTuple):
 
 
 def questions() -> list[Question]:
-    lines = (DATA / "questions.txt").read_text().splitlines()
+    lines = [line for path in sorted(DATA.glob("questions*.txt")) for line in path.read_text().splitlines()]
     return [Question(*line.split(" = ", 1)) for line in lines if not line.startswith("#")]
 
 
@@ -36,7 +36,7 @@ def files() -> Iterator[tuple[str, bytes]]:
         for path in sorted(folder.rglob("*")):
             if path.name == "kettle.txt":
                 yield "kettle.pdf", pdf(*path.read_text().split("\n%%\n"))
-            elif path.suffix in FORMATS and path.name != "questions.txt":
+            elif path.suffix in FORMATS and not path.name.startswith("questions"):
                 yield path.relative_to(folder).as_posix(), path.read_bytes()
 
 
@@ -85,8 +85,8 @@ def _named(uri: str, names: dict[str, str]) -> str:
     return f"{names[document]}#{place}"
 
 
-def test_there_are_a_hundred_questions() -> None:
-    assert len(questions()) == 100 == len({question.text for question in questions()})
+def test_there_are_a_hundred_questions_and_a_hundred_by_another_hand() -> None:
+    assert len(questions()) == 200 == len({question.text for question in questions()})
 
 
 @pytest.mark.parametrize("asked", ["folder", "sqlite", "words", "hybrid"], indirect=True)

@@ -81,7 +81,8 @@ def test_revision_is_asked_for_with_draft_and_points(wired: Services, upstream: 
     run = ask(wired)
     assert output(run) == "Draft."
     first, second, third, _ = bodies(upstream)
-    assert {body["system"] for body in (first, second, third)} == {"Be good."}
+    (system,) = {body["system"] for body in (first, second, third)}
+    assert system.endswith("\n\nBe good.")
     draft = {"role": "assistant", "content": [says("A first draft.")]}
     for later in (second, third):
         assert later["messages"][:-2] == first["messages"] and later["messages"][-2] == draft

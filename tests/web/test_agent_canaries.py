@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from service.agents import canaries as chore
+from service.audit.record import Action
 from service.ids import new_id
 from service.store import agent_canaries as rows
 from service.store import runs, schema
@@ -70,7 +71,8 @@ class Trial(House):
         return answer.json["canary"]
 
     def audited(self) -> list[Any]:
-        query = sa.text("SELECT actor, details FROM audit WHERE action LIKE 'agent.canary%' ORDER BY id")
+        query = sa.text("SELECT actor, details FROM audit WHERE action IN (:begun, :ended) ORDER BY id")
+        query = query.bindparams(begun=Action.AGENT_CANARY, ended=Action.AGENT_CANARY_ENDED)
         found = self.services(0).infra.db.query(lambda tx: tx.rows(query))
         details = [row["details"] for row in found]
         return [json.loads(one) if isinstance(one, str) else one for one in details]

@@ -40,7 +40,8 @@ _OTHERS = (
     r"birth(?:day)? (?:party|cake|card|gift|certificate|rate)\w*|geburtstags\w+|verjaardags\w+|"
     r"(?:fête|soirée|gâteau|cadeau|carte|goûter) d['’]anniversaire|(?:fiesta|tarta|regalo|tarjeta) de cumpleaños|"
     r"(?:festa|torta|regalo|biglietto) di compleanno|anniversaire (?:de|du) (?:mariage|l['’]entreprise|la)|"
-    r"hired|joined|signed|since|died|death|deceased|expires?|expir\w*|valid|until|due|delivered|"
+    r"missing|unknown|fehlt|auftrags?\w*|manqu\w*|inconnue?|falta|desconocid\w*|manca|ontbreekt|onbekend|"
+    r"hired|joined|closed|ended|opened|geschlossen|eröffnet|ferm[ée]\w*|cerrad[oa]|chius[oa]|gesloten|signed|since|died|death|deceased|expires?|expir\w*|valid|until|due|delivered|"
     r"delivery|issued|released?|"
     r"founded|launch\w*|appointment|meeting|invoice\w*|order\w*|ordered|paid|party|celebrat\w*|created|"
     r"updated|moved|married|"
@@ -58,6 +59,7 @@ _OTHERS = (
     r"overleden|aangenomen|sinds|geldig|verloopt|afspraak|factuur|bestelling|levering|opgericht|feest|"
     r"verjaardagsfeest|getrouwd"
 )
+_PLACE = r"(?:in|im|at|à|a|en|te) [\w'’-]{2,25} "  # `am 12.03.1985 in Kassel geboren`
 _SIGN = re.compile(r"(?:^|[\s(])\*\s?\Z")  # `* 12.03.1985`
 _EARLIEST = 1900
 
@@ -73,7 +75,7 @@ def match_birth_date(window: Window) -> Answer:
     near = before(text, start, _WORDS, things="(?!)", others=_OTHERS)
     if near is Near.YES or _SIGN.search(text, max(0, start - 3), start):
         return Match("birth_date", start, end)
-    told = after(window, end, _WORDS)
+    told = after(window, end, rf"(?:{_PLACE})?(?:{_WORDS})")
     if told is WAIT:
         return WAIT
     return Match("birth_date", start, end) if told else None

@@ -18,7 +18,7 @@ THINGS = (
     r"transaction|checksum|hash|uuid|record|row|rows|pid|port|population|inhabitants|coordinates?|"
     r"latitude|longitude|"
     r"patent|doi|arxiv|pmid|barcode|booking|reservation|quote|catalog(?:ue)?|product|vin|revision|"
-    r"chapter|section|"
+    r"chapter|section|iccid|imsi|"
     r"bestell\w*|auftrag\w*|rechnung\w*|sendung\w*|artikel\w*|referenz\w*|aktenzeichen|az|serien\w*|"
     r"teile\w*|paket\w*|"
     r"vorgang\w*|buchung\w*|kunden\w*|lieferschein\w*|chargen\w*|einwohner|modell\w*|geräte\w*|"
@@ -44,7 +44,7 @@ _LINKS = (
     r"the|my|his|her|your|our|their|a|an|die|der|das|mein\w*|sein\w*|ihr\w*|dein\w*|unser\w*|eine?|mon|"
     r"ma|son|sa|votre|"
     r"notre|le|la|un|une|mi|su|tu|el|una|il|lo|mio|mia|suo|sua|mijn|zijn|haar|het|de|uw|jouw|een|valid|"
-    r"own|full|new|"
+    r"own|full|new|current|nuev[oa]|nuov[oa]|nouveau|nouvelle|neue[rsn]?|nieuwe?|"
     r"which|that|c'est|número|numero|numéro|number|nummer|du|del|di|van|of|for|so)\s+|l['’])*"
 )
 _ACCOUNT_BEFORE = re.compile(r"(?<![^\W_])[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]{4}){1,7}[ -]?\Z")

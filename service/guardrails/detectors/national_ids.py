@@ -15,9 +15,10 @@ from service.guardrails.detectors.context import Near, after, before
 from service.guardrails.match import WAIT, Answer, Match, Window
 
 _ANY = (
-    r"id|id-?nummer|identity|identification|identif\w*|identit\w*|national id|personal(?:ausweis\w*)?|"
+    r"id[ -]?(?:nummer|number|no|nr)|identity|identification\w*|identifi[ck]a[tczs]\w*|identit\w*|"
+    r"national id|personal(?:ausweis\w*)?|"
     r"ausweis\w*|"
-    r"documento|document|citizen|tax ?id|tin|social security|sozialversicherung\w*|sécurité sociale|"
+    r"citizen|tax ?id|tin|social security|sozialversicherung\w*|sécurité sociale|"
     r"seguridad social|ssn"
 )
 
@@ -84,7 +85,8 @@ _NUMBERS = (
     _Number(
         _compiled(r"[0-9]{3}(?P<s>[ .-]?)[0-9]{2}(?P=s)[0-9]{4}"),
         _is_ssn,
-        r"ssn|ssns|s\.s\.n\.?|social security|social|itin|tin|tax ?id|taxpayer|sozialversicherungsnummer|"
+        r"ssn|ssns|s\.s\.n\.?|social security|social(?! (?:media|network|housing|work|club|event|post))|"
+        r"itin|tin|tax ?id|taxpayer|sozialversicherungsnummer|"
         r"numéro de sécurité sociale|seguro social|previdenza sociale|burgerservicenummer",
         alone=True,
         certain=re.compile(r"[0-8][0-9]{2}-[0-9]{2}-[0-9]{4}"),

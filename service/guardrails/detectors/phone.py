@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from service.guardrails.detectors.context import Near, after, before, in_account_number
+from service.guardrails.detectors.context import THINGS, Near, after, before, in_account_number
 from service.guardrails.match import WAIT, Answer, Match, Wait, Window
 
 REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "PL", "AT", "CH", "BE", "IE", "PT")
@@ -42,11 +42,11 @@ _THOUSANDS = re.compile(r"[1-9][0-9]{0,2}(?:[ .]000)+")
 _WORDS = (
     r"tel|t[ée]l|tel[eé]f\w*|phone\w*|telephone|mobile?s?|cell|cellphone|fax|call(?:ed|ing)?|ring|"
     r"text (?:me|him|her|us|them|to)|texted|sms|whatsapp|signal|"
-    r"handy\w*|mobil\w*|rufnummer\w*|durchwahl|anruf\w*|anzurufen|rufen|ruf|erreich\w*|rückruf\w*|"
+    r"handy(?:s|nr|nummern?)?|mobil(?:e[rn]?|nr|nummern?|telefon\w*|funk\w*)?|rufnummer\w*|durchwahl|anruf\w*|anzurufen|rufen|ruf|erreich\w*|rückruf\w*|"
     r"telefax|festnetz\w*|"
-    r"téléphon\w*|portable|appel\w*|rappel\w*|joindre|joignable|"
+    r"rispond\w*|contesta\w*|joignables?|téléphon\w*|portable|appel\w*|rappel\w*|joindre|joignable|"
     r"tel[eé]fono\w*|m[óo]v|móvil|movil|fijo|fixe|fisso|ll[aá]m\w*|celular|contact\w*|localiz\w*|"
-    r"cellulare|chiam\w*|richiam\w*|telefon\w*|recapito|contatt\w*|"
+    r"cellulare|chiam\w*|richiam\w*|telefon(?:[oia]|are|isch\w*|nr|nummern?)?|recapito|contatt\w*|"
     r"telefoon\w*|mobiel\w*|bel|bellen|gebeld|belt|bereik\w*|06-nummer|"
     r"(?:answering|available) at|messages? to|registered|hotline|helpline|dial|reach(?:ed|able)?|"
     r"landline|telegram|viber|sim|zadzwoń|kontakt\w*|voicemail|callback|pager|"
@@ -55,8 +55,21 @@ _WORDS = (
     r"(?:mon|son|ton|votre|notre) numéro|(?:mi|su|tu|nuestro) número|(?:mio|suo|tuo|nostro) numero|"
     r"(?:mijn|zijn|haar|uw|je|ons) nummer"
 )
+# Things of their own that have a word about phones in their name.
+_THINGS = (
+    r"[\w-]*ids?|form\w*|contracts?|polic(?:y|ies)|claims?|licen[cs]e|iccid|imsi|meters?|posts?|documents?|pages?|"
+    r"identifiants?|contrats?|contratos?|contratt[oi]|contract\w*|polizza|póliza|police|polis\w*|"
+    r"[\w-]*vertrag\w*|[\w-]*zähler\w*|formul\w*|document[oi]s?|dokument\w*|konto\w*"
+)
+_OTHERS = (
+    r"appels? d['’]offres|contact forms?|formulaires? de contact|formularios? de contacto|"
+    r"modul[oi] di contatto|contactformulier\w*|"
+    r"sim card|cells? [a-z][0-9]+|phone (?:orders?|models?|cases?|screens?)|call (?:graphs?|cent(?:er|re)s?|stacks?)|"
+    r"fax machines?|"
+    r"mobile (?:apps?|traffic)|signal (?:strength|level)|text (?:size|length)"
+)
 _CERTAIN = re.compile(
-    r"(?:1[-. ])?\([2-9][0-9]{2}\)[ -]?[0-9]{3}[-. ][0-9]{4}|(?:1[-. ])?[2-9][0-9]{2}([.-])[2-9][0-9]{2}\1[0-9]{4}"
+    r"(?:1[-. ])?\([2-9][0-9]{2}\)[ -]?[0-9]{3}[-. ][0-9]{4}|(?:1[-. ])?[2-9][0-9]{2}([ .-])[2-9][0-9]{2}\1[0-9]{4}"
     r"|0[1-9]([ .-])[0-9]{2}(?:\2[0-9]{2}){3}"
     r"|[679][0-9]{2}([ .-])[0-9]{2}\3[0-9]{2}\3[0-9]{2}"
     r"|\(?0[0-9]{1,5}\)?[ /.-]{1,3}[0-9][0-9 /.-]{4,12}[0-9]|06-?[0-9]{8}"
@@ -105,7 +118,7 @@ def _is_international(number: str) -> bool:
 
 
 def _is_national(window: Window, end: int, number: str) -> bool | Wait:
-    near = before(window.text, window.start, _WORDS)
+    near = before(window.text, window.start, _WORDS, things=f"{THINGS}|{_THINGS}", others=_OTHERS)
     if near is Near.NO:
         return False
     if _CERTAIN.fullmatch(number) and len(re.findall("[0-9]", number)) >= 9 and _is_valid(number):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from service.guardrails.match import WAIT, Answer, Match, Window
+from service.guardrails.match import WAIT, Answer, Match, Wait, Window
+from service.text.stop_words import STOP_WORDS
 
 _URL_SAFE = re.compile(r"[A-Za-z0-9_.=/+-]*")
 _PEM_BODY = re.compile(r"[A-Za-z0-9+/=\s\\:,.-]*")
@@ -18,7 +19,7 @@ _VENDORS = {
     "GOCSPX-": r"[A-Za-z0-9_-]{20,}",
     "gh[pousr]_": r"[A-Za-z0-9]{30,}",
     "github_pat_": r"[A-Za-z0-9_]{22,}",
-    "gl(?:pat|dt|rt|cbt|ptt|ft|soat|agent|oas)-": r"[A-Za-z0-9_.-]{20,}",
+    "gl(?:pat|dt|rt|cbt|ptt|ft|soat|agent|oas)-": r"[A-Za-z0-9_.-]{19,}[A-Za-z0-9_-]",
     "xox[abeoprs]-|xapp-": r"[A-Za-z0-9-]{10,}",
     "(?:sk|rk|pk)_(?:live|test)_|whsec_": r"[A-Za-z0-9+/=]{16,}",
     "sk-(?:ant|proj|svcacct|admin|or|None)-": r"[A-Za-z0-9_-]{20,}",
@@ -50,10 +51,15 @@ _URL = re.compile(
 )
 _PASSWORD = (
     r"password|passwd|passphrase|passcode|passwort|kennwort|pwd|contraseña|wachtwoord|passe|hasło|"
-    r"pin-?code|pw|mdp"
+    r"pin-?code|pw|mdp|parola d['’]ordine|(?<=[_-])pass"
+)
+_KEY = (  # of other languages than English
+    r"(?:api|geheim|zugangs|zugriffs)[ -]?schlüssel|(?:api|geheime)[ -]?sleutel|"
+    r"(?:clave|clé|chiave)s? (?:de |d['’]|di |secreta de )?api|clave secreta|clé secrète|chiave segreta"
 )
 _NAMED = re.compile(
-    rf"[\w.-]{{0,40}}?(?:(?P<password>{_PASSWORD})|keys?|tokens?|secrets?|credentials?|bearer|basic|sig)"
+    rf"[\w.-]{{0,40}}?(?:(?P<password>{_PASSWORD})|(?P<key>{_KEY})|"
+    r"keys?|tokens?|secrets?|credentials?|bearer|basic|sig)"
     r"(?![a-zé])[\w-]{0,20}",
     re.IGNORECASE,
 )
@@ -65,7 +71,9 @@ _OF_KEYS = re.compile(
     re.IGNORECASE,
 )
 _FOR = r"(?:for|to|of|für|zum?|zur|pour|du|de|para|del|di|per|voor|van)"
-_OF = rf"(?:\s{_FOR}(?:\s[\w'’-]{{1,20}}){{1,4}}?(?=\s))?"
+# Of what a password is: with a word such as `for`, or right after it, as in `mot de passe wifi`.
+_WHOSE = r"(?:wifi|wlan|router|root|admin|vpn|mail|login|web|temporal|actual|actuel|attuale)"
+_OF = rf"(?:\s{_FOR}(?:\s[\w'’-]{{1,20}}){{1,4}}?(?=[\s:=])|\s{_WHOSE}(?![^\W_]))?"
 # Words after a name of a secret that `_BETWEEN` may go on with.
 _OPEN = re.compile(
     rf"[\"']?\s{{0,3}}(?:{_FOR}(?:\s[\w'’-]{{0,20}}){{0,5}}|[^\W0-9]{{0,8}})\s{{0,3}}", re.IGNORECASE
@@ -77,8 +85,18 @@ _BETWEEN = re.compile(
     re.IGNORECASE,
 )
 _VALUE = re.compile(r"[^\s\"'`<>«»“”„,;]{1,200}")
+# Words as a passphrase, up to the end of a line, a sentence or a quote.
+_PHRASE = re.compile(r"[^\W0-9_]{2,12}(?:[ -][^\W0-9_]{2,12}){3,9}(?=[\"'.»”`]|\s*(?:\n|\Z))")
+_PHRASE_OPEN = re.compile(r"[^\W0-9_ -]{1,12}(?:[ -][^\W0-9_]{0,12}){0,10}\s{0,3}")
+_SENTENCE = STOP_WORDS | frozenset(
+    ["must", "least", "enter", "required", "characters", "letters", "new", "old", "change", "reset", "forgot"]
+)
 _CODE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")  # such as `tokens.Token1`
 _ANY_VALUE = re.compile(r"[^\s\"'`<>«»“”„,;]*")
+# Letters of both cases or a sign that words have not, and a digit; or words and a number.
+_GENERATED = re.compile(
+    r"(?=.*[0-9])(?=.*[a-z])(?:(?=.*[A-Z])|(?=.*[!#$&*@^])).*|[A-Za-z]{3,12}(?:-[A-Za-z]{3,12}){1,4}-[0-9]{2,6}"
+)
 _PLACEHOLDER = re.compile(
     r"\$|\{|<|%|\*{2,}|x{4,}|\.{3}|(?:your|my|the|change|replace|insert|enter|example|redacted|required|"
     r"string|none|null|"
@@ -88,7 +106,7 @@ _PLACEHOLDER = re.compile(
 _GUESSED = frozenset({"password", "pass", "secret", "pwd", "passwd", "pw", "xxx"})
 _SIGN_WORDS = (
     "passw passe passphrase passcode pwd kennwort contraseña wachtwoord hasło pin-code pincode key token secret "
-    "credential bearer basic sig= pw: pw= mdp"
+    "credential bearer basic sig= pw: pw= mdp schlüssel sleutel clave clé chiave parola _pass -pass"
 )
 
 
@@ -98,7 +116,20 @@ def _forms(word: str) -> tuple[str, ...]:
 
 # Texts that make a look worth it, besides digits. Plain ones: those are searched for fast.
 SIGNS = (
-    *("-----BEGIN", "AKIA", "ASIA", "ghp_", "gho_", "eyJ", "sk_live_", "sk_test_", "rk_live_"),
+    *(
+        "-----BEGIN",
+        "AKIA",
+        "ASIA",
+        "ghp_",
+        "gho_",
+        "eyJ",
+        "sk_live_",
+        "sk_test_",
+        "rk_live_",
+        "glpat-",
+        "npm_",
+        "AIza",
+    ),
     *(form for word in _SIGN_WORDS.split() for form in _forms(word)),
 )
 _HAS_NAME = re.compile("|".join(form for word in _SIGN_WORDS.split() for form in _forms(word)))
@@ -162,13 +193,28 @@ def _named(window: Window) -> Answer:
         return None
     if value.end() == end and end < len(text):  # it may go on beyond the window
         return Match("secret", at, end, _ANY_VALUE)
-    written = value[0].rstrip(".,;:!?)]}")
     is_told = re.search(r"[:=]|\s(?:is|was|ist|war|lautete?|est|es|era|è)\s", between[0]) is not None
+    if is_told and name["password"]:
+        phrase = _phrase(window, at)
+        if phrase is not None:
+            return phrase
+    written = value[0].rstrip(".,;:?)]}")
     if not _is_secret(
         written, password=name["password"] is not None, told=is_told or name[0].lower() in ("bearer", "basic")
     ):
         return None
     return Match("secret", at, at + len(written))
+
+
+def _phrase(window: Window, at: int) -> Match | Wait | None:
+    """Match a passphrase of four words or more that are no sentence."""
+    text, end = window.text, window.end
+    if not window.final and _PHRASE_OPEN.fullmatch(text, at, end):
+        return WAIT
+    found = _PHRASE.match(text, at, end)
+    if found is None or not _SENTENCE.isdisjoint(re.split("[ -]", found[0].lower())):
+        return None
+    return Match("secret", at, found.end())
 
 
 def _is_name(text: str, name: re.Match[str]) -> bool:
@@ -186,8 +232,10 @@ def _is_secret(value: str, *, password: bool, told: bool) -> bool:
     digits = re.search("[0-9]", value) is not None
     if "[" in value or _CODE.fullmatch(value):
         return False
-    if password:
-        return told and len(value) >= 5 and (digits or kinds >= 3)
+    if password and told:
+        return len(value) >= 5 and (digits or kinds >= 3)
+    if password:  # right after its name
+        return len(value) >= 8 and _GENERATED.fullmatch(value) is not None
     return told and len(value) >= 16 and digits and kinds >= 2
 
 

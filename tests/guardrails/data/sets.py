@@ -20,7 +20,7 @@ class Sentence(NamedTuple):
     spans: list[tuple[str, int, int]]
 
 
-def _sections(name: str) -> dict[str, list[str]]:
+def sections(name: str) -> dict[str, list[str]]:
     sections: dict[str, list[str]] = {}
     for line in (_HERE / name).read_text().splitlines():
         if found := re.fullmatch(r"\[([a-z-]+)\]", line):
@@ -34,7 +34,7 @@ def sentences(seed: int, *, held: bool = False, rounds: int = 1) -> list[Sentenc
     """Fill each sentence `rounds` times. `held`: those that the detectors were not written with."""
     values = Values(seed)
     found = []
-    for language, lines in _sections("sentences.txt").items():
+    for language, lines in sections("sentences.txt").items():
         if language.endswith("-held") == held:
             found += [_fill(language[:2], line, values) for _ in range(rounds) for line in lines]
     return found
@@ -51,7 +51,7 @@ def _fill(language: str, line: str, values: Values) -> Sentence:
 
 
 def look_alikes(*, held: bool = False) -> list[str]:
-    return _sections("look_alikes.txt")["held" if held else "seen"]
+    return sections("look_alikes.txt")["held" if held else "seen"]
 
 
 def labelled() -> list[tuple[str, str]]:
