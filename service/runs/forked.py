@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from service.agents.definitions import AgentDefinition
 from service.errors import NotForkable
+from service.guardrails.policy import stricter
 from service.history import History
 from service.runs.attempt import Attempt
 from service.runs.call_record import CallRecord, record_of
@@ -37,6 +38,13 @@ def prepare(db: Database, agent: AgentDefinition, attempt: Attempt) -> AgentDefi
         raise NotForkable(GONE)
     prompt = fork.get("prompt")
     return agent if prompt is None else replace(agent, prompt=prompt)
+
+
+def guarded_today(agent: AgentDefinition, current: AgentDefinition | None, run: Run) -> AgentDefinition:
+    """Return the agent of a run; of a fork, whose version may be an old one, with the guardrails of today too."""
+    if run.request.fork is None or current is None or current.version == agent.version:
+        return agent
+    return replace(agent, guardrails=stricter(agent.guardrails, current.guardrails))
 
 
 def scopes_of(request: RunRequest) -> Sequence[str]:

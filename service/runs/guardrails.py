@@ -97,6 +97,8 @@ class Guardrails:
         workspace = self.of_workspace(run.workspace_id)
         if not workspace.digest and not agent.guardrails.acts:
             return NOTHING
+        if run.request.fork is not None:  # whose agent has guardrails of two versions
+            return InForce.of(stricter(agent.guardrails, workspace.rail))
         key = (agent.id, agent.version, workspace.digest)
         found = self._in_force.get(key)
         if found is None:

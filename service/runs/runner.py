@@ -28,7 +28,7 @@ from service.runs.billing import book_later
 from service.runs.budget_waits import BudgetWaits
 from service.runs.client_tools import CallsClient
 from service.runs.conversation import conversation
-from service.runs.forked import prepare
+from service.runs.forked import guarded_today, prepare
 from service.runs.gateway_steps import book_untold
 from service.runs.guardrail_events import flag_input
 from service.runs.guardrails import Guardrails
@@ -95,7 +95,8 @@ class Runner:
             if run.losses >= MAX_LOSSES:
                 raise WorkerLost(f"{run.losses} workers ended while they executed this run.")
             attempt.handle.check()
-            self.guardrails.begin(attempt, agent)
+            current = self.catalog.agents.get(run.agent)
+            self.guardrails.begin(attempt, guarded_today(agent, current, run))
             agent = prepare(self.steps.remote.db, self.steps.tool_execution.permitted(agent, run), attempt)
             agent = with_documents(agent, self.steps.documents, run.workspace_id)
             attempt.form = OutputForm.of(agent, run.request)

@@ -262,3 +262,21 @@ def test_guarded_call_has_its_recorded_result(
         assert (guarded.sent(wired, again), claims(wired, again)) == ([f"sent to {guarded.MAIL}"], set())
         assert len(marks) == 1 and again.result is not None
         assert guarded.OTHER not in again.result["output"]
+
+
+def test_fork_of_an_old_version_is_under_the_guardrails_of_today(
+    tmp_path: Path, redis_server: RedisServer, upstream: WireServer
+) -> None:
+    with guarded.services(tmp_path, redis_server.url, upstream, "", reload=True) as wired:
+        upstream.script = [reply(call("look_up", {"who": "her"})), reply(says("Done."))]
+        run = inside.ask(wired, f"Who is {guarded.MAIL}?", cache="bypass")
+        rails = "guardrails: {input: {email: redact}, output: {email: mask}}\n"
+        (tmp_path / "agents" / "probe" / "agent.yaml").write_text(guarded.SPEC + rails)
+        wired.agents.refresh()
+        assert wired.agents.agents["probe"].version != run.agent_version
+        upstream.script = [reply(says(f"It is {guarded.OTHER}."))]
+        again = fork(wired, run, 3)
+        assert again.agent_version == run.agent_version
+        read = str(bodies(upstream)[-1])
+    assert guarded.MAIL not in read and guarded.OTHER not in read
+    assert again.result is not None and again.result["output"] == "It is [EMAIL]."

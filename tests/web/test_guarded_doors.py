@@ -55,6 +55,8 @@ def note(text: str) -> str:
 '''
 ANSWER = f"She is: {SECRETS}. That is all."
 ASKED = "Who is she?"
+KEEP = "keep"  # a tool of the client, which the model gives all it has read
+PROMPT = "Be good."
 
 
 def _has_results(body: dict[str, Any]) -> bool:
@@ -62,9 +64,17 @@ def _has_results(body: dict[str, Any]) -> bool:
     return not isinstance(content, str) and any(block["type"] == "tool_result" for block in content)
 
 
+def _prompt_of(body: dict[str, Any]) -> str:
+    system = body["system"]
+    return system if isinstance(system, str) else str(system[0]["text"])
+
+
 def answers(exchange: Exchange) -> None:
     """Answer as a model that tells all it reads, its text cut anywhere."""
     body = exchange.json
+    if KEEP in [tool["name"] for tool in body.get("tools", ())]:
+        use = call(KEEP, {"text": f"Sure: {SECRETS}. {_prompt_of(body)}"})
+        return (streams if body.get("stream") else calls)(says("I keep it."), use)(exchange)
     if not _has_results(body):
         uses = (call("look_up", {"who": "her"}), call("note", {"text": SECRETS}, "toolu_2"))
         blocks = (says(f"I look up {SECRETS}."), *uses)
@@ -99,7 +109,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, redis_server: RedisServer)
     folder = home / "agents" / "knows"
     folder.mkdir(parents=True)
     (folder / "agent.yaml").write_text(AGENT)
-    (folder / "prompt.md").write_text("Be good.")
+    (folder / "prompt.md").write_text(PROMPT)
     (folder / "tools.py").write_text(TOOLS)
     upstream = scripted.Upstream(answers)
     settings = {"AGENTS_DIR": str(home / "agents"), "WEBHOOK_ALLOW_PRIVATE": "true", "WEB_CONCURRENCY": "1"}
@@ -153,6 +163,32 @@ def test_no_door_tells_a_part_of_a_secret(caller: httpx2.Client, door: str) -> N
         r"She .*is: .*\[EMAIL_", told, re.DOTALL
     ), told
     assert not PARTS.search(told), PARTS.findall(told)
+
+
+SCHEMA = {"type": "object", "properties": {"text": {"type": "string"}}}
+TOOL = {"name": KEEP, "description": "Keep a text."}
+WITH_TOOL: dict[str, dict[str, Any]] = {
+    "/v1/messages": {**SAID, "max_tokens": 500, "tools": [{**TOOL, "input_schema": SCHEMA}]},
+    "/v1/chat/completions": {
+        **SAID,
+        "tools": [{"type": "function", "function": {**TOOL, "parameters": SCHEMA}}],
+    },
+    "/v1/responses": {
+        "model": "knows",
+        "input": ASKED,
+        "tools": [{"type": "function", **TOOL, "parameters": SCHEMA}],
+    },
+}
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+@pytest.mark.parametrize("path", WITH_TOOL)
+def test_call_of_the_clients_tool_tells_neither_prompt_nor_secret(
+    caller: httpx2.Client, path: str, *, streaming: bool
+) -> None:
+    told = post(path, {**WITH_TOOL[path], "stream": streaming})(caller)
+    assert "[system prompt removed]" in told and KEEP in told
+    assert PROMPT not in told and not PARTS.search(told), PARTS.findall(told)
 
 
 def test_task_and_its_webhook_tell_none_either(caller: httpx2.Client, guarded: Slipway) -> None:
