@@ -138,7 +138,7 @@ def _judged(
         ("judge_output", judge and judge.output, min(extent.tokens * TOKEN_TEXT, MAX_TEXT)),
     ):
         if rule:
-            prompt = _of_text(PIECE + len(rule)) + INSTRUCTIONS
+            prompt = _of_text(min(size, PIECE) + len(rule)) + INSTRUCTIONS
             yield PlannedCall(name, models, prompt, VERDICT_TOKENS, max(1, -(-size // PIECE)))
 
 

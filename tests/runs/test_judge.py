@@ -60,6 +60,16 @@ def test_both_texts_are_judged_and_paid(judge: Judged, upstream: WireServer) -> 
     assert run.usage.output_tokens == 12 and scripted.holds(wired) == 0
 
 
+def test_estimate_of_a_short_question_is_not_that_of_a_long_one(judge: Judged) -> None:
+    wired = judge()
+
+    def most(text: str) -> float:
+        told = wired.runs.estimates.of(inside.ADA, inside.request(text))
+        return float(next(step["call_usd"] for step in told["steps"] if step["name"] == "judge_input"))
+
+    assert most("Do it.") * 10 < most("Do it. " * 6000)
+
+
 def test_question_that_breaks_the_rule_is_not_answered(judge: Judged, upstream: WireServer) -> None:
     wired = judge()
     upstream.script = [BREAKS]
