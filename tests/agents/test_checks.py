@@ -130,7 +130,7 @@ def test_documents_that_are_not_read_are_named_with_the_reason(
     folder = tmp_path / "probe" / "knowledge"
     for name in (
         "a.doc",
-        "b.MD",
+        "b.mdx",
         "c.xls",
         ".d.md",
         ".git/e.md",
@@ -149,7 +149,7 @@ def test_documents_that_are_not_read_are_named_with_the_reason(
         "knowledge/.git/e.md: warning: is not read: it is hidden, by a dot at the beginning of its name or its "
         "folder's",
         "knowledge/a.doc: warning: is not read: its name does not end in .md, .txt, .html or .pdf",
-        "knowledge/b.MD: warning: is not read: its name does not end in .md, .txt, .html or .pdf",
+        "knowledge/b.mdx: warning: is not read: its name does not end in .md, .txt, .html or .pdf",
         "knowledge/billing/big.md: warning: is not read: it is larger than 2 MiB: split it",
         "knowledge/billing/pipe.md: warning: is not read: it is no regular file",
         "knowledge/c.xls: warning: is not read: its name does not end in .md, .txt, .html or .pdf",

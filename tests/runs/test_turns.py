@@ -58,19 +58,19 @@ def test_cancelled_turn_is_stored_with_its_partial_answer(
     kept_in_each: Services, upstream: WireServer
 ) -> None:
     session_id = begin(kept_in_each)
-    upstream.script += [and_then_silence("Half an ", "answer"), message(says("Whole."))]
+    upstream.script += [and_then_silence("Half an ", "opinion"), message(says("Whole."))]
     heard = Listener(kept_in_each, session_id, "Tell me.")
-    heard.wait_for("Half an answer")
+    heard.wait_for("Half an opinion")
     kept_in_each.runs.cancellation.cancel(heard.started.run)
     assert heard.last() is Event.RUN_CANCELLED
     turn(kept_in_each, session_id, "Go on.")
     assert said(kept_in_each, session_id)[:2] == [
         ("user", "Tell me.", "cancelled"),
-        ("assistant", "Half an answer", "cancelled"),
+        ("assistant", "Half an opinion", "cancelled"),
     ]
     assert history_of(upstream.requests[-1]) == [
         ("user", f"Tell me.|{CANCELLED}"),
-        ("assistant", "Half an answer"),
+        ("assistant", "Half an opinion"),
         ("user", "Go on."),
     ]
 

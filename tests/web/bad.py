@@ -24,6 +24,8 @@ PATH_VALUES = {
     "workspace_id": f"wsp_{NOBODY}",
     "key_id": f"key_{NOBODY}",
     "scope": f"session:ses_{NOBODY}",
+    "note_key": "language",
+    "document_id": f"doc_{NOBODY}",
     "name": "app.js",
 }
 BODIES: dict[str, bytes] = {
