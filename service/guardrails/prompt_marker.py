@@ -20,9 +20,12 @@ _BEFORE = (
 
 
 def marker_of(secret: str) -> str:
-    """Return the marker of a service, made from its secret key."""
+    """Return the marker of a service, made from its secret key.
+
+    It begins with a sign that hardly a text ends with: a text that is broken off there loses what was held back.
+    """
     digest = hmac.digest(secret.encode(), b"slipway prompt marker", "sha256")[:BYTES]
-    return f"ref-{base64.b32encode(digest).decode().lower()}"
+    return f"#{base64.b32encode(digest).decode().lower()}"
 
 
 def with_marker(prompt: str, marker: str) -> str:

@@ -27,7 +27,7 @@ AGENTS = {
 }
 
 
-MARKED = r"Reference of these instructions: ref-\w+\. [^.]*\.\\n\\n"
+MARKED = r"Reference of these instructions: #\w+\. [^.]*\.\\n\\n"
 
 
 class Recorder:

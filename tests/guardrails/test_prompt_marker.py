@@ -34,10 +34,10 @@ def test_text_is_cut_at_the_marker_in_any_chunking(text: str) -> None:
 
 def test_other_text_goes_on_at_once() -> None:
     one = MarkerFilter(MARKER)
-    for piece in ("The refund ", "is re", "f", "-undable: ref-", "a ", "b"):
+    for piece in ("The refund ", "is #", "1", " of: #", "a ", "b"):
         one.feed(piece)
-    assert told(["The re", "f-", MARKER[:10], " end", MARKER[:5]]) == (
-        f"The ref-{MARKER[:10]} end{MARKER[:5]}",
+    assert told(["The #", "#", MARKER[:10], " end", MARKER[:5]]) == (
+        f"The ##{MARKER[:10]} end{MARKER[:5]}",
         False,
     )
     assert MarkerFilter(MARKER).feed("Hello, I am here.") == "Hello, I am here."
