@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 from collections import Counter
@@ -52,14 +53,26 @@ def script() -> Script:
 
 
 @pytest.fixture
-def door(tmp_path: Path, redis_server: RedisServer, url: str, script: Script) -> Iterator[Gateway]:
-    with gateway(tmp_path, redis_server.url, script, database_url=url, agents_dir=ROOT / "agents") as opened:
+def agents(tmp_path: Path) -> Path:
+    """Agents whose prompts have no marker, as those of agents served alone have none: it costs tokens."""
+    for name in AGENTS:
+        shutil.copytree(ROOT / "agents" / name, tmp_path / "agents" / name)
+        with (tmp_path / "agents" / name / "agent.yaml").open("a") as spec:
+            spec.write("\nprompt_secret: false\n")
+    return tmp_path / "agents"
+
+
+@pytest.fixture
+def door(
+    tmp_path: Path, redis_server: RedisServer, url: str, script: Script, agents: Path
+) -> Iterator[Gateway]:
+    with gateway(tmp_path, redis_server.url, script, database_url=url, agents_dir=agents) as opened:
         yield opened
 
 
 @pytest.fixture
-def pieces(tmp_path: Path) -> Iterator[Piece]:
-    with house.served(tmp_path / "pieces.log", [ROOT / "agents" / name for name in AGENTS]) as running:
+def pieces(tmp_path: Path, agents: Path) -> Iterator[Piece]:
+    with house.served(tmp_path / "pieces.log", [agents / name for name in AGENTS]) as running:
         yield running
 
 

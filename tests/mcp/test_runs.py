@@ -78,7 +78,7 @@ def test_wrong_arguments_are_refused_before_a_person_is_asked(
         [approval] = wired.infra.db.query(lambda tx: approvals.of_run(tx, run.id))
         assert approval["arguments"] == {"text": "short"}
     told = bodies(upstream)[1]["messages"][-1]["content"][0]
-    assert told["is_error"] and told["content"].endswith("text: does not match the schema's maxLength")
+    assert told["is_error"] and "text: does not match the schema's maxLength" in told["content"]
     assert raw.calls() == []
 
 

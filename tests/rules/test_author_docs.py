@@ -138,7 +138,7 @@ EDITS: list[Edit] = [
     lambda folder: (folder / "prompt.md").unlink(),
     put("agent.yaml", "react", "single"),
     without_evals(put("agent.yaml", "tools: [days_left, search_knowledge]", "")),
-    lambda folder: (folder / "knowledge" / "old.txt").write_text("x"),
+    lambda folder: (folder / "knowledge" / "old.doc").write_text("x"),
     without_evals(put("agent.yaml", "[days_left, search_knowledge]", "[calculator]")),
     link_prompt,
 ]
