@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,6 +77,14 @@ class Room:
             db.engine.dispose()
 
 
+def unmarked(folder: Path) -> Path:
+    """Copy the agents, their prompts without the marker, which agents served alone do not have: it costs tokens."""
+    shutil.copytree(ROOT / "agents", folder)
+    for path in folder.glob("*/agent.yaml"):
+        path.write_text(f"{path.read_text()}\nprompt_secret: false\n")
+    return folder
+
+
 @contextmanager
 def room(
     home: Path, redis_server: RedisServer, database_url: str, piece: Piece | None = None, **settings: str
@@ -96,7 +105,7 @@ def room(
             redis_server.url,
             model.url,
             DATABASE_URL=database_url,
-            AGENTS_DIR=str(ROOT / "agents"),
+            AGENTS_DIR=str(unmarked(home.with_name(f"{home.name}-agents"))),
             **elsewhere,
             **settings,
         ) as server,

@@ -44,7 +44,7 @@ def edit(wired: Services, **files: str) -> str:
 
 def systems(upstream: WireServer) -> list[str]:
     """The system prompt of every call."""
-    return [asked.json["system"] for asked in upstream.requests]
+    return [asked.json["system"].rpartition("\n\n")[2] for asked in upstream.requests]
 
 
 def test_a_run_under_way_keeps_its_version(live: Services, upstream: WireServer) -> None:
