@@ -112,6 +112,10 @@ class AgentVersions:
         tx.after_commit(self.refresh_in_background)
         return self.shown(tx, agent)
 
+    def show(self, agent: str) -> dict[str, Any]:
+        """Read what the API shows of an agent's versions. Raises `NotFound`."""
+        return self.db.query(lambda tx: self.shown(tx, agent))
+
     def shown(self, tx: Transaction, agent: str) -> dict[str, Any]:
         """Return what the API shows of an agent's versions. Raises `NotFound` for an agent without any."""
         found, pins = rows.listed(tx, agent), rows.last_pins(tx, agent, HISTORY)

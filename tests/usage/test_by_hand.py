@@ -38,7 +38,8 @@ class Line(NamedTuple):
 @pytest.fixture
 def wired(tmp_path: Path, redis_server: RedisServer, model: Model) -> Iterator[Services]:
     model.reset()
-    agents = {"probe": SINGLE, "sums": SUMS}
+    plain = "prompt_secret: false\n"  # a prompt of known length, without a marker
+    agents = {"probe": f"{SINGLE}\n{plain}", "sums": SUMS + plain}
     with services(tmp_path, redis_server.url, model.url, agents, batch_max_wait_seconds=0) as made:
         yield made
         assert check(made.infra.db, made.usage.prices).faults == [] and made.infra.db.query(holds.every) == []

@@ -27,8 +27,8 @@ SECRETS = (
     "host 203.0.113.77, SSN 536-90-4399, born on 9 December 1906, token ghp_1234567890abcdefghijABCDEFGHIJ123456"
 )
 PARTS = re.compile(  # short runs of digits are in times and ids too
-    r"grace|hopper|navy|30 9018|9018201|1820115|4111 ?1111|1111 1111|DE89|3704 0044|0532 0130|203\.0\.113|113\.77|536-90|90-4399|"
-    r"December 1906|ghp_|abcdefghij"
+    r"grace|hopper|navy|30 9018|9018201|1820115|4111 ?1111|1111 1111|DE89|3704 0044|0532 0130|203\.0\.113|113\.77|"
+    r"536-90|90-4399|December 1906|ghp_|abcdefghij"
 )
 AGENT = """description: Knows everybody.
 pattern: react

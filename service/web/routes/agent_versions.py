@@ -134,7 +134,7 @@ class VersionList(Page[VersionView]):
 )
 @guard()
 def list_versions(agent: str) -> Response:
-    return json_response(services().infra.db.query(partial(services().versions.shown, agent=agent)))
+    return json_response(services().versions.show(agent))
 
 
 @blueprint.post("/v1/admin/agents/<agent>/versions")
