@@ -41,6 +41,8 @@ FILTERS: dict[str, tuple[str, ...]] = {
     "username": ("nobody", "user-7"),
     "after": (),
     "order": (),
+    "after_id": (),
+    "before_id": (),
     "stream": (),
     "starting_after": (),
     "include": (),

@@ -22,7 +22,9 @@ from service.wiring import Services
 from tests.conftest import Model, RedisServer, model_server, wait_until
 from tests.runs.inside import ADA, SINGLE, ask, request, services
 
-SUMS = "description: Sums.\npattern: react\ntools: [calculator]\n"
+# Prompts of known length, without a marker.
+PLAIN = f"{SINGLE}\nprompt_secret: false\n"
+SUMS = "description: Sums.\npattern: react\ntools: [calculator]\nprompt_secret: false\n"
 LONG_PROMPT = "You answer questions about Harbor, the file sync for teams, and you are exact. " * 90
 
 
@@ -38,8 +40,7 @@ class Line(NamedTuple):
 @pytest.fixture
 def wired(tmp_path: Path, redis_server: RedisServer, model: Model) -> Iterator[Services]:
     model.reset()
-    plain = "prompt_secret: false\n"  # a prompt of known length, without a marker
-    agents = {"probe": f"{SINGLE}\n{plain}", "sums": SUMS + plain}
+    agents = {"probe": PLAIN, "sums": SUMS}
     with services(tmp_path, redis_server.url, model.url, agents, batch_max_wait_seconds=0) as made:
         yield made
         assert check(made.infra.db, made.usage.prices).faults == [] and made.infra.db.query(holds.every) == []
@@ -160,7 +161,7 @@ def test_cached_prompt_costs_a_quarter_more_once_and_then_a_twentieth(
 ) -> None:
     with (
         model_server() as model,
-        services(tmp_path, redis_server.url, model.url, prompt=LONG_PROMPT) as wired,
+        services(tmp_path, redis_server.url, model.url, {"probe": PLAIN}, prompt=LONG_PROMPT) as wired,
     ):
         model.control(tokens=40)
         for _ in range(2):
