@@ -132,22 +132,11 @@ def build(
         tools or ToolRunner(called=infra.observer.tool),
         known,
     )
-    shared = [Chore(catalog.refresh_in_background), Chore(servers.refresh)]
-    shared += [Chore(versions.refresh_in_background, Work.AGENT_PINS), Chore(versions.refresh_at_times)]
-    shared.append(Chore(versions.canaries.compare_in_background, Work.CANARIES))
-    shared += _chores(infra, trail, money, sender)
-    chores = [*(_of_web(accounts) if role.kind == "web" else []), *shared]
+    chores = [*_of_agents(catalog, versions), Chore(servers.refresh), *_chores(infra, trail, money, sender)]
+    if role.kind == "web":
+        chores = [*_of_web(accounts), *chores]
     built = runs.build(settings, infra, domains, role, chores)
     accounts.users.refused = accounts.workspaces.refused = built.cancellation.of_refused
-    erasures = Erasures(
-        infra.db, infra.redis_store, accounts.users, built.queries, built.cancellation, keyring
-    )
-    built.supervisor.add(Chore(erasures.go_on_in_background, Work.ERASURES))
-    built.supervisor.add(Chore(erasures.repeat_in_background))
-    dispatcher = Dispatcher(
-        infra.db, catalog, built.start.new_runs, role.wakeup, infra.metrics, role.draining
-    )
-    built.supervisor.add(Chore(dispatcher.dispatch_in_background, Work.SCHEDULES))
     return Services(
         settings,
         infra,
@@ -161,10 +150,10 @@ def build(
         domains.sessions,
         sender,
         built,
-        erasures,
+        _erasures(infra, accounts, built, keyring),
         Schedules(infra.db, catalog, domains.sessions),
         known,
-        dispatcher,
+        _dispatcher(infra, catalog, built, role),
         Memory(infra.db),
     )
 
@@ -182,6 +171,35 @@ def _prices(settings: Settings) -> PriceTable:
     """Load the price table. Models of an upstream that is not set up keep their prices, for the books."""
     more = Path(settings.model_prices) if settings.model_prices else None
     return PriceTable.load(more=more, providers=(ANTHROPIC, OPENAI) if settings.openai_url else (ANTHROPIC,))
+
+
+def _erasures(
+    infra: Infra, accounts: auth.AuthServices, built: runs.RunServices, keyring: Keyring | None
+) -> Erasures:
+    """Build the erasures, with their chores."""
+    made = Erasures(infra.db, infra.redis_store, accounts.users, built.queries, built.cancellation, keyring)
+    built.supervisor.add(Chore(made.go_on_in_background, Work.ERASURES))
+    built.supervisor.add(Chore(made.repeat_in_background))
+    return made
+
+
+def _dispatcher(
+    infra: Infra, catalog: AgentCatalog, built: runs.RunServices, role: ProcessRole
+) -> Dispatcher:
+    """Build the dispatcher of schedules, with its chore."""
+    made = Dispatcher(infra.db, catalog, built.start.new_runs, role.wakeup, infra.metrics, role.draining)
+    built.supervisor.add(Chore(made.dispatch_in_background, Work.SCHEDULES))
+    return made
+
+
+def _of_agents(catalog: AgentCatalog, versions: AgentVersions) -> list[Chore]:
+    """Return the chores of agents: of folders, published versions and canaries."""
+    return [
+        Chore(catalog.refresh_in_background),
+        Chore(versions.refresh_in_background, Work.AGENT_PINS),
+        Chore(versions.refresh_at_times),
+        Chore(versions.canaries.compare_in_background, Work.CANARIES),
+    ]
 
 
 def _of_web(accounts: auth.AuthServices) -> list[Chore]:

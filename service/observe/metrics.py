@@ -142,11 +142,7 @@ class Metrics(Observer):
         self._breaker = gauge(
             "breaker_open", "1 while a model's circuit breaker is open", "livemax", "model", "provider"
         )
-        self._retried = counter(
-            "transaction_retries",
-            "Transactions that were run again: they collided, or had an unexpected result",
-            "reason",
-        )
+        self._retried = counter("transaction_retries", "Transactions that were run again", "reason")
         self._login_failures = counter("login_failures", "Log-ins that were refused")
         self._fallback = gauge("limiter_fallback", "1 while limits are counted per process", "livemax")
         self._redis = gauge("redis_up", "0 while a process skips Redis", "livemin")

@@ -35,8 +35,6 @@ from service.runs.events.publisher import Publisher
 from service.runs.execution import Execution
 from service.runs.forks import Forks
 from service.runs.gateway_calls import GatewayCalls
-from service.runs.gateway_watch import GatewayWatch
-from service.runs.guardrails import Guardrails
 from service.runs.new_run import NewRuns
 from service.runs.queries import RunQueries
 from service.runs.queue_bounds import QueueBounds
@@ -115,11 +113,8 @@ def build(
     blocking = connect(settings.redis_url, max_connections=settings.threads + 4)
     event_streams = EventStreamReader(infra.redis_store, blocking)
     concurrent = _concurrent(settings, infra)
-    waits = BudgetWaits(infra.db, domains.usage.budgets, domains.webhooks, settings.cap_wait_seconds)
-    watch = GatewayWatch(domains.run_tokens)
-    secret = settings.secret_key.get_secret_value()
-    guardrails = Guardrails(infra.db, secret, domains.refusals, infra.observer)
-    runner = build_runner(settings, infra, domains, batch_steps, (waits, watch, guardrails))
+    runner = build_runner(settings, infra, domains, batch_steps)
+    waits = runner.waits
     execution = _execution(settings, infra, runner, event_streams, concurrent)
     seconds, sessions = settings.run_timeout, domains.sessions
     queries = RunQueries(infra.db, event_streams, settings.heartbeat_seconds, seconds, role.draining)
@@ -136,7 +131,7 @@ def build(
         concurrent=concurrent,
         redis_store=infra.redis_store,
         stops=AgentStops(infra.db, domains.revocations, domains.agents.has),
-        guardrails=guardrails,
+        guardrails=runner.guardrails,
     )
     batches = _batches(settings, infra, domains, batch_steps)
     own = [Chore(batches.tick_in_background, Work.BATCHES), Chore(waits.look, Work.BUDGET_WAITS)]
@@ -157,7 +152,7 @@ def build(
         _estimates(settings, infra, domains, start),
         Forks(infra.db, domains.agents, domains.usage.prices),
         _gateway(settings, infra, domains, bulkhead, runner),
-        TokenCounts(start.new_runs, domains.model, domains.usage.spending, guardrails),
+        TokenCounts(start.new_runs, domains.model, domains.usage.spending, runner.guardrails),
         domains.model,
         role.wakeup,
         supervisor,

@@ -27,16 +27,13 @@ if TYPE_CHECKING:
     from service.runs.build import Domains
 
 
-def build_runner(
-    settings: Settings,
-    infra: Infra,
-    domains: Domains,
-    batch_steps: BatchSteps,
-    parts: tuple[BudgetWaits, GatewayWatch, Guardrails],
-) -> Runner:
-    """Build the runner. `parts`: those that others share with it."""
+def build_runner(settings: Settings, infra: Infra, domains: Domains, batch_steps: BatchSteps) -> Runner:
+    """Build the runner, and its parts that others share with it."""
     usage, observer = domains.usage, infra.observer
-    waits, watch, guardrails = parts
+    waits = BudgetWaits(infra.db, usage.budgets, domains.webhooks, settings.cap_wait_seconds)
+    secret = settings.secret_key.get_secret_value()
+    guardrails = Guardrails(infra.db, secret, domains.refusals, observer)
+    watch = GatewayWatch(domains.run_tokens)
     requests = ApprovalRequests(domains.webhooks, settings.approval_seconds)
     tools = ToolExecution(infra.db, domains.tools, usage.rate_limits.tool, requests)
     remote = RemoteDependencies(

@@ -38,9 +38,7 @@ from service.types import Answer, Event, Message, Usage, less_sure
 from service.usage.prices import Price, PriceTable, today
 from service.usage.reservation import Spending
 
-REFUSED = (
-    "guardrail_refused"  # stop reason of the stored step whose text was refused, and the field with its kind
-)
+REFUSED = "guardrail_refused"  # stop reason of a stored step without its text, and the field with its kind
 
 
 @dataclass(frozen=True, slots=True)
