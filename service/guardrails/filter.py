@@ -7,11 +7,14 @@ characters of the text as it came: what is decided at a place depends on those a
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from service.guardrails.match import WAIT, Match
 from service.guardrails.plain_stream import PlainStream
-from service.guardrails.plan import Plan, plan_of
+from service.guardrails.plan import plan_of
 from service.guardrails.policy import Action, SideSpec
 from service.guardrails.vault import LITERAL, Vault
 from service.guardrails.windows import CONTEXT, MOST_DASHES, begin_of_token, decide, next_start
@@ -32,6 +35,20 @@ class Finding:
     count: int = 0
 
 
+class Matches(Counter[tuple[str, str]]):
+    """Numbers of matches by kind and action."""
+
+    def count(self, findings: Sequence[Finding]) -> None:
+        self.update({(one.kind, str(one.action)): one.count for one in findings})
+
+    def told(self, where: str) -> list[dict[str, Any]]:
+        """Return them as events and audit rows tell them."""
+        return [
+            {"where": where, "kind": kind, "action": action, "count": count}
+            for (kind, action), count in self.items()
+        ]
+
+
 class Refused(Exception):
     """Text that the policy refuses. `kind` of the match; `before`: what may go on of the text before it."""
 
@@ -45,7 +62,7 @@ class TextFilter:
     """Filter of one text. `side`: its policy; `vault`: of its session or run, None: `redact` masks."""
 
     def __init__(self, side: SideSpec, vault: Vault | None = None) -> None:
-        self._plan: Plan = plan_of(side, vault=vault is not None)
+        self._plan = plan_of(side, vault=vault is not None)
         self._vault = vault
         self._plain = PlainStream()
         self._at = 0  # the first place of the text in plain form that is not decided
@@ -64,11 +81,9 @@ class TextFilter:
         """Take the next piece; return what may go on. Raises `Refused`."""
         limit, out = self._plan.side.max_length, list[str]()
         self._length += len(text)
-        too_long = limit is not None and self._length > limit
-        if limit is not None and too_long:
-            text = text[: len(text) - (self._length - limit)]
-        self._clean(text, out)
-        if too_long:
+        beyond = 0 if limit is None else max(0, self._length - limit)
+        self._clean(text[: len(text) - beyond], out)
+        if beyond:
             self._refuse("length", out)
         return "".join(out)
 

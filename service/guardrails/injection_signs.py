@@ -24,8 +24,7 @@ _PLACE = (
 
 
 class Sign(NamedTuple):
-    """Sign of instructions. `core`: without one of these, others mean nothing. `words`: of which a "
-    "match has one."""
+    """Sign of instructions. `core`: without one of these, others mean nothing. `words`: a match has one of them."""
 
     name: str
     weight: int

@@ -107,7 +107,7 @@ class SideSpec(GuardrailPart):
 
     @property
     def acts(self) -> bool:
-        """Whether anything is done to texts of this side."""
+        """Return whether anything is done to texts of this side."""
         kinds = (*(self.action_of(kind) for kind in KINDS), self.control_characters)
         others = (rule.action for rule in self.rules)
         return self.max_length is not None or any(one is not Action.ALLOW for one in (*kinds, *others))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from service.guardrails.filter import Finding, TextFilter, filtered
+from service.guardrails.filter import Matches, TextFilter, filtered
 from service.guardrails.policy import SideSpec
 from service.guardrails.vault import Vault
 from service.text.exact_json import Number
@@ -20,13 +19,6 @@ _NAMES = frozenset(
 )
 
 
-class Acted(NamedTuple):
-    """What a guardrail did: the kind of text that it was about, and the action."""
-
-    kind: str
-    action: str
-
-
 class WholeTexts:
     """Filter of whole texts by one side of the guardrails. Remembers texts, so that a conversation is read once.
 
@@ -37,7 +29,7 @@ class WholeTexts:
         self._side = side
         self._vault = vault
         self._known: dict[str, str] = {}
-        self.acted: Counter[Acted] = Counter()
+        self.acted = Matches()
 
     def text(self, text: str) -> str:
         """Filter a text. Raises `Refused`."""
@@ -46,7 +38,7 @@ class WholeTexts:
         known = self._known.get(text)
         if known is None:
             known, findings = filtered(text, self._side, self._vault)
-            self.count(findings)
+            self.acted.count(findings)
             self._known[text] = self._known[known] = known
         return known
 
@@ -58,11 +50,8 @@ class WholeTexts:
         """Filter the beginning of a text, without what may be half of a match at its end."""
         text_filter = TextFilter(self._side, self._vault)
         beginning = text_filter.feed(text)
-        self.count(text_filter.findings)
+        self.acted.count(text_filter.findings)
         return beginning
-
-    def count(self, findings: Sequence[Finding]) -> None:
-        self.acted.update({Acted(one.kind, str(one.action)): one.count for one in findings})
 
     def json(self, value: Any, depth: int = MAX_DEPTH) -> Any:
         """Filter every text in JSON, names and numbers too; a number that is acted on becomes a text."""
@@ -85,17 +74,13 @@ def filtered_messages(
 ) -> list[Message]:
     """Filter messages of the Messages API: results of tools by `found`, the model's turns by `own`, else by `said`."""
     return [
-        {**one, "content": _content(one["content"], said if one["role"] == "user" else own, found)}
+        {**one, "content": filtered_content(one["content"], said if one["role"] == "user" else own, found)}
         for one in messages
     ]
 
 
 def filtered_content(content: Any, said: WholeTexts, found: WholeTexts) -> Any:
     """Filter the content of a message or of a system prompt: a text or blocks."""
-    return _content(content, said, found)
-
-
-def _content(content: Any, said: WholeTexts, found: WholeTexts) -> Any:
     if isinstance(content, str):
         return said.text(content)
     if not isinstance(content, list | tuple):

@@ -32,9 +32,7 @@ class RelayedRequest(ModelRequest):
     body: bytes = b""
     betas: str = ""  # header `anthropic-beta`; checked by the door
     by_address: bool = False  # has content that the provider fetches: what is counted may not be what is read
-    cites: bool = (
-        False  # has documents to be cited: the provider adds marks to their sentences, however short
-    )
+    cites: bool = False  # has documents to be cited: the provider marks their sentences, however short
 
 
 @dataclass(frozen=True, slots=True)

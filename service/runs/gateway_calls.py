@@ -14,21 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from service.auth.run_tokens import RunGrant, RunTokens
-from service.errors import (
-    BudgetExceeded,
-    GuardrailRefused,
-    InvalidToken,
-    Overloaded,
-    RateLimited,
-    RunLimit,
-)
+from service.errors import BudgetExceeded, GuardrailRefused, InvalidToken, Overloaded, RateLimited, RunLimit
 from service.guardrails.policy import Rail
 from service.llm.client import ModelCall, ModelClient
 from service.llm.relay import RelayedRequest
-from service.runs.billing import (
-    COUNT_BYTES,
-    COUNT_SECONDS,
-)
+from service.runs.billing import COUNT_BYTES, COUNT_SECONDS
 from service.runs.bulkhead import Bulkhead, Permit
 from service.runs.gateway_call import AskedOfGateway, GatewayCall, Relayed
 from service.runs.gateway_watch import GatewayWatch

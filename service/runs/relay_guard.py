@@ -10,9 +10,9 @@ from typing import Any
 import orjson
 
 from service.errors import GuardrailRefused, fault, guardrail_refused
-from service.guardrails.filter import Refused
+from service.guardrails.filter import Matches, Refused
 from service.guardrails.policy import Rail
-from service.guardrails.relayed.sides import Acted, Inward, Outward
+from service.guardrails.relayed.sides import Inward, Outward
 from service.guardrails.relayed.texts import TooDeep, screened
 from service.guardrails.vault import Vault
 from service.llm.client import ModelReply
@@ -31,7 +31,7 @@ def guard_of(rail: Rail, tell: Callable[[Acts], object]) -> RelayGuard | None:
 
 def checked(request: RelayedRequest, rail: Rail) -> RelayedRequest:
     """Return a request that is counted, and not made, as its model may read it. Raises `GuardrailRefused`."""
-    guard = guard_of(rail, len)
+    guard = guard_of(rail, lambda acts: None)
     return request if guard is None else guard.asked(request)
 
 
@@ -94,10 +94,9 @@ class RelayGuard:
             told = screened(reply.content, Outward(self._rail.output, Vault() if acts else self._vault))
         return replace(reply, content=told)
 
-    def _told(self, where: str, acted: Acted) -> None:
+    def _told(self, where: str, acted: Matches) -> None:
         if acted:
-            told = [{"where": where, "kind": kind, "action": did} for kind, did in acted]
-            self._tell([{**one, "count": count} for one, count in zip(told, acted.values(), strict=True)])
+            self._tell(acted.told(where))
 
     @contextmanager
     def _refusing(self, where: str) -> Iterator[None]:

@@ -50,7 +50,7 @@ class RunRails:
 
     @property
     def judges_output(self) -> bool:
-        """Whether the text of an answer is held until it is judged."""
+        """Return whether the text of an answer is held until it is judged."""
         return self.rail.judge is not None and bool(self.rail.judge.output)
 
     def of_session(self) -> dict[str, Any]:
@@ -120,7 +120,7 @@ class RunRails:
 
     def filtered(self, text_filter: TextFilter, text: str) -> None:
         """Tell what a filter has found in a whole reply; its text is not filtered again."""
-        self._out.count(text_filter.findings)
+        self._out.acted.count(text_filter.findings)
         self._out.remember(text)
         self._tell("output", self._out)
 
@@ -199,7 +199,7 @@ class RunRails:
 
     def _tell(self, where: str, texts: WholeTexts) -> None:
         if texts.acted:
-            self.publish([{"where": where, **one._asdict(), "count": n} for one, n in texts.acted.items()])
+            self.publish(texts.acted.told(where))
             texts.acted.clear()
 
     def publish(self, acted: Sequence[Mapping[str, Any]]) -> None:

@@ -52,8 +52,7 @@ def match_card(window: Window) -> Match | None:
 
 
 def _candidates(text: str, start: int, end: int) -> list[tuple[int, str]]:
-    """Return beginnings of a row of groups of digits that have the length of a card's number, longest "
-    "first."""
+    """Return beginnings of a row of groups of digits that have the length of a card's number, the longest first."""
     found, number = list[tuple[int, str]](), ""
     for group in _GROUPS.finditer(text, start, end):
         number += group[0]

@@ -6,7 +6,6 @@ import re
 
 from service.guardrails.match import Match, Window
 
-LONGEST_LOCAL = 64
 _LABEL = r"[^\W_](?:[\w-]{0,61}[^\W_])?"
 _AT = r"(?:@|[(\[{](?:at|AT|ät|arroba|chez)[)\]}])"
 _DOT = r"(?:\.|[(\[{](?:dot|DOT|punkt|point|punto|punt)[)\]}])"

@@ -25,8 +25,7 @@ _ANY = (
 
 @dataclass(frozen=True, slots=True)
 class _Number:
-    """Kind of number. `alone`: counts without words too, in the form `certain` or, where there is "
-    "none, in any."""
+    """Kind of number. `alone`: counts without words too, in the form `certain` or, where there is none, in any."""
 
     shape: re.Pattern[str]
     is_valid: Callable[[str], bool]

@@ -111,10 +111,7 @@ def _is_international(number: str) -> bool:
     plain = number.replace("(0)", "").lstrip("( ")
     if not plain.startswith(("+", "00")):
         return False
-    digits = "".join(re.findall("[0-9]+", plain.removeprefix("00") if plain.startswith("00") else plain))
-    return (plain.startswith("+") and _is_phone("+" + digits, None)) or (
-        plain.startswith("00") and _is_phone("+" + digits, None)
-    )
+    return _is_phone("+" + "".join(re.findall("[0-9]+", plain.removeprefix("00"))), None)
 
 
 def _is_national(window: Window, end: int, number: str) -> bool | Wait:

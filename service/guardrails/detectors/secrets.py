@@ -149,7 +149,7 @@ def match_secret(window: Window) -> Answer:
         return key
     url = _URL.match(text, start, window.group) if text.find("://", start, start + _SCHEME) > 0 else None
     if url is not None and not _is_placeholder(url["password"]):
-        return Match("secret", start, len(text[start : url.end()].rstrip(".,;:!?")) + start, None)
+        return Match("secret", start, len(text[start : url.end()].rstrip(".,;:!?")) + start)
     return _named(window)
 
 

@@ -32,9 +32,7 @@ class EventScreen:
         self._index = 0  # of the block that gets the text
         self._waiting: list[Event] = []
         self._calls: dict[int, list[str]] = {}  # arguments so far, by block
-        self._others: dict[
-            tuple[int, str], Event
-        ] = {}  # pieces put together, by block and a type not known here
+        self._others: dict[tuple[int, str], Event] = {}  # pieces of unknown types, by block and type
 
     def feed(self, event: Event) -> list[Event]:
         """Return the events that this one lets go."""

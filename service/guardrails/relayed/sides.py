@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
-from service.guardrails.filter import Refused, TextFilter
+from service.guardrails.filter import Matches, Refused, TextFilter
 from service.guardrails.policy import SideSpec
 from service.guardrails.vault import Restorer, Vault
-
-Acted = Counter[tuple[str, str]]  # matches by kind and action
 
 
 class Inward:
@@ -21,7 +17,7 @@ class Inward:
 
     def __init__(self, side: SideSpec, vault: Vault) -> None:
         self._side, self._vault = side, vault
-        self.acted: Acted = Counter()
+        self.acted = Matches()
 
     def text(self) -> FilteredText:
         return FilteredText(TextFilter(self._side, self._vault), self.acted)
@@ -42,7 +38,7 @@ class Outward:
 
     def __init__(self, side: SideSpec, vault: Vault) -> None:
         self._side, self._vault = side, vault
-        self.acted: Acted = Counter()
+        self.acted = Matches()
 
     def text(self) -> FilteredText:
         return FilteredText(TextFilter(self._side), self.acted, Restorer(self._vault))
@@ -59,7 +55,7 @@ class Outward:
 class FilteredText:
     """One text: filtered, then with values for placeholders."""
 
-    def __init__(self, text: TextFilter, acted: Acted, restorer: Restorer | None = None) -> None:
+    def __init__(self, text: TextFilter, acted: Matches, restorer: Restorer | None = None) -> None:
         self._filter, self._acted, self._restorer = text, acted, restorer
 
     @property
@@ -79,7 +75,7 @@ class FilteredText:
             raise self._refused(refused) from None
 
     def count(self) -> None:
-        self._acted.update({(one.kind, str(one.action)): one.count for one in self._filter.findings})
+        self._acted.count(self._filter.findings)
 
     def _restored(self, text: str) -> str:
         return text if self._restorer is None else self._restorer.feed(text)

@@ -22,13 +22,10 @@ NO_TEXT = frozenset(
 )
 OPAQUE = frozenset(
     {"usage", "cache_control", "image_url"}
-)  # members without text, or with bytes and addresses
+)  # members without text, or with bytes or addresses
 TEXT_SOURCES = ("text", "content")  # types of a `source` that hold text; others hold bytes or an address
 SIGNED = ("thinking", "redacted_thinking")  # types of blocks that the model wrote and signed
-CALLS = (
-    "input",
-    "arguments",
-)  # members with the arguments of a tool call, which are free of words of the protocol
+CALLS = ("input", "arguments")  # members with arguments of a tool call, which have no words of the protocol
 LEAKS = ("logprobs",)  # members that tell the text again, token by token
 LEAST_DIGITS = 7  # of a number that may be somebody's
 MOST_DEPTH = 150  # levels; a body has at most 64, an answer at most 200
@@ -74,6 +71,7 @@ class TooDeep(ValueError):
 
 
 def whole(text: Text, given: str) -> str:
+    """Filter a complete text, and count its matches."""
     told = text.feed(given) + text.close()
     text.count()
     return told
