@@ -17,7 +17,7 @@ from service.knowledge.extract import Busy, Unreadable
 from service.knowledge.formats import Document, read
 from service.knowledge.passages import Passage, passages
 from service.knowledge.vectors import BATCH, Embedder, digest, embedded_text
-from service.knowledge.words import indexed
+from service.knowledge.words import words_of
 from service.store import knowledge as rows
 from service.store import knowledge_vectors as vectors
 from service.store.database import Database, Row, Transaction
@@ -27,9 +27,8 @@ RULES = 1  # of cutting and of words; `flask knowledge index` cuts documents of 
 MAX_PASSAGES = 2_000  # of a document: some 3 MB of text, which take seconds to be indexed
 MAX_CUTTING, WAIT_SECONDS = 2, 30.0  # documents indexed at once in a process, and the longest wait for a turn
 MAX_HOSTS = 200  # of a document, to which answers may link
-AT_ONCE = (
-    64  # passages embedded as they are added; those of a larger document are left to `flask knowledge index`
-)
+# Passages embedded as they are added; those of a larger document are left to `flask knowledge index`.
+AT_ONCE = 64
 _cutting = threading.BoundedSemaphore(MAX_CUTTING)
 _FIELDS = "id workspace_id agent name title category trusted size passages created_at updated_at"
 
@@ -67,8 +66,8 @@ class Documents:
 
     db: Database
     limits: Limits
-    embedder: Embedder | None = None
-    changed: Callable[[str], object] = lambda workspace_id: None
+    embedder: Embedder | None
+    changed: Callable[[str], object]
 
     def prepare(self, workspace_id: str, agent: str, new: NewDocument) -> Prepared:
         """Read and cut a file. Raises `Invalid` for one that cannot be read, and `Overloaded`."""
@@ -183,14 +182,9 @@ def _built_in_turn(row: dict[str, Any], document: Document, build: int) -> list[
 
 def built(row: dict[str, Any] | Row, document: Document, build: int) -> list[dict[str, Any]]:
     """Cut a document: return the rows of its passages, as one build."""
-    whose = {
-        "workspace_id": row["workspace_id"],
-        "agent": row["agent"],
-        "document_id": row["id"],
-        "build": build,
-    }
+    whose = {"workspace_id": row["workspace_id"], "agent": row["agent"], "document_id": row["id"]}
     cut = passages(document, f"document:{row['id']}", row["category"])
-    return [{**whose, **_columns(one)} for one in cut]
+    return [{**whose, "build": build, **_columns(one)} for one in cut]
 
 
 def built_fields(made: Sequence[dict[str, Any]], build: int) -> dict[str, Any]:
@@ -206,21 +200,15 @@ def public(row: Row) -> dict[str, Any]:
 
 
 def _columns(one: Passage) -> dict[str, Any]:
-    words = " ".join(indexed(f"{one.title}\n{one.text}"))
     about = {"title": one.title, "uri": one.uri, "category": one.category, "text": one.text}
+    words = words_of(f"{one.title}\n{one.text}")
     return {**about, "words": words, "digest": digest(one.title, one.text)}
 
 
 def _text_of(document: Document) -> dict[str, Any]:
     text = document.text
-    hosts = sorted(hosts_in(text))[:MAX_HOSTS]
-    return {
-        "title": document.title,
-        "kind": document.kind,
-        "text": text,
-        "size": len(text.encode()),
-        "hosts": hosts,
-    }
+    about = {"title": document.title, "kind": document.kind, "text": text}
+    return {**about, "size": len(text.encode()), "hosts": sorted(hosts_in(text))[:MAX_HOSTS]}
 
 
 def _found(tx: Transaction, workspace_id: str | None, agent: str, document_id: str) -> Row:

@@ -42,7 +42,7 @@ class Indexing:
 
     db: Database
     embedder: Embedder | None
-    changed: Callable[[str], object] = lambda workspace_id: None
+    changed: Callable[[str], object]
 
     def scopes(self) -> list[Row]:
         """List agents with documents, by workspace; `rows.FOLDER` stands for a folder."""
