@@ -53,7 +53,10 @@ class NewDocument(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """Document with its passages, ready to be written; `vectors` by digest, for all passages or none."""
+    """Document with its passages, ready to be written; `vectors` by digest, for all passages or none.
+
+    One that replaces another takes over its id.
+    """
 
     row: dict[str, Any]
     passages: Sequence[dict[str, Any]]
@@ -80,17 +83,16 @@ class Documents:
         if not document.text.strip():
             raise fault("/data", "has no text")
         document = document._replace(title=new.title or document.title)
-        whose = {"workspace_id": workspace_id, "agent": agent}
-        before = self.db.query(lambda tx: rows.named(tx, workspace_id, agent, new.name))
         now = now_ms()
         row = {
-            "id": before["id"] if before is not None else new_id("doc"),
-            **whose,
+            "id": new_id("doc"),
+            "workspace_id": workspace_id,
+            "agent": agent,
             "name": new.name,
             "category": new.category,
             "trusted": new.trusted,
             "digest": sha256(new.data).hexdigest(),
-            "created_at": before["created_at"] if before is not None else now,
+            "created_at": now,
             **_text_of(document),
         }
         made = _built_in_turn(row, document, now)
@@ -104,12 +106,13 @@ class Documents:
         if before is not None and before["build"] == row["build"]:  # the answer to an earlier commit was lost
             return public(before)
         self._check_bounds(others, row, before)
-        if before is not None:
-            row = {**row, "id": before["id"]}
-        rows.put(tx, row, before)
-        rows.add_passages(tx, [{**one, "document_id": row["id"]} for one in new.passages])
-        if before is not None:
+        if before is None:
+            rows.add(tx, row)
+        else:
+            row = {**row, "id": before["id"], "created_at": before["created_at"]}
+            rows.update(tx, before["id"], row)
             rows.drop_build(tx, before["id"], before["build"])
+        rows.add_passages(tx, of_document(row["id"], new.passages))
         model = scope["model"]
         if new.vectors and self.embedder is not None and vectors.available(tx):
             vectors.add(tx, scope, self.embedder.name, new.vectors)
@@ -181,10 +184,14 @@ def _built_in_turn(row: dict[str, Any], document: Document, build: int) -> list[
 
 
 def built(row: dict[str, Any] | Row, document: Document, build: int) -> list[dict[str, Any]]:
-    """Cut a document: return the rows of its passages, as one build."""
-    whose = {"workspace_id": row["workspace_id"], "agent": row["agent"], "document_id": row["id"]}
-    cut = passages(document, f"document:{row['id']}", row["category"])
-    return [{**whose, "build": build, **_columns(one)} for one in cut]
+    """Cut a document: return its passages, as one build; `of_document` makes rows of them."""
+    whose = {"workspace_id": row["workspace_id"], "agent": row["agent"], "build": build}
+    return [{**whose, **_columns(one)} for one in passages(document, "", row["category"])]
+
+
+def of_document(document_id: str, made: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of passages, with the document that they are of."""
+    return [{**one, "document_id": document_id, "uri": f"document:{document_id}{one['uri']}"} for one in made]
 
 
 def built_fields(made: Sequence[dict[str, Any]], build: int) -> dict[str, Any]:

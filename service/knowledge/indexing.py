@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
-from service.knowledge.documents import RULES, built, built_fields
+from service.knowledge.documents import RULES, built, built_fields, of_document
 from service.knowledge.folder import Knowledge
 from service.knowledge.formats import Document
 from service.knowledge.vectors import BATCH, Embedder, embedded_text
@@ -142,7 +142,7 @@ class Indexing:
             rows.lock(tx, document["workspace_id"], document["agent"], build)
             now = rows.get(tx, document["workspace_id"], document["agent"], document["id"])
             if now is not None and now["build"] == document["build"] and now["next_build"] != build:
-                rows.add_passages(tx, made)
+                rows.add_passages(tx, of_document(document["id"], made))
                 rows.update(tx, document["id"], about)
 
         self.db.transact(work)

@@ -171,7 +171,8 @@ def ranked(terms: Sequence[Term], sources: Sequence[Found]) -> list[Passage]:
 
 
 def _weight(total: int, having: int) -> float:
-    return max(1e-6, math.log((total - having + 0.5) / (having + 0.5)))
+    lacking = max(0, total - having)  # documents may have been added since the total was read
+    return max(1e-6, math.log((lacking + 0.5) / (having + 0.5)))
 
 
 def _score(passage: Passage, terms: Sequence[Term], weights: Sequence[float], average: float) -> float:

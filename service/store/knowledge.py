@@ -93,13 +93,8 @@ def page(
     return tx.rows(query.order_by(documents.c.id).limit(limit))
 
 
-def put(tx: Transaction, row: dict[str, Any], before: Row | None) -> None:
-    """Insert a document, or replace the one `before` it, whose id stays."""
-    if before is None:
-        tx.execute(InsertOnce(documents), row)
-    else:
-        same = {name: value for name, value in row.items() if name not in ("id", "created_at")}
-        tx.execute(sa.update(documents).where(documents.c.id == before["id"]).values(same))
+def add(tx: Transaction, row: dict[str, Any]) -> None:
+    tx.execute(sa.insert(documents), row)
 
 
 def update(tx: Transaction, document_id: str, changes: dict[str, Any]) -> None:
