@@ -101,7 +101,7 @@ class Documents:
     def write(self, tx: Transaction, new: Prepared) -> dict[str, Any]:
         """Add a prepared document, or replace the one of its name. Raises `TooMany` beyond the workspace's bounds."""
         row = new.row
-        scope, others = rows.lock(tx, row["workspace_id"], row["agent"], row["updated_at"])
+        scope, others = rows.lock(tx, row["workspace_id"], row["agent"])
         before = rows.named(tx, row["workspace_id"], row["agent"], row["name"])
         if before is not None and before["build"] == row["build"]:  # the answer to an earlier commit was lost
             return public(before)
@@ -135,7 +135,7 @@ class Documents:
 
         def work(tx: Transaction) -> None:
             whose = _found(tx, workspace_id, agent, document_id)["workspace_id"]
-            scope, _ = rows.lock(tx, whose, agent, now_ms())
+            scope, _ = rows.lock(tx, whose, agent)
             _found(tx, whose, agent, document_id)  # still, behind another deletion
             rows.delete(tx, document_id)
             self._note_change(tx, scope, scope["model"])
@@ -145,8 +145,7 @@ class Documents:
 
     def _note_change(self, tx: Transaction, scope: Row, model: str | None) -> None:
         sums = rows.sums(tx, scope["workspace_id"], scope["agent"])
-        more = {"version": scope["version"] + 1, "model": model, "updated_at": now_ms()}
-        rows.update_scope(tx, scope, {**sums, **more})
+        rows.update_scope(tx, scope, {**sums, "model": model})
         tx.after_commit(lambda: self.changed(scope["workspace_id"]))
 
     def _check_bounds(self, scopes: Sequence[Row], row: dict[str, Any], before: Row | None) -> None:

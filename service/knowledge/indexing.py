@@ -93,17 +93,20 @@ class Indexing:
 
     def index_vectors(self) -> list[str]:
         """Build the indexes that many vectors need; return their names."""
+        return vectors.build_indexes(self.db, self._model)
+
+    @property
+    def _model(self) -> str:
         assert self.embedder is not None
-        return vectors.build_indexes(self.db, self.embedder.name)
+        return self.embedder.name
 
     def _embed_some(self, scope: Row, some: Sequence[Text]) -> None:
         assert self.embedder is not None
-        model = self.embedder.name
         found = self.embedder.embed_all([embedded_text(one.title, one.text) for one in some])
         if found is None:
             raise EndpointAway
         new = {one.digest: vector for one, vector in zip(some, found, strict=True)}
-        self.db.transact(lambda tx: vectors.add(tx, scope, model, new))
+        self.db.transact(lambda tx: vectors.add(tx, scope, self._model, new))
 
     def texts(self, scope: Row, folder: Knowledge | None = None) -> Iterator[Text]:
         """Yield the passages of a workspace's documents that are searched, or those of a folder."""
@@ -139,8 +142,9 @@ class Indexing:
         del about["updated_at"]
 
         def work(tx: Transaction) -> None:
-            rows.lock(tx, document["workspace_id"], document["agent"], build)
+            rows.lock(tx, document["workspace_id"], document["agent"])
             now = rows.get(tx, document["workspace_id"], document["agent"], document["id"])
+            # Not where it was replaced meanwhile, nor again where the answer to the commit was lost.
             if now is not None and now["build"] == document["build"] and now["next_build"] != build:
                 rows.add_passages(tx, of_document(document["id"], made))
                 rows.update(tx, document["id"], about)
@@ -149,28 +153,23 @@ class Indexing:
 
     def _swap(self, tx: Transaction, scope: Row) -> None:
         whose = scope["workspace_id"], scope["agent"]
-        locked, _ = rows.lock(tx, *whose, now_ms())
+        locked, _ = rows.lock(tx, *whose)
         rows.take_next_builds(tx, *whose)
-        rows.update_scope(tx, locked, {**rows.sums(tx, *whose), "version": locked["version"] + 1})
+        rows.update_scope(tx, locked, rows.sums(tx, *whose))
         tx.after_commit(lambda: self.changed(scope["workspace_id"]))
 
     def _use_model(self, tx: Transaction, scope: Row) -> None:
-        assert self.embedder is not None
-        locked, _ = rows.lock(tx, scope["workspace_id"], scope["agent"], now_ms())
-        if locked["model"] != self.embedder.name:
-            changes = {"model": self.embedder.name, "version": locked["version"] + 1}
-            rows.update_scope(tx, locked, changes)
+        locked, _ = rows.lock(tx, scope["workspace_id"], scope["agent"])
+        if locked["model"] != self._model:
+            rows.update_scope(tx, locked, {"model": self._model})
             tx.after_commit(lambda: self.changed(scope["workspace_id"]))
 
     def _known(self, scope: Row, digests: Sequence[str]) -> set[str]:
-        assert self.embedder is not None
-        model = self.embedder.name
-        return self.db.query(lambda tx: vectors.known(tx, scope, model, digests))
+        return self.db.query(lambda tx: vectors.known(tx, scope, self._model, digests))
 
     def _tidy(self, scope: Row, used: set[str]) -> None:
         """Delete vectors of other models, and of texts that are gone."""
-        assert self.embedder is not None
-        model, after = self.embedder.name, ""
+        model, after = self._model, ""
         while self.db.transact(lambda tx: vectors.delete_other_models(tx, scope, model, PAGE)):
             pass
         while page := self.db.query(

@@ -78,7 +78,7 @@ class RunKnowledge(Knowledge):
 
     def _vector(self, query: str, scopes: Mapping[str, Row]) -> array[float] | None:
         """Return the query's vector; None: it is searched by words alone, as without an answer in time."""
-        if self._embedder is None or not any(self._has_vectors(scope) for scope in scopes.values()):
+        if self._embedder is None or not any(map(self._has_vectors, scopes.values())):
             return None
         return self._embedder.embed(query[:MAX_QUERY])
 
@@ -119,12 +119,9 @@ class RunKnowledge(Knowledge):
                 continue
             near = dict(vectors.nearest(tx, scope, self._embedder.name, vector, CANDIDATES))
             if workspace_id == rows.FOLDER:
-                own = [
-                    (one_digest, one)
-                    for one_digest in near
-                    for one in self._folder.by_digest.get(one_digest, ())
-                ]
-                found += [(near[key], one) for key, one in own if category in (None, one.category)]
+                for key, cosine in near.items():
+                    some = self._folder.by_digest.get(key, ())
+                    found += [(cosine, one) for one in some if category in (None, one.category)]
             else:
                 kept = vectors.passages(tx, scope, list(near), category)
                 found += [(near[row["digest"]], _passage(row)) for row in kept]

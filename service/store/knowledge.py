@@ -16,6 +16,7 @@ from service.store.schema import knowledge_documents as documents
 from service.store.schema import knowledge_passages as passages
 from service.store.schema import knowledge_scopes as scopes
 from service.store.visibility import in_workspace
+from service.types import now_ms
 
 FOLDER = ""  # in place of a workspace: the agent's folder
 BATCH = 500  # rows deleted in one transaction
@@ -46,13 +47,13 @@ def all_scopes(tx: Transaction) -> list[Row]:
     return tx.rows(sa.select(scopes).order_by(scopes.c.workspace_id, scopes.c.agent))
 
 
-def lock(tx: Transaction, workspace_id: str, agent: str, now: int) -> tuple[Row, list[Row]]:
+def lock(tx: Transaction, workspace_id: str, agent: str) -> tuple[Row, list[Row]]:
     """Lock a workspace's sums for a change; return those of the agent, and all.
 
-    Two first documents for two agents may pass each other by.
+    Sums that are being inserted are not locked: first documents of two agents, added at once, may exceed the bounds.
     """
     zero = dict.fromkeys(("version", "documents", "bytes", "passages", "tokens"), 0)
-    row = {"workspace_id": workspace_id, "agent": agent, **zero, "model": None, "updated_at": now}
+    row = {"workspace_id": workspace_id, "agent": agent, **zero, "model": None, "updated_at": now_ms()}
     tx.execute(InsertOnce(scopes), row)
     query = sa.select(scopes).where(scopes.c.workspace_id == workspace_id).order_by(scopes.c.agent)
     found = tx.rows(query.with_for_update())
@@ -60,9 +61,10 @@ def lock(tx: Transaction, workspace_id: str, agent: str, now: int) -> tuple[Row,
 
 
 def update_scope(tx: Transaction, scope: Row, changes: dict[str, Any]) -> None:
-    """Change the sums of an agent's documents in a workspace."""
+    """Change the sums of an agent's documents in a workspace, as a new version."""
     of_it = _in_scope(scopes, scope["workspace_id"], scope["agent"])
-    tx.execute(sa.update(scopes).where(*of_it).values(changes))
+    told = {"version": scopes.c.version + 1, "updated_at": now_ms()}
+    tx.execute(sa.update(scopes).where(*of_it).values({**changes, **told}))
 
 
 def get(tx: Transaction, workspace_id: str | None, agent: str, document_id: str) -> Row | None:

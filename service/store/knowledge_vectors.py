@@ -94,9 +94,8 @@ def build_indexes(db: Database, model: str) -> list[str]:
     names = [f"ix_knowledge_vectors_hnsw_{row['size']}" for row in sizes]
     for row, name in zip(sizes, names, strict=True):
         if not db.query(lambda tx, name=name: tx.rows(_IS_VALID, {"name": name})):  # type: ignore[misc]
-            postgres.run_alone(
-                db.engine, f"DROP INDEX CONCURRENTLY IF EXISTS {name}"
-            )  # of a build that was cut off
+            # One that is there is not valid: its build was cut off.
+            postgres.run_alone(db.engine, f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
             postgres.run_alone(
                 db.engine,
                 f"CREATE INDEX CONCURRENTLY {name} ON knowledge_vectors USING hnsw"
@@ -112,7 +111,7 @@ def nearest(
     """Return the digests nearest to a unit vector, with their cosine, nearest first."""
     size = len(vector)
     tx.rows(_GO_ON)
-    # As the index is written: `build_index`.
+    # As `build_indexes` writes it.
     distance = f"(CAST(embedding AS halfvec({size})) <=> CAST(:vector AS halfvec({size})))"
     sql = (
         f"SELECT digest, 1 - {distance} AS cosine FROM knowledge_vectors"
