@@ -12,7 +12,7 @@ from pathlib import PurePath
 from types import MappingProxyType
 from typing import NamedTuple
 
-from service.knowledge.extract import MAX_TEXT, PAGE_END, Unreadable, extracted
+from service.knowledge.extract import PAGE_END, Unreadable, extracted
 from service.text.sanitise import storable
 
 MAX_DOCUMENT = 10 * 1024 * 1024  # bytes
@@ -85,8 +85,6 @@ def _utf8(data: bytes) -> str:
 @lru_cache(maxsize=_KEPT)
 def _extracted(kind: str, data: bytes) -> tuple[str, str]:
     title, text = extracted(kind, data)
-    if len(text) > MAX_TEXT:
-        raise Unreadable(f"has more than {MAX_TEXT} characters of text: split it")
     return " ".join(storable(title).split()), storable(text)
 
 

@@ -123,7 +123,7 @@ class RunKnowledge(Knowledge):
                     some = self._folder.by_digest.get(key, ())
                     found += [(cosine, one) for one in some if category in (None, one.category)]
             else:
-                kept = vectors.passages(tx, scope, list(near), category)
+                kept = rows.of_digests(tx, *self._whose, list(near), category)
                 found += [(near[row["digest"]], _passage(row)) for row in kept]
         return [one for _, one in sorted(found, key=lambda pair: -pair[0])][:CANDIDATES]
 

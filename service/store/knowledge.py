@@ -20,6 +20,7 @@ from service.types import now_ms
 
 FOLDER = ""  # in place of a workspace: the agent's folder
 BATCH = 500  # rows deleted in one transaction
+_SEARCHED = (documents.c.id == passages.c.document_id) & (documents.c.build == passages.c.build)
 _LISTED = [column for column in documents.c if column.key not in ("text", "hosts", "next_build")]
 
 
@@ -145,9 +146,20 @@ def delete_unused(tx: Transaction, workspace_id: str, agent: str) -> int:
 def digests(tx: Transaction, workspace_id: str, agent: str, *, after: int, limit: int) -> list[Row]:
     """List id, digest, title and text of the passages that are searched, after the id `after`."""
     columns = (passages.c.id, passages.c.digest, passages.c.title, passages.c.text)
-    query = sa.select(*columns).join(documents, documents.c.id == passages.c.document_id)
-    query = query.where(*_in_scope(passages, workspace_id, agent), documents.c.build == passages.c.build)
+    query = sa.select(*columns).join(documents, _SEARCHED).where(*_in_scope(passages, workspace_id, agent))
     return tx.rows(query.where(passages.c.id > after).order_by(passages.c.id).limit(limit))
+
+
+def of_digests(
+    tx: Transaction, workspace_id: str, agent: str, wanted: Sequence[str], category: str | None
+) -> list[Row]:
+    """Read the passages of digests that are searched, of one category or of any."""
+    names = ("title", "uri", "category", "text", "digest")
+    query = sa.select(*(passages.c[name] for name in names), documents.c.trusted).join(documents, _SEARCHED)
+    query = query.where(*_in_scope(passages, workspace_id, agent), passages.c.digest.in_(wanted))
+    if category is not None:
+        query = query.where(passages.c.category == category)
+    return tx.rows(query.order_by(passages.c.id))
 
 
 def categories(tx: Transaction, workspace_id: str, agent: str) -> frozenset[str]:

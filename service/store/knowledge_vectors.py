@@ -121,19 +121,6 @@ def nearest(
     return [(row["digest"], float(row["cosine"])) for row in rows]
 
 
-def passages(tx: Transaction, scope: Row, wanted: Sequence[str], category: str | None) -> list[Row]:
-    """Read the passages of digests that are searched."""
-    values = {"workspace_id": scope["workspace_id"], "agent": scope["agent"], "digests": list(wanted)}
-    sql = (
-        "SELECT p.id, p.title, p.uri, p.category, p.text, p.digest, d.trusted FROM knowledge_passages p"
-        " JOIN knowledge_documents d ON d.id = p.document_id AND d.build = p.build"
-        " WHERE p.workspace_id = :workspace_id AND p.agent = :agent AND p.digest = ANY(:digests)"
-        " AND (:any_category OR p.category = :category) ORDER BY p.id"
-    )
-    values |= {"any_category": category is None, "category": category or ""}
-    return tx.rows(sa.text(sql), values)
-
-
 def _key(scope: Row, model: str) -> dict[str, str]:
     return {"workspace_id": scope["workspace_id"], "agent": scope["agent"], "model": model}
 
