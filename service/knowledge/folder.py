@@ -32,8 +32,12 @@ class Knowledge:
 
     def __init__(self, passages: Sequence[Passage]) -> None:
         self.passages = tuple(passages)
-        self.categories = frozenset(passage.category for passage in self.passages if passage.category)
         self._index: FolderIndex | None = None
+
+    @cached_property
+    def categories(self) -> frozenset[str]:
+        """Categories of the documents."""
+        return frozenset(passage.category for passage in self.passages if passage.category)
 
     @cached_property
     def hosts(self) -> frozenset[str]:

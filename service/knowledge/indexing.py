@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
@@ -79,7 +80,10 @@ class Indexing:
         made, used = 0, set[str]()
         for page in _pages(texts):
             used.update(one.digest for one in page)
-            known = self._known(scope, [one.digest for one in page])
+            asked = partial(
+                vectors.known, scope=scope, model=self._model, digests=[one.digest for one in page]
+            )
+            known = self.db.query(asked)
             missing = [one for one in {one.digest: one for one in page}.values() if one.digest not in known]
             advance(len(page) - len(missing))
             for start in range(0, len(missing), BATCH):
@@ -117,19 +121,16 @@ class Indexing:
             yield from (Text(row["digest"], row["title"], row["text"]) for row in self._passages(scope))
 
     def _passages(self, scope: Row) -> Iterator[Row]:
+        read = partial(rows.digests, workspace_id=scope["workspace_id"], agent=scope["agent"], limit=PAGE)
         after = 0
-        whose = scope["workspace_id"], scope["agent"]
-        while page := self.db.query(
-            lambda tx, after=after: rows.digests(tx, *whose, after=after, limit=PAGE)  # type: ignore[misc]
-        ):
+        while page := self.db.query(partial(read, after=after)):
             yield from page
             after = page[-1]["id"]
 
     def _documents(self, workspace_id: str, agent: str) -> Iterator[Row]:
+        read = partial(rows.page, workspace_id=workspace_id, agent=agent, limit=5, text=True)
         after: str | None = None
-        while page := self.db.query(
-            lambda tx, after=after: rows.page(tx, workspace_id, agent, limit=5, after=after, text=True)  # type: ignore[misc]
-        ):
+        while page := self.db.query(partial(read, after=after)):
             yield from page
             after = page[-1]["id"]
 
@@ -164,20 +165,15 @@ class Indexing:
             rows.update_scope(tx, locked, {"model": self._model})
             tx.after_commit(lambda: self.changed(scope["workspace_id"]))
 
-    def _known(self, scope: Row, digests: Sequence[str]) -> set[str]:
-        return self.db.query(lambda tx: vectors.known(tx, scope, self._model, digests))
-
     def _tidy(self, scope: Row, used: set[str]) -> None:
         """Delete vectors of other models, and of texts that are gone."""
         model, after = self._model, ""
         while self.db.transact(lambda tx: vectors.delete_other_models(tx, scope, model, PAGE)):
             pass
-        while page := self.db.query(
-            lambda tx, after=after: vectors.digests(tx, scope, model, after=after, limit=PAGE)  # type: ignore[misc]
-        ):
-            unused = [one for one in page if one not in used]
-            if unused:
-                self.db.transact(lambda tx, unused=unused: vectors.delete(tx, scope, model, unused))  # type: ignore[misc]
+        read = partial(vectors.digests, scope=scope, model=model, limit=PAGE)
+        while page := self.db.query(partial(read, after=after)):
+            if unused := [one for one in page if one not in used]:
+                self.db.transact(partial(vectors.delete, scope=scope, model=model, unused=unused))
             after = page[-1]
 
 

@@ -31,10 +31,10 @@ class RunKnowledge(Knowledge):
         agent: str,
     ) -> None:
         self._folder = folder or NO_DOCUMENTS
+        super().__init__(self._folder.passages)
         self._db = db
         self._embedder = embedder
         self._whose = (workspace_id, agent)
-        self.passages = self._folder.passages
         self.note: Callable[[str], object] = lambda text: None
         self.found_untrusted = False
 
@@ -49,7 +49,7 @@ class RunKnowledge(Knowledge):
         return found
 
     @cached_property
-    def categories(self) -> frozenset[str]:  # type: ignore[override]
+    def categories(self) -> frozenset[str]:
         """Categories of the folder and of the workspace."""
         return self._folder.categories | self._db.query(lambda tx: rows.categories(tx, *self._whose))
 
