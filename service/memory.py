@@ -15,12 +15,9 @@ from service.store.memory import Holder, Writing
 from service.store.visibility import AGENTS, allows, of_kind
 from service.tools.base import ToolFailed
 from service.tools.context import Note
-from service.tools.sources.memory import KEY, MAX_TEXT
 from service.types import Caller, Run, public_fields, rfc3339_second
 
-__all__ = ["KEY", "MAX_TEXT", "Memory", "RunNotes", "holder_of", "item", "public"]
 T = TypeVar("T")
-_AWAY = "The notes cannot be reached now: try later"
 
 
 def item(row: Row) -> dict[str, Any]:
@@ -125,7 +122,7 @@ class RunNotes:
         try:
             return ask()
         except DatabaseUnavailable:
-            raise ToolFailed(_AWAY) from None
+            raise ToolFailed("The notes cannot be reached now: try later") from None
         except SlipwayError as error:
             raise ToolFailed(error.detail) from None
 

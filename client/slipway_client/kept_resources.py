@@ -141,15 +141,13 @@ class _Memory(Resource):
     @endpoint
     def set(self, key: str, text: str, **about: Unpack[About]) -> Call[Note]:
         """Write a note, replacing one of this key."""
-        query = {name: str(value) for name, value in about.items()}
-        call = Call("PUT", path_of("memory", key), Note.parse, {"text": text}, query=query)
+        call = Call("PUT", path_of("memory", key), Note.parse, {"text": text}, query=present(**about))
         return call.with_headers(Idempotency_Key=uuid.uuid4().hex)
 
     @endpoint
     def delete(self, key: str, **about: Unpack[About]) -> Call[None]:
         """Delete a note."""
-        query = {name: str(value) for name, value in about.items()}
-        call = Call("DELETE", path_of("memory", key), nothing, query=query)
+        call = Call("DELETE", path_of("memory", key), nothing, query=present(**about))
         return call.with_headers(Idempotency_Key=uuid.uuid4().hex)
 
 

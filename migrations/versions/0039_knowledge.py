@@ -1,7 +1,7 @@
 """knowledge_scopes, knowledge_documents, knowledge_passages: documents of workspaces, and what they are searched by
 
 Revision ID: 0039
-Revises: 0037
+Revises: 0038
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -158,17 +157,13 @@ def _scopes(agent: str | None, workspace: str | None, *, folders: bool) -> list[
         one for one in services().knowledge.indexing.scopes() if one["workspace_id"] != rows.FOLDER
     ]
     if folders:
-        found += [{"workspace_id": rows.FOLDER, "agent": name} for name in _with_folders()]
+        agents = services().agents.agents.items()
+        with_folders = (name for name, one in agents if one.knowledge is not None and one.knowledge.passages)
+        found += [{"workspace_id": rows.FOLDER, "agent": name} for name in with_folders]
     wanted = None if workspace is None else _workspace_id(workspace)
     if agent is not None:
         _agent(agent)
     return [one for one in found if agent in (None, one["agent"]) and wanted in (None, one["workspace_id"])]
-
-
-def _with_folders() -> Iterator[str]:
-    for name, agent in services().agents.agents.items():
-        if agent.knowledge is not None and agent.knowledge.passages:
-            yield name
 
 
 def _bar(scope: Row, what: str, count: int) -> Any:

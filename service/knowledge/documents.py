@@ -17,7 +17,7 @@ from service.knowledge.extract import Busy, Unreadable
 from service.knowledge.formats import Document, read
 from service.knowledge.passages import Passage, passages
 from service.knowledge.vectors import BATCH, Embedder, digest, embedded_text
-from service.knowledge.words import indexed
+from service.knowledge.words import words_of
 from service.store import knowledge as rows
 from service.store import knowledge_vectors as vectors
 from service.store.database import Database, Row, Transaction
@@ -27,9 +27,8 @@ RULES = 1  # of cutting and of words; `flask knowledge index` cuts documents of 
 MAX_PASSAGES = 2_000  # of a document: some 3 MB of text, which take seconds to be indexed
 MAX_CUTTING, WAIT_SECONDS = 2, 30.0  # documents indexed at once in a process, and the longest wait for a turn
 MAX_HOSTS = 200  # of a document, to which answers may link
-AT_ONCE = (
-    64  # passages embedded as they are added; those of a larger document are left to `flask knowledge index`
-)
+# Passages embedded as they are added; those of a larger document are left to `flask knowledge index`.
+AT_ONCE = 64
 _cutting = threading.BoundedSemaphore(MAX_CUTTING)
 _FIELDS = "id workspace_id agent name title category trusted size passages created_at updated_at"
 
@@ -54,7 +53,10 @@ class NewDocument(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """Document with its passages, ready to be written; `vectors` by digest, for all passages or none."""
+    """Document with its passages, ready to be written; `vectors` by digest, for all passages or none.
+
+    One that replaces another takes over its id.
+    """
 
     row: dict[str, Any]
     passages: Sequence[dict[str, Any]]
@@ -67,8 +69,8 @@ class Documents:
 
     db: Database
     limits: Limits
-    embedder: Embedder | None = None
-    changed: Callable[[str], object] = lambda workspace_id: None
+    embedder: Embedder | None
+    changed: Callable[[str], object]
 
     def prepare(self, workspace_id: str, agent: str, new: NewDocument) -> Prepared:
         """Read and cut a file. Raises `Invalid` for one that cannot be read, and `Overloaded`."""
@@ -81,17 +83,16 @@ class Documents:
         if not document.text.strip():
             raise fault("/data", "has no text")
         document = document._replace(title=new.title or document.title)
-        whose = {"workspace_id": workspace_id, "agent": agent}
-        before = self.db.query(lambda tx: rows.named(tx, workspace_id, agent, new.name))
         now = now_ms()
         row = {
-            "id": before["id"] if before is not None else new_id("doc"),
-            **whose,
+            "id": new_id("doc"),
+            "workspace_id": workspace_id,
+            "agent": agent,
             "name": new.name,
             "category": new.category,
             "trusted": new.trusted,
             "digest": sha256(new.data).hexdigest(),
-            "created_at": before["created_at"] if before is not None else now,
+            "created_at": now,
             **_text_of(document),
         }
         made = _built_in_turn(row, document, now)
@@ -100,17 +101,18 @@ class Documents:
     def write(self, tx: Transaction, new: Prepared) -> dict[str, Any]:
         """Add a prepared document, or replace the one of its name. Raises `TooMany` beyond the workspace's bounds."""
         row = new.row
-        scope, others = rows.lock(tx, row["workspace_id"], row["agent"], row["updated_at"])
+        scope, others = rows.lock(tx, row["workspace_id"], row["agent"])
         before = rows.named(tx, row["workspace_id"], row["agent"], row["name"])
         if before is not None and before["build"] == row["build"]:  # the answer to an earlier commit was lost
             return public(before)
         self._check_bounds(others, row, before)
-        if before is not None:
-            row = {**row, "id": before["id"]}
-        rows.put(tx, row, before)
-        rows.add_passages(tx, [{**one, "document_id": row["id"]} for one in new.passages])
-        if before is not None:
+        if before is None:
+            rows.add(tx, row)
+        else:
+            row = {**row, "id": before["id"], "created_at": before["created_at"]}
+            rows.update(tx, before["id"], row)
             rows.drop_build(tx, before["id"], before["build"])
+        rows.add_passages(tx, of_document(row["id"], new.passages))
         model = scope["model"]
         if new.vectors and self.embedder is not None and vectors.available(tx):
             vectors.add(tx, scope, self.embedder.name, new.vectors)
@@ -133,7 +135,7 @@ class Documents:
 
         def work(tx: Transaction) -> None:
             whose = _found(tx, workspace_id, agent, document_id)["workspace_id"]
-            scope, _ = rows.lock(tx, whose, agent, now_ms())
+            scope, _ = rows.lock(tx, whose, agent)
             _found(tx, whose, agent, document_id)  # still, behind another deletion
             rows.delete(tx, document_id)
             self._note_change(tx, scope, scope["model"])
@@ -143,8 +145,7 @@ class Documents:
 
     def _note_change(self, tx: Transaction, scope: Row, model: str | None) -> None:
         sums = rows.sums(tx, scope["workspace_id"], scope["agent"])
-        more = {"version": scope["version"] + 1, "model": model, "updated_at": now_ms()}
-        rows.update_scope(tx, scope, {**sums, **more})
+        rows.update_scope(tx, scope, {**sums, "model": model})
         tx.after_commit(lambda: self.changed(scope["workspace_id"]))
 
     def _check_bounds(self, scopes: Sequence[Row], row: dict[str, Any], before: Row | None) -> None:
@@ -182,15 +183,14 @@ def _built_in_turn(row: dict[str, Any], document: Document, build: int) -> list[
 
 
 def built(row: dict[str, Any] | Row, document: Document, build: int) -> list[dict[str, Any]]:
-    """Cut a document: return the rows of its passages, as one build."""
-    whose = {
-        "workspace_id": row["workspace_id"],
-        "agent": row["agent"],
-        "document_id": row["id"],
-        "build": build,
-    }
-    cut = passages(document, f"document:{row['id']}", row["category"])
-    return [{**whose, **_columns(one)} for one in cut]
+    """Cut a document: return its passages, as one build; `of_document` makes rows of them."""
+    whose = {"workspace_id": row["workspace_id"], "agent": row["agent"], "build": build}
+    return [{**whose, **_columns(one)} for one in passages(document, "", row["category"])]
+
+
+def of_document(document_id: str, made: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of passages, with the document that they are of."""
+    return [{**one, "document_id": document_id, "uri": f"document:{document_id}{one['uri']}"} for one in made]
 
 
 def built_fields(made: Sequence[dict[str, Any]], build: int) -> dict[str, Any]:
@@ -206,21 +206,15 @@ def public(row: Row) -> dict[str, Any]:
 
 
 def _columns(one: Passage) -> dict[str, Any]:
-    words = " ".join(indexed(f"{one.title}\n{one.text}"))
     about = {"title": one.title, "uri": one.uri, "category": one.category, "text": one.text}
+    words = words_of(f"{one.title}\n{one.text}")
     return {**about, "words": words, "digest": digest(one.title, one.text)}
 
 
 def _text_of(document: Document) -> dict[str, Any]:
     text = document.text
-    hosts = sorted(hosts_in(text))[:MAX_HOSTS]
-    return {
-        "title": document.title,
-        "kind": document.kind,
-        "text": text,
-        "size": len(text.encode()),
-        "hosts": hosts,
-    }
+    about = {"title": document.title, "kind": document.kind, "text": text}
+    return {**about, "size": len(text.encode()), "hosts": sorted(hosts_in(text))[:MAX_HOSTS]}
 
 
 def _found(tx: Transaction, workspace_id: str | None, agent: str, document_id: str) -> Row:

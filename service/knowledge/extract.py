@@ -22,6 +22,7 @@ MAX_TEXT = 10 * 1024 * 1024  # characters
 PAGE_END = "\f"
 _HEADING_MARKS = {f"h{level}": chr(0xE000 + level) for level in range(1, 7)}  # private characters
 _DROPPED = ("script", "style", "noscript", "template", "iframe", "object", "embed", "svg", "form")
+_TOO_LONG = {"fault": f"has more than {MAX_TEXT} characters of text: split it"}
 _places = threading.BoundedSemaphore(MAX_CHILDREN)
 
 
@@ -78,7 +79,7 @@ def _pdf(data: bytes) -> dict[str, str]:
         pages.append((page.extract_text() or "").replace(PAGE_END, "\n").strip())
         length += len(pages[-1]) + 1
         if length > MAX_TEXT:
-            return {"fault": f"has more than {MAX_TEXT} characters of text: split it"}
+            return _TOO_LONG
     if not any(pages):
         return {"fault": "has no text: pages that are images need OCR first"}
     about: Any = reader.metadata
@@ -100,10 +101,8 @@ def _html(data: bytes) -> dict[str, str]:
         for element in tree.iter(name):
             element.text = mark + (element.text or "")
     shown = Inscriptis(tree, ParserConfig(css=STRICT_CSS_PROFILE)).get_text()
-    if len(shown) > MAX_TEXT:
-        return {"fault": f"has more than {MAX_TEXT} characters of text: split it"}
-    title = " ".join((tree.findtext(".//title") or "").split())
-    return {"title": title, "text": "\n".join(map(_line, shown.splitlines())).strip()}
+    text = "\n".join(map(_line, shown.splitlines())).strip()
+    return {"title": tree.findtext(".//title") or "", "text": text} if len(text) <= MAX_TEXT else _TOO_LONG
 
 
 def _line(line: str) -> str:

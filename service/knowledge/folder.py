@@ -32,8 +32,12 @@ class Knowledge:
 
     def __init__(self, passages: Sequence[Passage]) -> None:
         self.passages = tuple(passages)
-        self.categories = frozenset(passage.category for passage in self.passages if passage.category)
         self._index: FolderIndex | None = None
+
+    @cached_property
+    def categories(self) -> frozenset[str]:
+        """Categories of the documents."""
+        return frozenset(passage.category for passage in self.passages if passage.category)
 
     @cached_property
     def hosts(self) -> frozenset[str]:
@@ -51,8 +55,8 @@ class Knowledge:
     @classmethod
     def load(cls, folder: Path) -> Knowledge:
         """Load every document below `folder`; its first sub-folder is its category. Raises `KnowledgeFault`."""
-        found = sorted(path for path in folder.rglob("*") if kind_of(path.name) and not path.is_dir())
-        documents = [path for path in found if not _exclusion(folder, path)]
+        files = (path for path in sorted(folder.rglob("*")) if not path.is_dir())
+        documents = [path for path in files if not _exclusion(folder, path)]
         return cls([passage for path in documents for passage in _passages(folder, path)])
 
     def search(self, query: str, category: str | None = None, limit: int = 4) -> list[Passage]:

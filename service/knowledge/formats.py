@@ -8,12 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from hashlib import sha256
 from pathlib import PurePath
 from types import MappingProxyType
 from typing import NamedTuple
 
-from service.knowledge.extract import MAX_TEXT, PAGE_END, Unreadable, extracted
+from service.knowledge.extract import PAGE_END, Unreadable, extracted
 from service.text.sanitise import storable
 
 MAX_DOCUMENT = 10 * 1024 * 1024  # bytes
@@ -47,15 +46,6 @@ class Section(NamedTuple):
     page: int = 0
 
 
-class _Bytes(bytes):
-    """Content that is equal by its digest, so that a cache does not compare it."""
-
-    __slots__ = ()
-
-    def __hash__(self) -> int:
-        return int.from_bytes(sha256(self).digest()[:8])
-
-
 def kind_of(name: str) -> str | None:
     """Return the format that the ending of a file's name stands for, in upper or lower case."""
     return FORMATS.get(PurePath(name).suffix.lower())
@@ -69,7 +59,7 @@ def read(data: bytes, kind: str, name: str) -> Document:
     if kind in ("pdf", "html"):
         if kind == "html":
             _utf8(data)
-        title, text = _extracted(kind, _Bytes(data))
+        title, text = _extracted(kind, data)
         return Document(title[:MAX_TITLE] or stem, "pdf" if kind == "pdf" else "markdown", text)
     return Document(stem, kind, storable(_utf8(data)))
 
@@ -93,10 +83,8 @@ def _utf8(data: bytes) -> str:
 
 
 @lru_cache(maxsize=_KEPT)
-def _extracted(kind: str, data: _Bytes) -> tuple[str, str]:
+def _extracted(kind: str, data: bytes) -> tuple[str, str]:
     title, text = extracted(kind, data)
-    if len(text) > MAX_TEXT:
-        raise Unreadable(f"has more than {MAX_TEXT} characters of text: split it")
     return " ".join(storable(title).split()), storable(text)
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
-from service.knowledge.documents import RULES, built, built_fields
+from service.knowledge.documents import RULES, built, built_fields, of_document
 from service.knowledge.folder import Knowledge
 from service.knowledge.formats import Document
 from service.knowledge.vectors import BATCH, Embedder, embedded_text
@@ -42,7 +43,7 @@ class Indexing:
 
     db: Database
     embedder: Embedder | None
-    changed: Callable[[str], object] = lambda workspace_id: None
+    changed: Callable[[str], object]
 
     def scopes(self) -> list[Row]:
         """List agents with documents, by workspace; `rows.FOLDER` stands for a folder."""
@@ -79,7 +80,10 @@ class Indexing:
         made, used = 0, set[str]()
         for page in _pages(texts):
             used.update(one.digest for one in page)
-            known = self._known(scope, [one.digest for one in page])
+            asked = partial(
+                vectors.known, scope=scope, model=self._model, digests=[one.digest for one in page]
+            )
+            known = self.db.query(asked)
             missing = [one for one in {one.digest: one for one in page}.values() if one.digest not in known]
             advance(len(page) - len(missing))
             for start in range(0, len(missing), BATCH):
@@ -93,17 +97,20 @@ class Indexing:
 
     def index_vectors(self) -> list[str]:
         """Build the indexes that many vectors need; return their names."""
+        return vectors.build_indexes(self.db, self._model)
+
+    @property
+    def _model(self) -> str:
         assert self.embedder is not None
-        return vectors.build_indexes(self.db, self.embedder.name)
+        return self.embedder.name
 
     def _embed_some(self, scope: Row, some: Sequence[Text]) -> None:
         assert self.embedder is not None
-        model = self.embedder.name
         found = self.embedder.embed_all([embedded_text(one.title, one.text) for one in some])
         if found is None:
             raise EndpointAway
         new = {one.digest: vector for one, vector in zip(some, found, strict=True)}
-        self.db.transact(lambda tx: vectors.add(tx, scope, model, new))
+        self.db.transact(lambda tx: vectors.add(tx, scope, self._model, new))
 
     def texts(self, scope: Row, folder: Knowledge | None = None) -> Iterator[Text]:
         """Yield the passages of a workspace's documents that are searched, or those of a folder."""
@@ -114,19 +121,16 @@ class Indexing:
             yield from (Text(row["digest"], row["title"], row["text"]) for row in self._passages(scope))
 
     def _passages(self, scope: Row) -> Iterator[Row]:
+        read = partial(rows.digests, workspace_id=scope["workspace_id"], agent=scope["agent"], limit=PAGE)
         after = 0
-        whose = scope["workspace_id"], scope["agent"]
-        while page := self.db.query(
-            lambda tx, after=after: rows.digests(tx, *whose, after=after, limit=PAGE)  # type: ignore[misc]
-        ):
+        while page := self.db.query(partial(read, after=after)):
             yield from page
             after = page[-1]["id"]
 
     def _documents(self, workspace_id: str, agent: str) -> Iterator[Row]:
+        read = partial(rows.page, workspace_id=workspace_id, agent=agent, limit=5, text=True)
         after: str | None = None
-        while page := self.db.query(
-            lambda tx, after=after: rows.page(tx, workspace_id, agent, limit=5, after=after, text=True)  # type: ignore[misc]
-        ):
+        while page := self.db.query(partial(read, after=after)):
             yield from page
             after = page[-1]["id"]
 
@@ -139,46 +143,37 @@ class Indexing:
         del about["updated_at"]
 
         def work(tx: Transaction) -> None:
-            rows.lock(tx, document["workspace_id"], document["agent"], build)
+            rows.lock(tx, document["workspace_id"], document["agent"])
             now = rows.get(tx, document["workspace_id"], document["agent"], document["id"])
+            # Not where it was replaced meanwhile, nor again where the answer to the commit was lost.
             if now is not None and now["build"] == document["build"] and now["next_build"] != build:
-                rows.add_passages(tx, made)
+                rows.add_passages(tx, of_document(document["id"], made))
                 rows.update(tx, document["id"], about)
 
         self.db.transact(work)
 
     def _swap(self, tx: Transaction, scope: Row) -> None:
         whose = scope["workspace_id"], scope["agent"]
-        locked, _ = rows.lock(tx, *whose, now_ms())
+        locked, _ = rows.lock(tx, *whose)
         rows.take_next_builds(tx, *whose)
-        rows.update_scope(tx, locked, {**rows.sums(tx, *whose), "version": locked["version"] + 1})
+        rows.update_scope(tx, locked, rows.sums(tx, *whose))
         tx.after_commit(lambda: self.changed(scope["workspace_id"]))
 
     def _use_model(self, tx: Transaction, scope: Row) -> None:
-        assert self.embedder is not None
-        locked, _ = rows.lock(tx, scope["workspace_id"], scope["agent"], now_ms())
-        if locked["model"] != self.embedder.name:
-            changes = {"model": self.embedder.name, "version": locked["version"] + 1}
-            rows.update_scope(tx, locked, changes)
+        locked, _ = rows.lock(tx, scope["workspace_id"], scope["agent"])
+        if locked["model"] != self._model:
+            rows.update_scope(tx, locked, {"model": self._model})
             tx.after_commit(lambda: self.changed(scope["workspace_id"]))
-
-    def _known(self, scope: Row, digests: Sequence[str]) -> set[str]:
-        assert self.embedder is not None
-        model = self.embedder.name
-        return self.db.query(lambda tx: vectors.known(tx, scope, model, digests))
 
     def _tidy(self, scope: Row, used: set[str]) -> None:
         """Delete vectors of other models, and of texts that are gone."""
-        assert self.embedder is not None
-        model, after = self.embedder.name, ""
+        model, after = self._model, ""
         while self.db.transact(lambda tx: vectors.delete_other_models(tx, scope, model, PAGE)):
             pass
-        while page := self.db.query(
-            lambda tx, after=after: vectors.digests(tx, scope, model, after=after, limit=PAGE)  # type: ignore[misc]
-        ):
-            unused = [one for one in page if one not in used]
-            if unused:
-                self.db.transact(lambda tx, unused=unused: vectors.delete(tx, scope, model, unused))  # type: ignore[misc]
+        read = partial(vectors.digests, scope=scope, model=model, limit=PAGE)
+        while page := self.db.query(partial(read, after=after)):
+            if unused := [one for one in page if one not in used]:
+                self.db.transact(partial(vectors.delete, scope=scope, model=model, unused=unused))
             after = page[-1]
 
 

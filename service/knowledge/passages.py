@@ -35,7 +35,7 @@ class Passage(NamedTuple):
         return {"title": self.title, "uri": self.uri, "quote": self.quote}
 
 
-def passages(document: Document, uri: str, category: str, *, trusted: bool = True) -> Iterator[Passage]:
+def passages(document: Document, uri: str, category: str) -> Iterator[Passage]:
     """Cut a document at `uri` into its passages: each is a verbatim slice of its text.
 
     Title and place name the heading that a passage stands under, or its page.
@@ -53,7 +53,7 @@ def passages(document: Document, uri: str, category: str, *, trusted: bool = Tru
             title = name if level <= 1 else f"{name} — {heading}"
             anchor = _anchor(heading or name, seen)
         for part in _parts(body):
-            yield Passage(title, f"{uri}#{anchor}", part, category, trusted=trusted)
+            yield Passage(title, f"{uri}#{anchor}", part, category)
 
 
 def cut(text: str, most: int) -> int:

@@ -31,10 +31,10 @@ class RunKnowledge(Knowledge):
         agent: str,
     ) -> None:
         self._folder = folder or NO_DOCUMENTS
+        super().__init__(self._folder.passages)
         self._db = db
         self._embedder = embedder
         self._whose = (workspace_id, agent)
-        self.passages = self._folder.passages
         self.note: Callable[[str], object] = lambda text: None
         self.found_untrusted = False
 
@@ -49,7 +49,7 @@ class RunKnowledge(Knowledge):
         return found
 
     @cached_property
-    def categories(self) -> frozenset[str]:  # type: ignore[override]
+    def categories(self) -> frozenset[str]:
         """Categories of the folder and of the workspace."""
         return self._folder.categories | self._db.query(lambda tx: rows.categories(tx, *self._whose))
 
@@ -78,7 +78,7 @@ class RunKnowledge(Knowledge):
 
     def _vector(self, query: str, scopes: Mapping[str, Row]) -> array[float] | None:
         """Return the query's vector; None: it is searched by words alone, as without an answer in time."""
-        if self._embedder is None or not any(self._has_vectors(scope) for scope in scopes.values()):
+        if self._embedder is None or not any(map(self._has_vectors, scopes.values())):
             return None
         return self._embedder.embed(query[:MAX_QUERY])
 
@@ -119,14 +119,11 @@ class RunKnowledge(Knowledge):
                 continue
             near = dict(vectors.nearest(tx, scope, self._embedder.name, vector, CANDIDATES))
             if workspace_id == rows.FOLDER:
-                own = [
-                    (one_digest, one)
-                    for one_digest in near
-                    for one in self._folder.by_digest.get(one_digest, ())
-                ]
-                found += [(near[key], one) for key, one in own if category in (None, one.category)]
+                for key, cosine in near.items():
+                    some = self._folder.by_digest.get(key, ())
+                    found += [(cosine, one) for one in some if category in (None, one.category)]
             else:
-                kept = vectors.passages(tx, scope, list(near), category)
+                kept = rows.of_digests(tx, *self._whose, list(near), category)
                 found += [(near[row["digest"]], _passage(row)) for row in kept]
         return [one for _, one in sorted(found, key=lambda pair: -pair[0])][:CANDIDATES]
 

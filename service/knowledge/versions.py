@@ -21,9 +21,8 @@ class DocumentVersions:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._lock = threading.Lock()
-        self._known: OrderedDict[str, tuple[int, float]] = (
-            OrderedDict()
-        )  # version, and until when it is fresh
+        # By workspace: the version, and until when it is fresh.
+        self._known: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     def of(self, workspace_id: str) -> int:
         """Return the version of a workspace's documents; 0 where there have never been any. Never raises."""
@@ -31,11 +30,9 @@ class DocumentVersions:
             version, until = self._known.get(workspace_id, (0, 0.0))
         if time.monotonic() < until:
             return version
+        life = FRESH_SECONDS
         try:
-            version, life = (
-                self._db.query(lambda tx: rows.version(tx, workspace_id), patience=0),
-                FRESH_SECONDS,
-            )
+            version = self._db.query(lambda tx: rows.version(tx, workspace_id), patience=0)
         except DatabaseUnavailable:
             life = AWAY_SECONDS
         with self._lock:
@@ -48,4 +45,4 @@ class DocumentVersions:
     def forget(self, workspace_id: str) -> None:
         """Read the version anew: this process has changed it."""
         with self._lock:
-            _, _ = self._known.pop(workspace_id, (0, 0.0))
+            self._known.pop(workspace_id, None)

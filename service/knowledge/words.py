@@ -132,23 +132,17 @@ class FolderIndex:
         return Found(passages, Statistics(len(self._passages), self._tokens, having))
 
     def _matching(self, terms: Sequence[Term], category: str | None, limit: int) -> list[tuple[int, float]]:
-        match = " OR ".join(map(phrase, terms))
         with self._lock:
             return self._db.execute(
                 "SELECT rowid, -bm25(passage, ?, 1.0) FROM passage"
                 " WHERE passage MATCH ? AND (? IS NULL OR category = ?) ORDER BY 2 DESC, 1 LIMIT ?",
-                (TITLE_WEIGHT, match, category, category, limit),
+                (TITLE_WEIGHT, search_words.in_fts5(terms), category, category, limit),
             ).fetchall()
 
     def _having(self, term: Term) -> int:
         with self._lock:
             query = "SELECT count(*) FROM passage WHERE passage MATCH ?"
-            return int(self._db.execute(query, (phrase(term),)).fetchone()[0])
-
-
-def phrase(term: Term) -> str:
-    """Return a term as FTS5 writes it: only letters and digits, so no operators."""
-    return f'"{" ".join(term)}"'
+            return int(self._db.execute(query, (search_words.in_fts5([term]),)).fetchone()[0])
 
 
 def ranked(terms: Sequence[Term], sources: Sequence[Found]) -> list[Passage]:
@@ -171,7 +165,8 @@ def ranked(terms: Sequence[Term], sources: Sequence[Found]) -> list[Passage]:
 
 
 def _weight(total: int, having: int) -> float:
-    return max(1e-6, math.log((total - having + 0.5) / (having + 0.5)))
+    lacking = max(0, total - having)  # documents may have been added since the total was read
+    return max(1e-6, math.log((lacking + 0.5) / (having + 0.5)))
 
 
 def _score(passage: Passage, terms: Sequence[Term], weights: Sequence[float], average: float) -> float:

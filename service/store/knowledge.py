@@ -16,9 +16,11 @@ from service.store.schema import knowledge_documents as documents
 from service.store.schema import knowledge_passages as passages
 from service.store.schema import knowledge_scopes as scopes
 from service.store.visibility import in_workspace
+from service.types import now_ms
 
 FOLDER = ""  # in place of a workspace: the agent's folder
 BATCH = 500  # rows deleted in one transaction
+_SEARCHED = (documents.c.id == passages.c.document_id) & (documents.c.build == passages.c.build)
 _LISTED = [column for column in documents.c if column.key not in ("text", "hosts", "next_build")]
 
 
@@ -46,13 +48,13 @@ def all_scopes(tx: Transaction) -> list[Row]:
     return tx.rows(sa.select(scopes).order_by(scopes.c.workspace_id, scopes.c.agent))
 
 
-def lock(tx: Transaction, workspace_id: str, agent: str, now: int) -> tuple[Row, list[Row]]:
+def lock(tx: Transaction, workspace_id: str, agent: str) -> tuple[Row, list[Row]]:
     """Lock a workspace's sums for a change; return those of the agent, and all.
 
-    Two first documents for two agents may pass each other by.
+    Sums that are being inserted are not locked: first documents of two agents, added at once, may exceed the bounds.
     """
     zero = dict.fromkeys(("version", "documents", "bytes", "passages", "tokens"), 0)
-    row = {"workspace_id": workspace_id, "agent": agent, **zero, "model": None, "updated_at": now}
+    row = {"workspace_id": workspace_id, "agent": agent, **zero, "model": None, "updated_at": now_ms()}
     tx.execute(InsertOnce(scopes), row)
     query = sa.select(scopes).where(scopes.c.workspace_id == workspace_id).order_by(scopes.c.agent)
     found = tx.rows(query.with_for_update())
@@ -60,9 +62,10 @@ def lock(tx: Transaction, workspace_id: str, agent: str, now: int) -> tuple[Row,
 
 
 def update_scope(tx: Transaction, scope: Row, changes: dict[str, Any]) -> None:
-    """Change the sums of an agent's documents in a workspace."""
+    """Change the sums of an agent's documents in a workspace, as a new version."""
     of_it = _in_scope(scopes, scope["workspace_id"], scope["agent"])
-    tx.execute(sa.update(scopes).where(*of_it).values(changes))
+    told = {"version": scopes.c.version + 1, "updated_at": now_ms()}
+    tx.execute(sa.update(scopes).where(*of_it).values({**changes, **told}))
 
 
 def get(tx: Transaction, workspace_id: str | None, agent: str, document_id: str) -> Row | None:
@@ -93,13 +96,8 @@ def page(
     return tx.rows(query.order_by(documents.c.id).limit(limit))
 
 
-def put(tx: Transaction, row: dict[str, Any], before: Row | None) -> None:
-    """Insert a document, or replace the one `before` it, whose id stays."""
-    if before is None:
-        tx.execute(InsertOnce(documents), row)
-    else:
-        same = {name: value for name, value in row.items() if name not in ("id", "created_at")}
-        tx.execute(sa.update(documents).where(documents.c.id == before["id"]).values(same))
+def add(tx: Transaction, row: dict[str, Any]) -> None:
+    tx.execute(sa.insert(documents), row)
 
 
 def update(tx: Transaction, document_id: str, changes: dict[str, Any]) -> None:
@@ -148,9 +146,20 @@ def delete_unused(tx: Transaction, workspace_id: str, agent: str) -> int:
 def digests(tx: Transaction, workspace_id: str, agent: str, *, after: int, limit: int) -> list[Row]:
     """List id, digest, title and text of the passages that are searched, after the id `after`."""
     columns = (passages.c.id, passages.c.digest, passages.c.title, passages.c.text)
-    query = sa.select(*columns).join(documents, documents.c.id == passages.c.document_id)
-    query = query.where(*_in_scope(passages, workspace_id, agent), documents.c.build == passages.c.build)
+    query = sa.select(*columns).join(documents, _SEARCHED).where(*_in_scope(passages, workspace_id, agent))
     return tx.rows(query.where(passages.c.id > after).order_by(passages.c.id).limit(limit))
+
+
+def of_digests(
+    tx: Transaction, workspace_id: str, agent: str, wanted: Sequence[str], category: str | None
+) -> list[Row]:
+    """Read the passages of digests that are searched, of one category or of any."""
+    names = ("title", "uri", "category", "text", "digest")
+    query = sa.select(*(passages.c[name] for name in names), documents.c.trusted).join(documents, _SEARCHED)
+    query = query.where(*_in_scope(passages, workspace_id, agent), passages.c.digest.in_(wanted))
+    if category is not None:
+        query = query.where(passages.c.category == category)
+    return tx.rows(query.order_by(passages.c.id))
 
 
 def categories(tx: Transaction, workspace_id: str, agent: str) -> frozenset[str]:

@@ -94,9 +94,8 @@ def build_indexes(db: Database, model: str) -> list[str]:
     names = [f"ix_knowledge_vectors_hnsw_{row['size']}" for row in sizes]
     for row, name in zip(sizes, names, strict=True):
         if not db.query(lambda tx, name=name: tx.rows(_IS_VALID, {"name": name})):  # type: ignore[misc]
-            postgres.run_alone(
-                db.engine, f"DROP INDEX CONCURRENTLY IF EXISTS {name}"
-            )  # of a build that was cut off
+            # One that is there is not valid: its build was cut off.
+            postgres.run_alone(db.engine, f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
             postgres.run_alone(
                 db.engine,
                 f"CREATE INDEX CONCURRENTLY {name} ON knowledge_vectors USING hnsw"
@@ -112,7 +111,7 @@ def nearest(
     """Return the digests nearest to a unit vector, with their cosine, nearest first."""
     size = len(vector)
     tx.rows(_GO_ON)
-    # As the index is written: `build_index`.
+    # As `build_indexes` writes it.
     distance = f"(CAST(embedding AS halfvec({size})) <=> CAST(:vector AS halfvec({size})))"
     sql = (
         f"SELECT digest, 1 - {distance} AS cosine FROM knowledge_vectors"
@@ -120,19 +119,6 @@ def nearest(
     )
     rows = tx.rows(sa.text(sql), {**_key(scope, model), "vector": _text(vector), "most": limit})
     return [(row["digest"], float(row["cosine"])) for row in rows]
-
-
-def passages(tx: Transaction, scope: Row, wanted: Sequence[str], category: str | None) -> list[Row]:
-    """Read the passages of digests that are searched."""
-    values = {"workspace_id": scope["workspace_id"], "agent": scope["agent"], "digests": list(wanted)}
-    sql = (
-        "SELECT p.id, p.title, p.uri, p.category, p.text, p.digest, d.trusted FROM knowledge_passages p"
-        " JOIN knowledge_documents d ON d.id = p.document_id AND d.build = p.build"
-        " WHERE p.workspace_id = :workspace_id AND p.agent = :agent AND p.digest = ANY(:digests)"
-        " AND (:any_category OR p.category = :category) ORDER BY p.id"
-    )
-    values |= {"any_category": category is None, "category": category or ""}
-    return tx.rows(sa.text(sql), values)
 
 
 def _key(scope: Row, model: str) -> dict[str, str]:

@@ -12,13 +12,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.store.database import Row, Transaction
-from service.text.search_words import Term
+from service.text.search_words import Term, in_fts5
 
 MOST_COUNTED = 5_000  # passages: a term that more of them have is common
 MOST_READ = 20_000  # passages with common terms only that are compared
 _FROM = "knowledge_passages p JOIN knowledge_documents d ON d.id = p.document_id AND d.build = p.build"
 _OF_SCOPE = "p.workspace_id = :workspace_id AND p.agent = :agent"
-_COLUMNS = "p.id, p.title, p.uri, p.category, p.text, p.digest, d.trusted"
+_COLUMNS = "p.id, p.title, p.uri, p.category, p.text, d.trusted"
 _OF_CATEGORY = "(:any_category OR p.category = :category)"
 
 
@@ -56,7 +56,7 @@ def candidates(
         for n in range(len(terms))
     )
     sql = (
-        f"SELECT id, title, uri, category, text, digest, trusted FROM (SELECT {_COLUMNS}, p.lexemes FROM {_FROM}"
+        f"SELECT id, title, uri, category, text, trusted FROM (SELECT {_COLUMNS}, p.lexemes FROM {_FROM}"
         f" WHERE p.lexemes @@ CAST(:match AS tsquery) AND {_OF_SCOPE} AND {_OF_CATEGORY} LIMIT :read) found"
         f" ORDER BY {score} DESC, length(text), id LIMIT :most"
     )
@@ -85,5 +85,5 @@ def _match(tx: Transaction, terms: Sequence[Term]) -> str:
     PostgreSQL's finds the tokens of a phrase anywhere: the ranking looks for them in a row.
     """
     if tx.one_writer:
-        return " OR ".join(f'"{" ".join(term)}"' for term in terms)
+        return in_fts5(terms)
     return " | ".join("(" + " & ".join(f"'{token}'" for token in term) + ")" for term in terms)

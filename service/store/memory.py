@@ -60,7 +60,8 @@ def put(tx: Transaction, holder: Holder, key: str, text: str, by: Writing) -> Ro
     if not tx.execute(InsertOnce(memory_notes), sealed):
         values = tx.sealed(memory_notes, changed, holder.user_id)
         tx.execute(sa.update(memory_notes).where(*_is(holder, key)).values(**values))
-    return {**row, "created_at": now, **(get(tx, holder, key) or changed)}
+    kept = get(tx, holder, key) or changed  # deleted meanwhile
+    return {**row, "created_at": now, **kept}
 
 
 def delete(tx: Transaction, holder: Holder, key: str) -> bool:

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
 from typing import NamedTuple
 from unicodedata import category, decimal, normalize
@@ -97,6 +97,11 @@ def terms(query: str) -> list[Term]:
     """Parse a query into terms, any of which may match; stop words only where there are no others."""
     found = list(dict.fromkeys(_all_terms(query[:MAX_QUERY])))
     return ([term for term in found if not _is_stop_term(term)] or found)[:MAX_TERMS]
+
+
+def in_fts5(terms: Iterable[Term]) -> str:
+    """Return a query of SQLite's FTS5 for any of the terms: their tokens are letters and digits only, no operators."""
+    return " OR ".join(f'"{" ".join(term)}"' for term in terms)
 
 
 @cache

@@ -104,10 +104,9 @@ def _parsed(main: Path, text: str) -> tuple[Mapping[str, Any], str]:
     end = next((number for number, line in enumerate(lines[1:], 1) if _MARK.fullmatch(line)), None)
     if end is None:
         raise SkillFault(main, 1, "the front matter has no end: a second line of ---")
+    front = "".join(lines[1:end])
     try:
-        fields = yaml.load(
-            "".join(lines[1:end]), Loader=yaml.BaseLoader
-        )  # every value is a text, as the format has it
+        fields = yaml.load(front, Loader=yaml.BaseLoader)  # every value is a text, as the format has it
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 2 if error.problem_mark else 1
         raise SkillFault(main, line, f"not YAML: {error.problem}") from None

@@ -243,6 +243,18 @@ def test_wrong_usage_is_told(
     assert ended.value.code == 2 and "usage: slipway" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", [None, b"\xff"])
+def test_a_prompt_that_cannot_be_read_is_told(
+    slipway: Type, tmp_path: Path, content: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLIPWAY_API_KEY", "slw_x")
+    path = tmp_path / "prompt.md"
+    if content is not None:
+        path.write_bytes(content)
+    code, _, error = slipway("runs", "fork", "run_1", "--from", "1", "--prompt", str(path))
+    assert code == 1 and error == f"{path} cannot be read as text.\n"
+
+
 def test_a_broken_file_is_told(slipway: Type) -> None:
     path = LoginFile().path
     path.parent.mkdir(parents=True)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from service.errors import Invalid, NotFound, TooMany
 from service.knowledge import Knowledge
-from service.knowledge.documents import Limits
+from service.knowledge import documents as documents_module
+from service.knowledge.documents import Limits, NewDocument
+from service.knowledge.passages import Passage
 from service.knowledge.versions import DocumentVersions
+from service.knowledge.words import Found, Statistics, ranked
 from service.types import DEFAULT_WORKSPACE
 from tests.knowledge.conftest import Make
 from tests.knowledge.house import AGENT, House
@@ -116,8 +121,6 @@ def test_workspace_has_bounds(make: Make, limits: Limits, word: str) -> None:
 
 
 def test_write_whose_answer_was_lost_is_done_once(house: House) -> None:
-    from service.knowledge.documents import NewDocument
-
     new = NewDocument("returns.md", "markdown", RETURNS.encode())
     prepared = house.documents.prepare(DEFAULT_WORKSPACE, AGENT, new)
     for _ in range(2):
@@ -152,3 +155,24 @@ def test_document_without_text_is_refused(house: House, text: str | bytes) -> No
 def test_odd_queries_find_nothing(house: House, query: str) -> None:
     house.add("returns.md", RETURNS)
     assert house.titles(query) == []
+
+
+def test_two_that_add_one_name_at_once_have_one_document(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents_module, "now_ms", partial(next, count(1)))
+    new = NewDocument("returns.md", "markdown", RETURNS.encode())
+    first, second = (house.documents.prepare(DEFAULT_WORKSPACE, AGENT, new) for _ in range(2))
+    made, again = (
+        house.db.transact(lambda tx, each=each: house.documents.write(tx, each))  # type: ignore[misc]
+        for each in (first, second)
+    )
+    assert (again["id"], again["created_at"]) == (made["id"], made["created_at"])
+    [found] = house.knowledge().search("photo")
+    assert found.uri == f"document:{made['id']}#damaged"
+
+
+def test_document_that_is_added_during_a_search_does_no_harm() -> None:
+    row = Passage("Returns", "x#returns", RETURNS, "")
+    before = Statistics(1, 10, [3])  # passages are counted in a transaction before that of the words
+    assert ranked([("kettl",)], [Found([row], before)])[0].uri == "x#returns"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from itertools import islice
+from pathlib import Path
 
 from slipway_client.cli.console import as_json, card, line, table
 from slipway_client.cli.show import summary
 from slipway_client.client import Slipway
+from slipway_client.errors import BadArgument
 from slipway_client.models import Run
 
 
@@ -63,7 +65,7 @@ def cancel_run(client: Slipway, options: argparse.Namespace) -> int:
 
 def fork_run(client: Slipway, options: argparse.Namespace) -> int:
     """Fork a run, wait for the end of the fork, and show how they differ. Exit code 1 for one that failed."""
-    prompt = options.prompt.read_text("utf-8") if options.prompt is not None else None
+    prompt = _text(options.prompt) if options.prompt is not None else None
     forked = client.runs.fork(options.id, options.from_step, prompt=prompt, model=options.model)
     client.tasks.wait(forked)
     run = client.runs.get(forked.run_id)
@@ -72,6 +74,13 @@ def fork_run(client: Slipway, options: argparse.Namespace) -> int:
     else:
         _show_fork(run)
     return 0 if run.status == "succeeded" else 1
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise BadArgument(f"{path} cannot be read as text.") from None
 
 
 def _show_fork(run: Run) -> None:

@@ -25,9 +25,7 @@ knowledge_scopes = sa.Table(
     Column("bytes", BigInteger, nullable=False),
     Column("passages", Integer, nullable=False),
     Column("tokens", BigInteger, nullable=False),
-    Column(
-        "model", String(200)
-    ),  # embedding model by which all passages have vectors; null: searched by words alone
+    Column("model", String(200)),  # of the vectors that are searched; null: words alone
     Column("updated_at", BigInteger, nullable=False),
 )
 

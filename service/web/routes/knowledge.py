@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import binascii
+from binascii import a2b_base64
 from functools import partial
 from typing import Annotated, Literal
 
@@ -68,15 +68,16 @@ class DocumentBody(Body):
 
     def document(self) -> NewDocument:
         """Return the file. Raises `Invalid` for what is not base64."""
+        kind, data = self._kind() or "", self._content()
+        return NewDocument(self.name, kind, data, self.title, self.category or "", self.trusted)
+
+    def _content(self) -> bytes:
+        if self.text is not None:
+            return self.text.encode()
         try:
-            data = (
-                self.text.encode()
-                if self.text is not None
-                else binascii.a2b_base64(self.data or "", strict_mode=True)
-            )
-        except (ValueError, UnicodeEncodeError):
+            return a2b_base64(self.data or "", strict_mode=True)
+        except ValueError:
             raise errors.fault("/data", "must be base64") from None
-        return NewDocument(self.name, self._kind() or "", data, self.title, self.category or "", self.trusted)
 
 
 class DocumentView(Shape):

@@ -10,8 +10,8 @@ from flask import Blueprint, Response, request
 from pydantic import AfterValidator, Field
 
 from service import errors, memory
-from service.memory import KEY, MAX_TEXT
 from service.store.memory import Holder
+from service.tools.sources.memory import KEY, MAX_TEXT
 from service.web.admission import guard
 from service.web.current import current_caller, services
 from service.web.idempotency import once
@@ -31,7 +31,6 @@ ABOUT = {
         "description": "API key whose end user it is; by default the one of the request",
     },
 }
-_KEY = re.compile(KEY)
 
 
 class NoteBody(Body):
@@ -77,7 +76,7 @@ def list_notes() -> Response:
     limit, after = page_arguments()
     found = services().memory.list(current_caller(), _holder())
     rest = [memory.item(row) for row in found if after is None or row["key"] > after]
-    return json_response(page(rest[: limit + 1], limit, "key"))
+    return json_response(page(rest, limit, "key"))
 
 
 @blueprint.get("/v1/memory/<note_key>")
@@ -140,6 +139,6 @@ def _holder() -> Holder:
 
 def _check_key(note_key: str) -> None:
     """Raise `Invalid` for a key that no note can have."""
-    if not _KEY.fullmatch(note_key):
+    if not re.fullmatch(KEY, note_key):
         detail = "The key of a note is 1 to 64 of A-Z a-z 0-9 . _ -, and begins with a letter or digit."
         raise errors.fault("/note_key", detail, detail)
