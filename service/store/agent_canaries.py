@@ -27,6 +27,12 @@ def last(tx: Transaction, agent: str) -> Row | None:
     return tx.row(query.order_by(agent_canaries.c.n.desc()).limit(1))
 
 
+def open_of(tx: Transaction, agent: str) -> Row | None:
+    """Return the canary of an agent that has not ended."""
+    found = last(tx, agent)
+    return None if found is None or found["ended_at"] is not None else found
+
+
 def open_ones(tx: Transaction) -> list[Row]:
     return tx.rows(sa.select(agent_canaries).where(_OPEN).order_by(agent_canaries.c.agent))
 
@@ -48,26 +54,19 @@ def end(tx: Transaction, canary: Row, outcome: str) -> bool:
     """End a canary. False: it has ended already."""
     now = now_ms()
     values = {"outcome": outcome, "ended_at": now, "changed_at": now}
-    of_it = (agent_canaries.c.agent == canary["agent"], agent_canaries.c.n == canary["n"], _OPEN)
-    return tx.execute(sa.update(agent_canaries).where(*of_it).values(**values)) == 1
+    return tx.execute(_update(canary).values(**values)) == 1
 
 
 def take(tx: Transaction, canary: Row, next_at: int) -> bool:
     """Take over a comparison that is due. False: another process has."""
-    of_it = (agent_canaries.c.agent == canary["agent"], agent_canaries.c.n == canary["n"], _OPEN)
-    taken = sa.update(agent_canaries).where(*of_it, agent_canaries.c.next_at == canary["next_at"])
-    return tx.execute(taken.values(next_at=next_at)) == 1
+    unchanged = agent_canaries.c.next_at == canary["next_at"]
+    return tx.execute(_update(canary).where(unchanged).values(next_at=next_at)) == 1
 
 
 def record(tx: Transaction, canary: Row, **values: Any) -> bool:
     """Record a comparison. False: the canary has ended, or another process has made this look."""
-    of_it = (
-        agent_canaries.c.agent == canary["agent"],
-        agent_canaries.c.n == canary["n"],
-        _OPEN,
-        agent_canaries.c.looks == canary["looks"],
-    )
-    return tx.execute(sa.update(agent_canaries).where(*of_it).values(**values)) == 1
+    unchanged = agent_canaries.c.looks == canary["looks"]
+    return tx.execute(_update(canary).where(unchanged).values(**values)) == 1
 
 
 def ended_runs(tx: Transaction, canary: Row) -> list[Row]:
@@ -78,3 +77,9 @@ def ended_runs(tx: Transaction, canary: Row) -> list[Row]:
     began = (runs.c.agent == canary["agent"], runs.c.id >= first_id("run", canary["started_at"]))
     query = query.where(*began, version, _ENDED, _MADE, runs.c.door != _FORK)
     return tx.rows(query.order_by(runs.c.id).limit(MOST_RUNS))
+
+
+def _update(canary: Row) -> sa.Update:
+    """Update of a canary that has not ended."""
+    of_it = (agent_canaries.c.agent == canary["agent"], agent_canaries.c.n == canary["n"])
+    return sa.update(agent_canaries).where(*of_it, _OPEN)
