@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from service.ids import first_id
+from service.store import forks
 from service.store.database import Row, Transaction
 from service.store.schema import agent_canaries, feedback, runs
 from service.types import RunStatus, now_ms
@@ -18,7 +19,6 @@ _OPEN = agent_canaries.c.ended_at.is_(None)
 ANY_DUE = sa.exists().where(_OPEN, agent_canaries.c.next_at <= sa.bindparam("now"))
 _MADE = sa.or_(runs.c.cache == "miss", runs.c.cache == "bypass")  # not answered from the cache
 _ENDED = sa.or_(runs.c.status == RunStatus.SUCCEEDED, runs.c.status == RunStatus.FAILED)
-_FORK = "fork/task"  # its door: replays are no traffic
 
 
 def last(tx: Transaction, agent: str) -> Row | None:
@@ -75,7 +75,7 @@ def ended_runs(tx: Transaction, canary: Row) -> list[Row]:
     columns = (runs.c.session_id, runs.c.user_id, runs.c.agent_version, runs.c.status, runs.c.cost_nano)
     query = sa.select(*columns, feedback.c.score).outerjoin(feedback, feedback.c.run_id == runs.c.id)
     began = (runs.c.agent == canary["agent"], runs.c.id >= first_id("run", canary["started_at"]))
-    query = query.where(*began, version, _ENDED, _MADE, runs.c.door != _FORK)
+    query = query.where(*began, version, _ENDED, _MADE, runs.c.door != forks.DOOR)  # replays are no traffic
     return tx.rows(query.order_by(runs.c.id).limit(MOST_RUNS))
 
 
