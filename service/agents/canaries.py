@@ -18,10 +18,10 @@ from service.errors import Conflict, DatabaseUnavailable, fault
 from service.store import agent_canaries as rows
 from service.store import agent_versions
 from service.store.database import Database, Row, Transaction
-from service.types import RunStatus, now_ms, public_fields, usd
+from service.types import RunStatus, now_ms, public_fields, rfc3339, usd
 
 log = logging.getLogger("slipway.agents")
-EVERY_SECONDS = 20.0  # between two comparisons of a canary …
+EVERY_MS = 20_000  # between two comparisons of a canary …
 LOAD = 20  # … and so many times as long as the last one took
 SIDES = ("canary", "pinned")
 
@@ -47,26 +47,24 @@ class Canaries:
             raise fault("/version", f"{agent} has no published version {version}.")
         if version == pinned:
             raise fault("/version", f"{version} is the pinned version.")
-        if (last := rows.last(tx, agent)) is not None and last["ended_at"] is None:
-            raise Conflict(f"{agent} has a canary already, of {last['version']}: end it first.")
+        if (other := rows.open_of(tx, agent)) is not None:
+            raise Conflict(f"{agent} has a canary already, of {other['version']}: end it first.")
         values = {"agent": agent, "version": version, "against": pinned, "share": round(share * OF)}
-        rows.start(tx, {**values, "started_by": tx.actor.user_id}, now_ms() + int(EVERY_SECONDS * 1000))
+        rows.start(tx, {**values, "started_by": tx.actor.user_id}, now_ms() + EVERY_MS)
         record(
             tx, Action.AGENT_CANARY, f"agent:{agent}", version=version, before=pinned, share=values["share"]
         )
         tx.after_commit(partial(self.counted, agent, "started"))
 
-    def end(self, tx: Transaction, agent: str, pinned: str | None, *, wanted: bool = False) -> None:
-        """End the agent's canary, as `pinned` is served now. `wanted`: raises `Conflict` where there is none.
+    def end(self, tx: Transaction, agent: str, pinned: str | None) -> bool:
+        """End the agent's canary, as `pinned` is served now. False: there is none.
 
         The caller holds the lock of the agent's versions.
         """
-        canary = rows.last(tx, agent)
-        if canary is None or canary["ended_at"] is not None:
-            if wanted:
-                raise Conflict(f"{agent} has no canary.")
-            return
-        self._end(tx, canary, "pinned" if pinned == canary["version"] else "ended")
+        canary = rows.open_of(tx, agent)
+        if canary is not None:
+            self._end(tx, canary, "pinned" if pinned == canary["version"] else "ended")
+        return canary is not None
 
     def shown(self, tx: Transaction, agent: str) -> dict[str, Any] | None:
         """Return what the API shows of an agent's last canary; None: it never had any."""
@@ -78,7 +76,7 @@ class Canaries:
             **public_fields(canary, "version against started_by worse_in outcome ended_at"),
             **(canary["figures"] or figures_of([])),
             "share": canary["share"] / OF,
-            "since": public_fields(canary, "started_at")["started_at"],
+            "since": rfc3339(canary["started_at"]),
             "verdict": tested if canary["looks"] else "waiting",
             "looks": canary["looks"],
         }
@@ -92,8 +90,7 @@ class Canaries:
         """Compare the canaries that are due; roll back those that are worse. Raises `DatabaseUnavailable`."""
         with self._busy:
             for canary in self.db.query(rows.due):
-                next_at = now_ms() + int(EVERY_SECONDS * 1000)
-                if self.db.transact(partial(rows.take, canary=canary, next_at=next_at)):
+                if self.db.transact(partial(rows.take, canary=canary, next_at=now_ms() + EVERY_MS)):
                     self._compare(canary)
 
     def _guarded(self) -> None:
@@ -110,13 +107,12 @@ class Canaries:
         figures = figures_of(seen)
         looks = max(canary["looks"], looks_due(min(figures["runs"].values())))
         worse_in = canary_test.worse_in(seen, seed=looks) if looks > canary["looks"] else None
-        pause = max(EVERY_SECONDS, LOAD * (time.monotonic() - began))
-        values = {"looks": looks, "figures": figures, "worse_in": worse_in}
-        next_at = now_ms() + int(pause * 1000)
+        pause = max(EVERY_MS, int(LOAD * 1000 * (time.monotonic() - began)))
+        values = {"looks": looks, "figures": figures, "worse_in": worse_in, "next_at": now_ms() + pause}
 
         def write(tx: Transaction) -> None:
             agent_versions.lock(tx, canary["agent"])
-            if rows.record(tx, canary, **values, next_at=next_at) and worse_in is not None:
+            if rows.record(tx, canary, **values) and worse_in is not None:
                 self._end(tx, canary, "rolled_back", worse_in=worse_in)
                 tx.after_commit(partial(_log_rolled_back, canary, worse_in, figures))
 
@@ -167,5 +163,5 @@ def _feedback(runs: Sequence[Observation]) -> dict[str, Any]:
 
 
 def _log_rolled_back(canary: Row, worse_in: str, figures: dict[str, Any]) -> None:
-    told = {"agent": canary["agent"], "version": canary["version"], "worse_in": worse_in}
-    log.warning("agent_canary_rolled_back", extra={**told, **{name: figures[name] for name in figures}})
+    told = {"agent": canary["agent"], "version": canary["version"], "worse_in": worse_in, **figures}
+    log.warning("agent_canary_rolled_back", extra=told)

@@ -32,9 +32,8 @@ KEPT_VERSIONS = 16  # earlier versions kept for runs that began with them
 PATIENCE = 5.0  # seconds a request waits for another one's reload
 START_SECONDS = 10  # window in which the processes of one start log a fault only once …
 EDIT_SECONDS = 3600  # … and in which all processes see an edit, logged only once
-Published = Callable[
-    [str, str], AgentDefinition | None
-]  # (name, version) → that version, if it was published
+# (name, version) → that version, if it was published
+Published = Callable[[str, str], AgentDefinition | None]
 First = Callable[[str, int], bool]  # (text, seconds) → no process has logged the text within that time
 
 

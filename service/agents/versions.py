@@ -83,7 +83,7 @@ class AgentVersions:
     def pin(self, tx: Transaction, agent: str, version: str | None) -> dict[str, Any]:
         """Serve a published version from now on; None: the folder. Raises `Invalid` for one that is not published."""
         rows.lock(tx, agent)
-        if version is not None and rows.get(tx, agent, version) is None:
+        if version is not None and not rows.is_published(tx, agent, version):
             raise fault("/version", f"{agent} has no published version {version}.")
         return self._pin(tx, agent, version, rows.last_pins(tx, agent, 1))
 
@@ -94,7 +94,7 @@ class AgentVersions:
         if not last:
             raise Conflict(f"No version of {agent} was ever pinned.")
         before = last[1]["version"] if len(last) > 1 else None
-        if before is not None and rows.get(tx, agent, before) is None:
+        if before is not None and not rows.is_published(tx, agent, before):
             raise Conflict(f"The version {before} of {agent} is not kept any more.")
         return self._pin(tx, agent, before, last)
 
@@ -108,7 +108,8 @@ class AgentVersions:
     def end_canary(self, tx: Transaction, agent: str) -> dict[str, Any]:
         """Serve the pinned version to everybody again. Raises `Conflict` where there is no canary."""
         rows.lock(tx, agent)
-        self.canaries.end(tx, agent, None, wanted=True)
+        if not self.canaries.end(tx, agent, None):
+            raise Conflict(f"{agent} has no canary.")
         tx.after_commit(self.refresh_in_background)
         return self.shown(tx, agent)
 
@@ -134,15 +135,13 @@ class AgentVersions:
         Raises `DatabaseUnavailable`.
         """
         key = (agent, version)
-        if key not in self._loaded:
-            found = self._load(agent, version)
-            if found is None:
-                return None
+        found = self._loaded.get(key)  # once: another thread may leave it out meanwhile
+        if found is None and (found := self._load(agent, version)) is not None:
             if len(self._loaded) >= MOST_LOADED:
                 served = {*self._pinned.items(), *((row["agent"], row["version"]) for row in self._on_trial)}
                 self._loaded = {one: kept for one, kept in self._loaded.items() if one in served}
             self._loaded[key] = found
-        return self._loaded.get(key)
+        return found
 
     def refresh(self) -> None:
         """Serve what is pinned now; a version that could not be loaded is tried again. Raises `DatabaseUnavailable`."""
@@ -150,7 +149,7 @@ class AgentVersions:
         if not self.serves:
             return
         with self._lock:
-            pinned, on_trial = self.db.query(lambda tx: (rows.pinned(tx), _served(tx)))
+            pinned, on_trial = self.db.query(lambda tx: (rows.pinned(tx), _on_trial(tx)))
             if (pinned, on_trial) == (self._pinned, self._on_trial) and not self._failed:
                 return
             wanted = [(agent, version) for agent, version in pinned.items() if version is not None]
@@ -211,7 +210,7 @@ class AgentVersions:
         return loaded.agent
 
 
-def _served(tx: Transaction) -> list[Row]:
+def _on_trial(tx: Transaction) -> list[Row]:
     """Return what of the open canaries decides whom they are served to."""
     names = ("agent", "n", "version", "against", "share")
     return [{name: row[name] for name in names} for row in agent_canaries.open_ones(tx)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -122,7 +122,7 @@ def _given(options: Options, agents: Sequence[AgentDefinition]) -> Results | Non
     """Read the baseline of `--against`; None without the option."""
     if options.against is None:
         return None
-    found = _read(options.against)
+    found = _read(results.read, options.against)
     known = {record.agent for record in found.records}
     if not known & {agent.id for agent in agents}:
         raise click.UsageError(
@@ -131,9 +131,9 @@ def _given(options: Options, agents: Sequence[AgentDefinition]) -> Results | Non
     return found
 
 
-def _read(path: Path) -> Results:
+def _read(read: Callable[[Path], Results], path: Path) -> Results:
     try:
-        return results.read(path)
+        return read(path)
     except BadBaseline as error:
         raise click.UsageError(str(error)) from None
 
@@ -142,20 +142,13 @@ def _baselines(agents: Sequence[AgentDefinition], given: Results | None, house: 
     """Return the records to compare with, by agent: of the same kind of model only."""
     found = {}
     for agent in agents:
-        kept = given if given is not None else _read_kept(agent)
+        kept = given if given is not None else _read(results.kept, agent.folder)
         record = kept.find(agent.id, house.model)
         if record is not None:
             found[agent.id] = record
         elif given is not None and any(one.agent == agent.id for one in kept.records):
             raise click.UsageError(f"The baseline has no results of {agent.id} with the {house.model} model.")
     return found
-
-
-def _read_kept(agent: AgentDefinition) -> Results:
-    try:
-        return results.kept(agent.folder)
-    except BadBaseline as error:
-        raise click.UsageError(str(error)) from None
 
 
 def _evaluated(
@@ -196,9 +189,10 @@ def _keep(agents: Sequence[AgentDefinition], records: Sequence[Record], *, refus
     if edited:
         raise click.ClickException(f"Nothing is kept: {', '.join(edited)} changed while the evals ran.")
     for record in records:
-        path = results.kept_file(folders[record.agent])
+        folder = folders[record.agent]
+        path, before = results.kept_file(folder), _read(results.kept, folder)
         try:
-            results.write(path, results.results_json(results.replaced(results.kept(path.parent), record)))
+            results.write(path, results.results_json(results.replaced(before, record)))
         except OSError as error:
             _not_written(error)
         click.echo(f"Kept {os.path.relpath(path)}.")

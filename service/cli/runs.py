@@ -173,12 +173,13 @@ def fork(run_id: str, username: str | None, workspace: str, as_json: bool, **opt
     prompt = options["prompt"].read() if options["prompt"] is not None else None
     wanted = Wanted(options["step"], prompt, options["model"])
     with without_log_lines(), worker_lease() as leased:
-        caller, services = caller_of(leased, username, workspace)._replace(role="admin"), leased.runs
-        request = services.forks.request(caller, run_id, wanted)
-        made = services.start.queue(caller, request, None, new_id("req")).run
-        services.execution.take_up(made.id)
-        run = services.queries.wait(made.id)
-        told = {**shown(run.result or {}), **services.forks.shown(run, caller)}
+        # A command is an admin's, whoever is to own the fork: it may read the run, and choose prompt and model.
+        caller, parts = caller_of(leased, username, workspace)._replace(role="admin"), leased.runs
+        request = parts.forks.request(caller, run_id, wanted)
+        made = parts.start.queue(caller, request, None, new_id("req")).run
+        parts.execution.take_up(made.id)
+        run = parts.queries.wait(made.id)
+        told = {**shown(run.result or {}), **parts.forks.shown(run, caller)}
     if as_json:
         print_json(told)
     else:

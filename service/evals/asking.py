@@ -21,16 +21,13 @@ from service.types import RunStatus
 
 TRIES = 3  # of a repeat that gets no verdict
 PAUSE = 1.0  # seconds before the next one
-
-Progress = Callable[[], None]
+CANCEL_SECONDS = 5.0  # in which the runs under way are cancelled
 
 
 class Asker:
     """Asks cases of a service, `jobs` at once. `capped`: the cap was reached, and nothing is asked any more."""
 
-    def __init__(
-        self, house: House, judge: Judge | None, jobs: int, progress: Progress = lambda: None
-    ) -> None:
+    def __init__(self, house: House, judge: Judge, jobs: int, progress: Callable[[], None]) -> None:
         self._house = house
         self._judge = judge
         self._jobs = jobs
@@ -77,7 +74,7 @@ class Asker:
     def _cancel_all(self) -> None:
         """Cancel the runs under way, until none is left: a thread may have begun one meanwhile."""
         services = self._house.services
-        end = time.monotonic() + 5
+        end = time.monotonic() + CANCEL_SECONDS
         with suppress(SlipwayError):
             while time.monotonic() < end:
                 running = services.infra.db.query(

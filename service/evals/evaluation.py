@@ -10,7 +10,6 @@ from service.agents.definitions import AgentDefinition
 from service.agents.files import parts_of
 from service.evals.asking import Asker
 from service.evals.results import CaseRecord, Model, Record, Tally, record_of
-from service.evals.statistics import Rate
 from service.evals.verdicts import FALSE_ALARMS, FALSE_ALARMS_TOGETHER, Compared, Verdicts
 
 AT_ONCE = 5  # repeats of a suspicious case before it is looked at again
@@ -76,39 +75,35 @@ class Evaluation:
         offline: bool,
     ) -> None:
         self._repeat = repeat
-        self._offline = offline
         self._parts = {agent.id: parts_of(agent.folder) for agent in agents}
-        self.tallies = [Tally(agent, case) for agent in agents for case in agent.evals]
+        self._tallies = [Tally(agent, case) for agent in agents for case in agent.evals]
+        self._asked = [one for one in self._tallies if not (offline and one.case.needs_real_model)]
         self._baselines = {name: record.by_key for name, record in baselines.items()}
-
-    @property
-    def asked(self) -> list[Tally]:
-        return [one for one in self.tallies if not (self._offline and one.case.needs_real_model)]
 
     @property
     def repeats(self) -> int:
         """Return how often cases are asked in the first stage, all together."""
-        return sum(self._times(tally) for tally in self.asked)
+        return sum(self._times(tally) for tally in self._asked)
 
     def run(self, asker: Asker) -> Verdicts:
         """Ask all cases, then the suspicious ones again."""
         asker.ask(
-            [tally for number in range(self._most) for tally in self.asked if number < self._times(tally)]
+            [tally for number in range(self._most) for tally in self._asked if number < self._times(tally)]
         )
         verdicts = self._verdicts()
         while not asker.capped and (again := self._suspicious(verdicts)):
-            before = {id(tally): tally.rate for tally in again}
+            before = {tally: tally.rate for tally in again}
             asker.ask(again)
-            for tally in set(again):
-                case = verdicts.cases[_key(tally)]
-                case.again = _less(tally.rate, case.first)
-                if tally.rate == before[id(tally)]:  # the model is away
-                    return verdicts
+            for tally in before:
+                case = verdicts.cases[tally.key]
+                case.again = tally.rate.minus(case.first)
+            if any(tally.rate == rate for tally, rate in before.items()):  # the model is away
+                break
         return verdicts
 
     def report(self, verdicts: Verdicts, model: Model, *, spent: int, capped: bool) -> Report:
         regressed = set(verdicts.regressed())
-        rows = [self._row(tally, verdicts, _key(tally) in regressed) for tally in self.tallies]
+        rows = [self._row(tally, verdicts, tally.key in regressed) for tally in self._tallies]
         return Report(rows, self._parts, verdicts.together(), model, spent, capped)
 
     def _times(self, tally: Tally) -> int:
@@ -116,16 +111,16 @@ class Evaluation:
 
     @property
     def _most(self) -> int:
-        return max((self._times(tally) for tally in self.asked), default=0)
+        return max((self._times(tally) for tally in self._asked), default=0)
 
     def _verdicts(self) -> Verdicts:
         cases: dict[str, Compared] = {}
         groups: dict[str, list[str]] = {}
-        for tally in self.asked:
+        for tally in self._asked:
             baseline = self._baseline(tally)
             if baseline is not None and baseline.runs and tally.rate.runs:
-                cases[_key(tally)] = Compared(baseline.rate, tally.rate)
-                groups.setdefault(tally.agent.id, []).append(_key(tally))
+                cases[tally.key] = Compared(baseline.rate, tally.rate)
+                groups.setdefault(tally.agent.id, []).append(tally.key)
         return Verdicts(cases, groups)
 
     def _baseline(self, tally: Tally) -> CaseRecord | None:
@@ -134,28 +129,20 @@ class Evaluation:
     def _suspicious(self, verdicts: Verdicts) -> list[Tally]:
         return [
             tally
-            for tally in self.asked
-            if _key(tally) in verdicts.cases
-            for _ in range(min(AT_ONCE, verdicts.missing(_key(tally))))
+            for tally in self._asked
+            if tally.key in verdicts.cases
+            for _ in range(min(AT_ONCE, verdicts.missing(tally.key)))
         ]
 
     def _row(self, tally: Tally, verdicts: Verdicts, regressed: bool) -> Row:
-        baseline, case = self._baseline(tally), verdicts.cases.get(_key(tally))
-        if tally not in self.asked:
+        baseline, case = self._baseline(tally), verdicts.cases.get(tally.key)
+        if tally not in self._asked:
             return Row(tally, None, "skipped")
-        if tally.rate.runs < self._times(tally) or (case is not None and verdicts.missing(_key(tally))):
+        if tally.rate.runs < self._times(tally) or (case is not None and verdicts.missing(tally.key)):
             return Row(tally, baseline, "no verdict")
         if case is None:
             return Row(tally, None, "new" if 2 * tally.rate.passed >= tally.rate.runs else "failed")
         return Row(tally, baseline, "regressed" if regressed else "ok", case.p)
-
-
-def _key(tally: Tally) -> str:
-    return f"{tally.agent.id}/{tally.case.key}"
-
-
-def _less(rate: Rate, first: Rate) -> Rate:
-    return Rate(rate.passed - first.passed, rate.runs - first.runs)
 
 
 def comparison(report: Report) -> dict[str, Any]:

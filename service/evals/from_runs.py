@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import TypeAdapter
 
 from service.agents.eval_spec import MOST_CASES, EvalCase
 from service.agents.marked_yaml import MarkedYaml, YamlFaults
+from service.evals.whole_file import write_whole
 from service.guardrails.filter import TextFilter
 from service.guardrails.policy import Action, SideSpec
 from service.sessions import Sessions
@@ -43,8 +43,8 @@ def case_of(run: Run, sessions: Sessions, mask: Mask, feedback: Row | None = Non
     entry: dict[str, Any] = {"input": mask(run.request.question)[:MAX_TEXT]}
     if turns:
         entry["turns"] = [text[:MAX_TEXT] for text in turns]
-    if run.request.context not in (None, "{}"):
-        entry["context"] = _masked(orjson.loads(run.request.context or "{}"), mask)
+    if context := orjson.loads(run.request.context or "{}"):
+        entry["context"] = _masked(context, mask)
     entry["expect"] = {}
     written = yaml.safe_dump([entry], allow_unicode=True, sort_keys=False, width=WIDTH)
     return "".join(f"# {line}\n" for line in _about(run, mask, feedback)) + written
@@ -120,12 +120,7 @@ def append(path: Path, cases: Sequence[str]) -> int:
     joined = "\n".join([before.rstrip("\n"), *new]) if before.strip() else "\n".join(new)
     if len(_parsed(path, joined)) > MOST_CASES:
         raise CannotAppend(f"{path} would have more than {MOST_CASES} cases.")
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        scratch.write_text(joined, "utf-8")
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    write_whole(path, joined.encode())
     return len(new)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -16,6 +15,7 @@ from service.agents.eval_spec import EvalCase
 from service.agents.files import BASELINE
 from service.evals.outcome import Outcome
 from service.evals.statistics import Rate
+from service.evals.whole_file import write_whole
 from service.types import NANO, now_ms, rfc3339, usd
 
 FORMAT: Literal["slipway-evals/1"] = "slipway-evals/1"
@@ -84,6 +84,15 @@ class Tally:
         self.agent = agent
         self.case = case
         self.outcomes: list[Outcome] = []
+
+    @property
+    def key(self) -> str:
+        """Key of the case among those of all agents."""
+        return f"{self.agent.id}/{self.case.key}"
+
+    @property
+    def seconds(self) -> float:
+        return sum(one.seconds for one in self.outcomes)
 
     @property
     def counted(self) -> list[Outcome]:
@@ -160,12 +169,7 @@ def kept(folder: Path) -> Results:
 
 def write(path: Path, value: Mapping[str, Any]) -> None:
     """Write JSON as a whole or not at all. Raises `OSError`."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        scratch.write_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    write_whole(path, orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
 def results_json(records: Sequence[Record]) -> dict[str, Any]:

@@ -29,6 +29,9 @@ class Rate(NamedTuple):
     def plus(self, other: Rate) -> Rate:
         return Rate(self.passed + other.passed, self.runs + other.runs)
 
+    def minus(self, other: Rate) -> Rate:
+        return Rate(self.passed - other.passed, self.runs - other.runs)
+
 
 def wilson(rate: Rate) -> tuple[float, float]:
     """Return the Wilson interval of a rate, for 95 % confidence."""

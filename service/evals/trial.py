@@ -38,13 +38,13 @@ class Ended(Exception):
 
 @dataclass
 class Trial:
-    """Repeat of a case by a caller of its own. `judge`: None where no model can."""
+    """Repeat of a case by a caller of its own."""
 
     services: Services
     caller: Caller
     agent: AgentDefinition
     case: EvalCase
-    judge: Judge | None
+    judge: Judge
     runs: list[Run] = field(default_factory=list)
     waited: list[str] = field(default_factory=list)
 
@@ -136,7 +136,7 @@ class Trial:
     def _judged(self, answered: Answered) -> str:
         """Return why a judge fails the answer; empty: it passes, or there is no rubric."""
         rubric = self.case.expect.judge
-        if rubric is None or self.judge is None:
+        if rubric is None:
             return ""
         asked = [*self.case.turns, self.case.input]
         given = self.judge.judge(self.caller, rubric, asked, answered.result["output"])

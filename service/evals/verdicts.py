@@ -15,9 +15,8 @@ from service.evals.statistics import Rate, boschloo, stratified
 # Most runs of evals that report a regression where there is none: of single cases, and of an agent's cases together.
 FALSE_ALARMS = 0.009
 FALSE_ALARMS_TOGETHER = 0.001
-SUSPICIOUS = (
-    0.2501  # p of the first stage up to which a case is asked again: a case asked once and failed has 0.25
-)
+# p of the first stage up to which a case is asked again: a case asked once and failed has 0.25.
+SUSPICIOUS = 0.2501
 CONFIRMED = 30  # repeats in all after which a suspicious case is judged
 FACTOR = 2  # the same, as a multiple of the first stage's repeats if that is more
 
@@ -77,10 +76,12 @@ class Verdicts:
 
     def regressed(self) -> list[str]:
         """List keys of regressed cases: judged only after the second stage."""
-        return [key for key, case in self.cases.items() if case.suspicious and self._is_judged(case)]
-
-    def _is_judged(self, case: Compared) -> bool:
-        return case.candidate.runs >= case.most_runs and self._regressed(case)
+        judged = {
+            key: case
+            for key, case in self.cases.items()
+            if case.suspicious and case.candidate.runs >= case.most_runs
+        }
+        return [key for key, case in judged.items() if self._regressed(case)]
 
     def _regressed(self, case: Compared) -> bool:
         return case.p <= self.level or case.collapsed

@@ -64,7 +64,7 @@ def record_of(rows: Sequence[Row], claims: Mapping[str, Row]) -> CallRecord:
     def add(branch: str | None, call_id: str, name: str, arguments: Any, stored: Mapping[str, Any]) -> None:
         block = proposed.get(call_id) or {"name": name, "input": arguments}
         key = _key(block["name"], block["input"])
-        for place in (branch, ""):  # "": of any branch
+        for place in {branch, ""}:  # "": of any branch
             results[_Asked(place, key)].append(decode_result(stored))
         answered.add(call_id)
 

@@ -28,7 +28,6 @@ from service.store.visibility import UNRESTRICTED, visible_to
 from service.types import Caller, Run, RunRequest, RunStatus, usd
 from service.usage.prices import PriceTable
 
-DOOR = "fork/task"
 OVERRIDERS = ("operator", "admin")
 MAX_DIFF = 20_000  # characters of an answer, and …
 MAX_DIFF_LINES = 200  # … its lines, beyond which no difference is worked out
@@ -81,7 +80,7 @@ class Forks:
             end_user=asked.end_user if own else None,
             schedule_id=None,
             asked_as=None,
-            door=DOOR,
+            door=rows.DOOR,
             tool_scopes=None,
             fork=_about(run, wanted, caller),
         )

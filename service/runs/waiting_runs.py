@@ -135,12 +135,10 @@ class WaitingRuns:
 
         A run that began under a published version ends under it, and a fork uses that of its run where it is kept.
         """
-        agent = self.catalog.agents.get(run.agent)
-        if (
-            run.agent_version == MODEL_ITSELF or run.request.fork is not None
-        ):  # no agent takes a model's place
+        if run.agent_version == MODEL_ITSELF:  # no agent of its name takes its place
             return
-        if agent is None or agent.version == run.agent_version:
+        agent = self.catalog.agents.get(run.agent)
+        if run.request.fork is not None or agent is None or agent.version == run.agent_version:
             return
         if not agent_versions.is_published(tx, run.agent, run.agent_version):
             run.agent_version = agent.version

@@ -26,13 +26,11 @@ def insert(tx: Transaction, row: dict[str, Any]) -> bool:
 
 
 def get(tx: Transaction, agent: str, version: str) -> Row | None:
-    of_it = (agent_versions.c.agent == agent, agent_versions.c.version == version)
-    return tx.row(sa.select(agent_versions).where(*of_it))
+    return tx.row(sa.select(agent_versions).where(*_key(agent, version)))
 
 
 def is_published(tx: Transaction, agent: str, version: str) -> bool:
-    of_it = (agent_versions.c.agent == agent, agent_versions.c.version == version)
-    return tx.row(sa.select(agent_versions.c.version).where(*of_it)) is not None
+    return tx.row(sa.select(agent_versions.c.version).where(*_key(agent, version))) is not None
 
 
 def listed(tx: Transaction, agent: str) -> list[Row]:
@@ -67,14 +65,15 @@ def lock(tx: Transaction, agent: str) -> None:
     scope_locks.own(tx, f"versions:{agent}")
 
 
-def trim(tx: Transaction, agent: str) -> int:
-    """Delete the oldest versions beyond `MOST`, but for those of the last pins and canary; return how many."""
+def trim(tx: Transaction, agent: str) -> None:
+    """Delete the oldest versions beyond `MOST`, but for those of the last pins and canary."""
     kept = {row["version"] for row in last_pins(tx, agent, MOST)}
     if (canary := agent_canaries.last(tx, agent)) is not None:
         kept.add(canary["version"])
-    old = [row["version"] for row in listed(tx, agent)[MOST:] if row["version"] not in kept]
-    of_agent = agent_versions.c.agent == agent
-    return sum(
-        tx.execute(sa.delete(agent_versions).where(of_agent, agent_versions.c.version == version))
-        for version in old
-    )
+    for row in listed(tx, agent)[MOST:]:
+        if row["version"] not in kept:
+            tx.execute(sa.delete(agent_versions).where(*_key(agent, row["version"])))
+
+
+def _key(agent: str, version: str) -> tuple[sa.ColumnElement[bool], ...]:
+    return agent_versions.c.agent == agent, agent_versions.c.version == version

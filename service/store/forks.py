@@ -9,6 +9,7 @@ from service.store.database import Row, Transaction
 from service.store.schema import session_files, steps
 from service.types import Run
 
+DOOR = "fork/task"  # of each fork
 KEPT = 0  # attempt of a kept step: no attempt at the fork made it, and the fork does not pay for it
 
 

@@ -115,6 +115,16 @@ def test_agent_without_evals_and_file_that_cannot_be_written(
     assert "has an evals.yaml" in bare("run", code=2).stderr
 
 
+def test_kept_baseline_that_cannot_be_read_is_not_replaced(
+    evals: Evals, agents: Path, tmp_path: Path
+) -> None:
+    base, kept = tmp_path / "base.json", agents / "probe" / "evals.baseline.json"
+    evals("run", "--offline", "--baseline-out", base)
+    kept.write_text("{")
+    said = evals("run", "--offline", "--against", base, "--keep", code=2).stderr
+    assert "is no file of results" in " ".join(said.split()) and kept.read_text() == "{"
+
+
 def test_baseline_is_no_part_of_the_version(agents: Path, tmp_path: Path) -> None:
     first = app_of(agents, {"SLIPWAY_HOME": str(tmp_path)})
     evals_of(first)("run", "--offline", "--keep")

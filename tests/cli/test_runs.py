@@ -1,8 +1,9 @@
-"""`flask runs`: listed, shown, replayed, cancelled, resumed."""
+"""`flask runs`: listed, shown, replayed, cancelled, resumed, forked."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -156,3 +157,19 @@ def test_run_of_a_removed_agent_becomes_a_dead_letter(services: Services) -> Non
     services.runs.execution.take_up(run.id)
     ended = services.runs.queries.get(run.id)
     assert (ended.status, (ended.error or {})["code"]) == (RunStatus.FAILED, "worker_lost")
+
+
+def test_fork_is_compared_with_its_run(flask: Flask_, services: Services, tmp_path: Path) -> None:
+    run = a_run(services)
+    said = flask("runs", "fork", run.id, "--from", "3")
+    assert "succeeded" in said.stdout and "The answers are the same." in said.stdout
+    prompt = tmp_path / "prompt.md"
+    prompt.write_text("Answer in one word.")
+    told = json.loads(
+        flask(
+            "runs", "fork", run.id, "--from", "3", "--prompt", str(prompt), "--json", "--user", "ada"
+        ).stdout
+    )
+    assert (told["forked_from"]["run_id"], told["forked_from"]["own_prompt"]) == (run.id, True)
+    assert told["difference"]["model_calls"] == {"before": 1, "after": 1}
+    assert "no such step" in flask("runs", "fork", run.id, "--from", "9", code=1).stderr

@@ -80,3 +80,14 @@ def test_call_whose_step_was_never_finished_is_known_by_its_claim() -> None:
     record = record_of([asks(use("pay", {"n": 7}, "t1"))], claims)
     assert content(record.find(use("pay", {"n": 7}))) == "no"
     assert record.find(use("pay", {"n": 8})) is None
+
+
+def test_same_calls_of_an_unfinished_step_have_a_result_each() -> None:
+    stored = {"ok": True, "preview": "", "ms": 1, "sources": []}
+    claims = {
+        call_id: {"status": "done", "name": "look", "arguments": {}, "result": {**stored, "content": call_id}}
+        for call_id in ("one", "two")
+    }
+    record = record_of([asks(use("look", {}, "one"), use("look", {}, "two"))], claims)
+    again = use("look", {})
+    assert [content(record.find(again)), content(record.find(again, [again]))] == ["one", "two"]
