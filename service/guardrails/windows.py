@@ -15,7 +15,6 @@ WINDOW_RAW = 190  # the same in the text as it came
 CONTEXT = 100  # characters before a place that are kept as context
 MOST_DASHES = 4  # that `-----` may begin with
 _LONGEST_MONTH = 14  # with a sign before it
-_DIGIT = re.compile("[0-9]")
 _TOKEN = 80  # characters of a word before a sign in it
 
 _OPENING = "\"'([{<>«„“*|:="
@@ -97,8 +96,11 @@ def _decided(plan: Plan, window: Window) -> Answer:
             return WAIT
         if end is not None:
             return Match(LITERAL, window.start, end)
-    digits = len(_DIGIT.findall(window.text, window.start, window.group))
-    for detector in (*plan.detectors, *(one for least, one in plan.of_digits if digits >= least)):
+    group = window.text[window.start : window.group]
+    digits = sum(map(group.count, "0123456789"))
+    for least, detector in plan.detectors_at(window.text[window.start]):
+        if digits < least:
+            continue
         answer = detector(window)
         if answer is WAIT:
             return WAIT
