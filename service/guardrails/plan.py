@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from service.guardrails.detectors.birth_date import match_birth_date
@@ -39,6 +39,7 @@ _LEAST_DIGITS = {"iban": 10, "card": 12, "national_id": 6, "ip": 4, "birth_date"
 _NEVER_AT_SIGN = frozenset({"secret", "iban", "card", "national_id", "ip", "birth_date"})
 _NEVER_AT_DIGIT = frozenset({"iban"})
 _NEVER_AT_LETTER = frozenset({"card", "phone"})
+_MOST_CHARACTERS = 4_096  # whose rules are remembered
 _DIGITS = tuple("0123456789")
 # Plain texts, one of which is in each match: a search for many of those is fast.
 _SIGNS = dict.fromkeys(_DETECTORS, _DIGITS) | {
@@ -73,6 +74,16 @@ class Plan:
     detectors: tuple[Detectors, ...]
     rules: tuple[tuple[str, Pattern], ...]
     vault: bool
+    _rules_at: dict[str, tuple[tuple[str, Pattern], ...]] = field(default_factory=dict, compare=False)
+
+    def rules_at(self, character: str) -> tuple[tuple[str, Pattern], ...]:
+        """Return the rules of what may begin with a character."""
+        known = self._rules_at.get(character)
+        if known is None:
+            known = tuple(one for one in self.rules if one[1].may_begin(character))
+            if len(self._rules_at) < _MOST_CHARACTERS:
+                self._rules_at[character] = known
+        return known
 
     def detectors_at(self, character: str) -> Detectors:
         """Return the detectors of what may begin with a character."""

@@ -7,7 +7,7 @@ import re
 from service.guardrails.detectors.months import MONTHS
 from service.guardrails.match import WAIT, Answer, Match, Wait, Window
 from service.guardrails.plain_stream import PlainStream
-from service.guardrails.plan import Plan
+from service.guardrails.plan import Detector, Plan
 from service.guardrails.vault import LITERAL, placeholder_at
 
 WINDOW = 160  # characters in plain form that may have a say in what is decided at a place
@@ -80,12 +80,19 @@ def _window(plain: PlainStream, start: int, *, final: bool) -> Window | Wait:
         return WAIT
     if group == start + WINDOW:  # a row of numbers as long as that is a table
         group = _end(_WORD, text, start, limit)
-    return Window(text, start, group, limit, final or whole)
+    return Window(text, start, group, limit, final or whole, whole)
 
 
 def _end(pattern: re.Pattern[str], text: str, start: int, limit: int) -> int:
     found = pattern.match(text, start, limit)
     return found.end() if found is not None else start
+
+
+def _detectors(plan: Plan, window: Window) -> list[Detector]:
+    """Return those of whose matches the window has the first character and enough digits."""
+    group = window.text[window.start : window.group]
+    digits = sum(map(group.count, "0123456789"))
+    return [one for least, one in plan.detectors_at(window.text[window.start]) if digits >= least]
 
 
 def _decided(plan: Plan, window: Window) -> Answer:
@@ -96,17 +103,13 @@ def _decided(plan: Plan, window: Window) -> Answer:
             return WAIT
         if end is not None:
             return Match(LITERAL, window.start, end)
-    group = window.text[window.start : window.group]
-    digits = sum(map(group.count, "0123456789"))
-    for least, detector in plan.detectors_at(window.text[window.start]):
-        if digits < least:
-            continue
+    for detector in _detectors(plan, window):
         answer = detector(window)
         if answer is WAIT:
             return WAIT
         if isinstance(answer, Match) and (best is None or answer.end > best.end):
             best = answer
-    for name, rule in plan.rules:
+    for name, rule in plan.rules_at(window.text[window.start]):
         end, is_open = rule.match(window.text, window.start, window.end, final=window.final)
         if is_open:
             return WAIT

@@ -43,7 +43,11 @@ def match_card(window: Window) -> Match | None:
     """Match the number of a card, also in groups of digits."""
     text, start = window.text, window.start
     digits = _DIGITS.match(text, start, window.group)
-    if digits is None or digits.end() - start < _SHORTEST or _LONGER_BEFORE.search(text, max(0, start - 5), start):
+    if (
+        digits is None
+        or digits.end() - start < _SHORTEST
+        or _LONGER_BEFORE.search(text, max(0, start - 5), start)
+    ):
         return None
     if _USUAL.match(text, start, digits.end()) is None and not has_words(text, start):  # a cheap look first
         return None

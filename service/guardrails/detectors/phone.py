@@ -88,7 +88,7 @@ def match_phone(window: Window) -> Answer:
     end = shape.end() - (shape[0].count("(") < shape[0].count(")"))
     if text.count("(", start, end) != text.count(")", start, end):
         return None
-    if _LONGER_AFTER.match(text, end) or _UNITS.match(text, end, window.end):
+    if _LONGER_AFTER.match(text, end, window.end) or _UNITS.match(text, end, window.end):
         return None
     number = _EXTENSION_AT.sub("", text[start:end])
     if (

@@ -188,7 +188,7 @@ def _named(window: Window) -> Answer:
         return WAIT
     if between is None or value is None or _BEGINS.match(text, at) or text.startswith("-----", at):
         return None
-    if value.end() == end and end < len(text):  # it may go on beyond the window
+    if value.end() == end and window.is_cut:  # it may go on beyond the window
         return Match("secret", at, end, _ANY_VALUE)
     is_told = re.search(r"[:=]|\s(?:is|was|ist|war|lautete?|est|es|era|è)\s", between[0]) is not None
     if is_told and name["password"]:
