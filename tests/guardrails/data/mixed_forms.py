@@ -2,7 +2,32 @@
 
 from __future__ import annotations
 
-MAILS = ["amara.okafor@posteo.example", "t.linden+shop@mail-box.co.uk", "J.Beck@Fabrik-Nord.de", "mira_k@poczta.onet.pl", "luc.perrin@orange.fr", "sanne@dewit.nl", "a.ferri@studio.legale.it", "elena-prieto@correo.es", "x7@x.io", "support+ticket-4821@help.company.museum", "jörg.müller@grünau.de", "o'brien@eircom.net", "dev@10gen.com", "first.middle.last@sub.dept.university.edu", "info@123reg.co", "pilar%sales@old-relay.com", "q@q.cc", "hana_schuster_1990@gmx.at", "rossi.carla@pec.it", "no-reply@k8s.internal.cloud", "Zażółć@przyklad.pl", "ines.moreau@laposte.net", "femke1987@hotmail.com", "r_d@photography.studio"]
+MAILS = (
+    "amara.okafor@posteo.example",
+    "t.linden+shop@mail-box.co.uk",
+    "J.Beck@Fabrik-Nord.de",
+    "mira_k@poczta.onet.pl",
+    "luc.perrin@orange.fr",
+    "sanne@dewit.nl",
+    "a.ferri@studio.legale.it",
+    "elena-prieto@correo.es",
+    "x7@x.io",
+    "support+ticket-4821@help.company.museum",
+    "jörg.müller@grünau.de",
+    "o'brien@eircom.net",
+    "dev@10gen.com",
+    "first.middle.last@sub.dept.university.edu",
+    "info@123reg.co",
+    "pilar%sales@old-relay.com",
+    "q@q.cc",
+    "hana_schuster_1990@gmx.at",
+    "rossi.carla@pec.it",
+    "no-reply@k8s.internal.cloud",
+    "Zażółć@przyklad.pl",
+    "ines.moreau@laposte.net",
+    "femke1987@hotmail.com",
+    "r_d@photography.studio",
+)
 AT_MAILS = (
     "orga (at) sommerfest.de",
     "vera[at]club-nord.org",
