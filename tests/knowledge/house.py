@@ -72,10 +72,16 @@ class House:
     """Documents of workspaces in one database."""
 
     def __init__(
-        self, url: str, embedder: DeterministicEmbedder | None = None, limits: Limits = ANYTHING
+        self,
+        url: str,
+        embedder: DeterministicEmbedder | None = None,
+        limits: Limits = ANYTHING,
+        *,
+        create: bool = True,
     ) -> None:
         self.db = Database(url)
-        create_tables(self.db.engine)
+        if create:
+            create_tables(self.db.engine)
         self.embedder = embedder
         self.changes: list[str] = []
         self.documents = Documents(self.db, limits, embedder, self.changes.append)
