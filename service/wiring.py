@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from service import approvals, sessions, webhooks
+from service import approvals, embeddings, sessions, webhooks
 from service.agents import build as agents
 from service.agents.canaries import Canaries
 from service.agents.catalog import AgentCatalog
@@ -119,7 +119,8 @@ def build(
     versions = _versions(settings, infra, catalog)
     clients, sender = llm.build(settings, infra), webhooks.build(settings, infra)
     money = usage.build(settings, infra, prices, notify=sender.budget_warning, has_agent=catalog.has)
-    known = knowledge.build(settings, infra.db, llm.embedder(settings))
+    embedder = embeddings.build(llm.embedder(settings), infra, money)
+    known = knowledge.build(settings, infra.db, embedder)
     domains = runs.Domains(
         catalog,
         clients._replace(calls=model or clients.calls),
@@ -131,6 +132,7 @@ def build(
         trail.refusals,
         tools or ToolRunner(called=infra.observer.tool),
         known,
+        embedder,
     )
     chores = [*_of_agents(catalog, versions), Chore(servers.refresh), *_chores(infra, trail, money, sender)]
     if role.kind == "web":

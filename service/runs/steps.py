@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from service.agents.definitions import AgentDefinition
-from service.agents.documents import OfRun, folder_alone
 from service.agents.pattern import Events, Prompt, most_steps
 from service.agents.remote_spec import RemoteSpec
 from service.errors import GuardrailRefused, ModelUnavailable, PromptTooLong, RunLimit, guardrail_refused
@@ -29,6 +28,7 @@ from service.runs.incoming_reply import receive
 from service.runs.journal_codec import decode_reply, decode_result, encode_reply, encode_result
 from service.runs.remote_step import RemoteDependencies, RemoteStep
 from service.runs.replies import MAX_PARTS, call_ids, going_on, joined, well_formed
+from service.runs.run_documents import RunDocuments
 from service.runs.tier_choice import choose_route
 from service.runs.tool_execution import ToolExecution
 from service.runs.untrusted import add_results, hosts_of
@@ -52,7 +52,7 @@ class StepDependencies:
     batch_steps: BatchSteps
     observer: Observer
     remote: RemoteDependencies
-    documents: OfRun = folder_alone
+    documents: RunDocuments
 
 
 class RunSteps:
