@@ -143,6 +143,7 @@ class Metrics(Observer):
             "breaker_open", "1 while a model's circuit breaker is open", "livemax", "model", "provider"
         )
         self._retried = counter("transaction_retries", "Transactions that were run again", "reason")
+        self._spans = counter("spans", "Spans of traces: sent, failed to be, or dropped", "outcome")
         self._login_failures = counter("login_failures", "Log-ins that were refused")
         self._fallback = gauge("limiter_fallback", "1 while limits are counted per process", "livemax")
         self._redis = gauge("redis_up", "0 while a process skips Redis", "livemin")
@@ -232,6 +233,10 @@ class Metrics(Observer):
     def transaction_retried(self, reason: str) -> None:
         """Count a retry; `reason`: `deadlock`, `serialization_failure` or `unexpected_result`."""
         self._retried(reason).inc()
+
+    def spans(self, outcome: str, number: int) -> None:
+        """Count spans; `outcome`: `sent`, `failed` as the collector took none, `dropped` as too many waited."""
+        self._spans(outcome).inc(number)
 
     def login_failed(self) -> None:
         self._login_failures.inc()
