@@ -236,6 +236,7 @@ def _infra(settings: Settings, prices: PriceTable, keyring: Keyring | None) -> I
         keys=keyring,
     )
     redis_store = RedisStore(settings.redis_url, max_connections=at_once, on_change=metrics.redis_up)
-    tracer, price = tracers.build(settings, metrics.spans), prices.usd_today
+    process = {"deployment.environment.name": settings.environment}
+    tracer, price = tracers.build(settings, process, metrics.spans), prices.usd_today
     told = [metrics, LogLines(price), *([Spans(tracer, price)] if tracer.on else [])]
     return Infra(db, redis_store, metrics, Observer(*told), tracer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -10,27 +10,26 @@ from service import __version__
 from service.observe.tracing import OFF, Tracer
 
 if TYPE_CHECKING:
-    from config.base import Settings
+    from config.traces import Traces
 
 
-def build(settings: Settings, count: Callable[[str, int], None]) -> Tracer:
-    """Build the tracer; without an address for traces it is off, and nothing of OpenTelemetry is imported."""
+def build(settings: Traces, about: Mapping[str, str], count: Callable[[str, int], None]) -> Tracer:
+    """Build the tracer; without an address for traces it is off, and nothing of OpenTelemetry is imported.
+
+    `about` are attributes of the process, `count` see `OtelTracer`.
+    """
     if not settings.otel_exporter_otlp_endpoint:
         return OFF
     from service.observe.otel import Export, OtelTracer
 
-    resource = {
-        "service.name": settings.otel_service_name,
-        "service.version": __version__,
-        "deployment.environment.name": settings.environment,
-    }
+    own = {"service.name": settings.otel_service_name, "service.version": __version__}
     export = Export(
         endpoint=settings.otel_exporter_otlp_endpoint,
         headers=_pairs(settings.otel_exporter_otlp_headers.get_secret_value()),
         seconds=settings.otel_exporter_otlp_timeout,
         gzip=settings.otel_exporter_otlp_compression == "gzip",
         certificate=settings.otel_exporter_otlp_certificate,
-        resource={**resource, **_pairs(settings.otel_resource_attributes)},
+        resource={**own, **about, **_pairs(settings.otel_resource_attributes)},
         ratio=settings.otel_traces_sampler_arg,
         follows=settings.otel_traces_sampler == "parentbased_traceidratio",
         content=settings.otel_capture_content,
