@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from config.base import Settings as Slipway
 from config.checks import LOOPBACK
-from config.traces import Traces
+from config.observe import Observe
 from service.types import Tier
 
 TOKEN = "AGENT_SERVER_TOKEN"
@@ -38,7 +38,7 @@ class Settings:
     graceful_timeout: int
     log_format: Literal["auto", "json", "text"]
     log_level: str
-    traces: Traces
+    traces: Observe
 
 
 def parse(argv: list[str] | None = None) -> Settings:
@@ -74,14 +74,14 @@ def parse(argv: list[str] | None = None) -> Settings:
     )
 
 
-def _traces() -> Traces:
+def _traces() -> Observe:
     """Read the settings of traces. Exits with the names of those that are wrong."""
-    names = [name for name in Traces.model_fields if name.startswith("otel_")]
+    names = [name for name in Observe.model_fields if name.startswith("otel_")]
     given = {name: os.environ[name.upper()] for name in names if os.environ.get(name.upper())}
     if secret := _secret(HEADERS):
         given[HEADERS.lower()] = secret
     try:
-        return Traces.model_validate({"otel_service_name": "agent-server", **given})
+        return Observe.model_validate({"otel_service_name": "agent-server", **given})
     except ValidationError as error:
         wrong = {str(fault["loc"][0]).upper() for fault in error.errors(include_input=False)}
         sys.exit(f"{', '.join(sorted(wrong))}: see docs/settings.md.")

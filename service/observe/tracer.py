@@ -10,10 +10,10 @@ from service import __version__
 from service.observe.tracing import OFF, Tracer
 
 if TYPE_CHECKING:
-    from config.traces import Traces
+    from config.observe import Observe
 
 
-def build(settings: Traces, about: Mapping[str, str], count: Callable[[str, int], None]) -> Tracer:
+def build(settings: Observe, about: Mapping[str, str], count: Callable[[str, int], None]) -> Tracer:
     """Build the tracer; without an address for traces it is off, and nothing of OpenTelemetry is imported.
 
     `about` are attributes of the process, `count` see `OtelTracer`.

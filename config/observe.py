@@ -1,4 +1,4 @@
-"""Define the settings of traces: those of OpenTelemetry, by its own names."""
+"""Define the settings of traces, which are OpenTelemetry's by its own names, and of log lines of requests."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from config import checks
 from config.elsewhere import Elsewhere
 
 
-class Traces(Elsewhere):
-    """Fields of `config.base.Settings` about traces, and their validators."""
+class Observe(Elsewhere):
+    """Fields of `config.base.Settings` about traces and log lines, and their validators."""
 
     otel_exporter_otlp_endpoint: str = Field(
         "",
@@ -53,6 +53,18 @@ class Traces(Elsewhere):
     otel_capture_content: bool = Field(
         False,
         description="Put prompts, answers, arguments and results of tools into traces, as guardrails leave them",
+    )
+
+    log_slow_seconds: float = Field(
+        10.0,
+        gt=0,
+        description="Seconds after which the log line of a request says `slow`; to a stream's beginning",
+    )
+    log_hits_share: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of the log lines of answers from the cache that are written, from 0 to 1",
     )
 
     @field_validator("otel_exporter_otlp_endpoint")
