@@ -24,10 +24,12 @@ from service.llm import build as llm
 from service.llm.client import ModelClient
 from service.mcp import build as mcp
 from service.memory import Memory
+from service.observe import tracer as tracers
 from service.observe.log_lines import LogLines
 from service.observe.metrics import Metrics
 from service.observe.observer import Observer
 from service.observe.pools import Pools
+from service.observe.spans import Spans
 from service.observe.stored_values import StoredValues, of_disk
 from service.privacy import keyring as keyrings
 from service.privacy.erasure import Erasures
@@ -198,7 +200,9 @@ def _dispatcher(
     infra: Infra, catalog: AgentCatalog, built: runs.RunServices, role: ProcessRole
 ) -> Dispatcher:
     """Build the dispatcher of schedules, with its chore."""
-    made = Dispatcher(infra.db, catalog, built.start.new_runs, role.wakeup, infra.metrics, role.draining)
+    made = Dispatcher(
+        infra.db, catalog, built.start.new_runs, role.wakeup, infra.metrics, role.draining, infra.tracer
+    )
     built.supervisor.add(Chore(made.dispatch_in_background, Work.SCHEDULES))
     return made
 
@@ -266,4 +270,7 @@ def _infra(settings: Settings, prices: PriceTable, keyring: Keyring | None) -> I
         keys=keyring,
     )
     redis_store = RedisStore(settings.redis_url, max_connections=at_once, on_change=metrics.redis_up)
-    return Infra(db, redis_store, metrics, Observer(metrics, LogLines(prices.usd_today)))
+    process = {"deployment.environment.name": settings.environment}
+    tracer, price = tracers.build(settings, process, metrics.spans), prices.usd_today
+    told = [metrics, LogLines(price), *([Spans(tracer, price)] if tracer.on else [])]
+    return Infra(db, redis_store, metrics, Observer(*told), tracer)

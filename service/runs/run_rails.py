@@ -207,6 +207,14 @@ class RunRails:
         self._out.acted.update(texts.acted)
         return found
 
+    def captured(self, value: Any) -> Any:
+        """Return JSON as a trace may have it: what neither a model nor a client may read is not in it."""
+        if self.in_force.acts_out:
+            value = WholeTexts(self.in_force.mild_out, self.vault).json(value)
+        if self.in_force.acts_in:
+            value = WholeTexts(self.in_force.mild_in, self.vault).json(value)
+        return value
+
     # --- what is told of it -------------------------------------------------------------------------
 
     def refusal(self, where: str, refused: Refused) -> GuardrailRefused:
