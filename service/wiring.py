@@ -92,6 +92,7 @@ class Services:
 
     def close(self) -> None:
         self.runs.close()
+        self.usage.savings.close()
         self.mcp.close()
         self.audit.chainer.close()
         self.auth.revocations.close()
@@ -216,6 +217,7 @@ def _chores(
         Chore(sender.send_due, Work.DELIVERIES),
         Chore(settle, Work.ORPHANED_HOLDS),
         Chore(partial(approvals.expire, infra.db), Work.EXPIRED_APPROVALS),
+        Chore(money.savings.write),
         Chore(trail.settings),
         Chore(trail.chainer.wake, Work.UNLINKED_AUDIT),
     ]
