@@ -120,8 +120,9 @@ class Spending:
     def settle(self, hold: Hold, price: Price, usage: Usage, basis: str = "exact") -> Settlement:
         """Settle to the usage, exact or estimated."""
         cost = price.cost(usage)
-        prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
-        plain = Usage(prompt, usage.output_tokens, server_tool_requests=usage.server_tool_requests)
+        plain = Usage(
+            usage.prompt_tokens, usage.output_tokens, server_tool_requests=usage.server_tool_requests
+        )
         uncached = cost if plain == usage else price.cost(plain)
         unbatched = price._replace(batched=False).cost(plain) if price.batched else uncached
         call = ledger.SettledCall(usage, cost, uncached - cost, basis, unbatched - uncached)
@@ -182,7 +183,9 @@ class Spending:
             bookings.release(tx, hold, self._budgets.warnings.watch)
             return
         bookings.settle(tx, hold, call, self._budgets.warnings.watch, to_tree=to_tree)
-        settled = Settled(hold.id, hold.agent, hold.model, call.usage, call.cost, hold.amount_nano)
+        settled = Settled(
+            hold.id, hold.agent, hold.model, call.usage, call.cost, hold.amount_nano, call.saved
+        )
         tx.after_commit(lambda: self._observer.settlement(settled))
         tx.after_commit(lambda: self._used(hold.user_id, call.usage))
 
