@@ -158,8 +158,8 @@ class Degraded(Shape):
 class Overview(Shape):
     """State of the service, at most two seconds old.
 
-    From `replicas` to `stopped_agents` for admins of the service only, else null; those that stand in the database are null while
-    it cannot be read.
+    From `replicas` to `stopped_agents` for admins of the service only, else null; those that stand in the database are
+    null while it cannot be read.
     """
 
     status: str
