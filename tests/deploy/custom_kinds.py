@@ -1,7 +1,7 @@
 """JSON Schemas of the custom kinds that deploy/kubernetes uses, for the fields that it uses and no others.
 
-Written by hand from the reference pages of the Gateway API 1.2, the Prometheus Operator and the External Secrets Operator
-1.0: no cluster, and so no published definition, was there to judge them.
+Written by hand after the references of the Gateway API 1.2, the Prometheus Operator and the External Secrets Operator:
+no published definition was at hand to judge by.
 """
 
 from __future__ import annotations
@@ -74,8 +74,12 @@ CUSTOM_KINDS = {
         shape(
             "refreshInterval secretStoreRef target data",
             refreshInterval=DURATION,
-            secretStoreRef=shape("kind name", kind={"enum": ["ClusterSecretStore", "SecretStore"]}, name=NAME),
-            target=shape("name creationPolicy", name=NAME, creationPolicy={"enum": ["Owner", "Merge", "None"]}),
+            secretStoreRef=shape(
+                "kind name", kind={"enum": ["ClusterSecretStore", "SecretStore"]}, name=NAME
+            ),
+            target=shape(
+                "name creationPolicy", name=NAME, creationPolicy={"enum": ["Owner", "Merge", "None"]}
+            ),
             data=several(
                 shape("secretKey remoteRef", secretKey={"type": "string"}, remoteRef=REMOTE),
             ),

@@ -25,7 +25,10 @@ from tests.deploy.rendered import (
 )
 
 pytestmark = [needs_kustomize, pytest.mark.parametrize("name", OVERLAYS)]
-VERSIONS = ("1.30.0", kubernetes_validate.latest_version())  # the oldest with `preStop: sleep`, and the newest
+VERSIONS = (
+    "1.30.0",
+    kubernetes_validate.latest_version(),
+)  # the oldest with `preStop: sleep`, and the newest
 
 
 def check(manifest: Manifest) -> None:
@@ -121,7 +124,9 @@ def test_whatever_names_a_workload_names_one_that_exists(name: str) -> None:
         assert len(selected(manifests, budget["spec"]["selector"]["matchLabels"])) == 1
     for scaler in of_kind(manifests, "HorizontalPodAutoscaler").values():
         target = scaler["spec"]["scaleTargetRef"]
-        assert "replicas" not in of_kind(manifests, target["kind"])[target["name"]]["spec"], "it would be reset"
+        assert "replicas" not in of_kind(manifests, target["kind"])[target["name"]]["spec"], (
+            "it would be reset"
+        )
     for monitor in of_kind(manifests, "ServiceMonitor").values():
         found = [
             each
@@ -156,9 +161,7 @@ def test_policies_open_the_ports_that_pods_have_and_no_others(name: str) -> None
         "policyTypes": ["Ingress", "Egress"],
     }
     ours = {pod for pod in pods(manifests) if pod.startswith("slipway-")}
-    assert set(let_in(manifests)) == {
-        (pod, port) for pod in ours for port in ports(manifests, pod).values()
-    }
+    assert set(let_in(manifests)) == {(pod, port) for pod in ours for port in ports(manifests, pod).values()}
 
 
 def test_ingress_in_place_of_the_route_is_valid_and_leads_to_nginx(name: str) -> None:
@@ -172,8 +175,6 @@ def test_ingress_in_place_of_the_route_is_valid_and_leads_to_nginx(name: str) ->
 
 def test_a_disruption_leaves_one(name: str) -> None:
     manifests = overlay(name)
-    if name not in REAL:
-        pytest.skip("one machine, which nobody drains")
     least = {
         each["spec"]["scaleTargetRef"]["name"]: each["spec"]["minReplicas"]
         for each in of_kind(manifests, "HorizontalPodAutoscaler").values()
@@ -181,4 +182,4 @@ def test_a_disruption_leaves_one(name: str) -> None:
     for budget in of_kind(manifests, "PodDisruptionBudget").values():
         (pod,) = selected(manifests, budget["spec"]["selector"]["matchLabels"])
         count = least.get(pod) or of_kind(manifests, "Deployment")[pod]["spec"]["replicas"]
-        assert count - budget["spec"]["maxUnavailable"] >= 1, pod
+        assert count - budget["spec"]["maxUnavailable"] >= (name in REAL), pod
