@@ -132,6 +132,7 @@ def test_modal_gets_all_that_a_replica_imports() -> None:
     found = modal_constants()
     assert found["SETTINGS"]["METRICS_ENABLED"] == "false"
     assert all((ROOT / name).exists() for name in (*found["FOLDERS"], *found["FILES"]))
+    assert {"agents", "migrations"} < set(found["FOLDERS"]), "read at run time"
     paths = [path for name in found["FOLDERS"] for path in (ROOT / name).rglob("*.py")]
     paths += [ROOT / name for name in found["FILES"] if name.endswith(".py")]
     ours = {path.stem for path in ROOT.iterdir() if path.is_dir() or path.suffix == ".py"}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import re
+import shlex
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,6 @@ from tests.nginx.edge import ROOT, Edge, Replica, scratch_paths
 from tests.nginx.names import NameServer
 
 pytestmark = [needs_kustomize, pytest.mark.nginx]
-RUN = "/run/nginx"
 
 
 @pytest.fixture(scope="module")
@@ -42,35 +42,46 @@ def test_all_files_are_there_as_they_are(base: list[Manifest]) -> None:
     assert found == {path.relative_to(ROOT / "nginx").as_posix(): path.read_text() for path in files}
 
 
-def started(base: list[Manifest], folder: Path) -> None:
-    """Run the container's command, all but nginx itself, with the `resolv.conf` of a pod."""
-    shell, option, script = dict(containers(base))["slipway-nginx"]["command"]
-    (folder / "resolv.conf").write_text(
+def started(base: list[Manifest], pod: Path) -> list[str]:
+    """Run the container's command in a folder, and return how it starts nginx at its end."""
+    (pod / "run").mkdir(parents=True)
+    for path, text in mounted(base).items():
+        (pod / "etc" / "nginx" / path).parent.mkdir(parents=True, exist_ok=True)
+        (pod / "etc" / "nginx" / path).write_text(text)
+    (pod / "etc" / "resolv.conf").write_text(
         "search acme.svc.cluster.local svc.cluster.local cluster.local\nnameserver 127.0.0.53\noptions ndots:5\n"
     )
-    for there, here in ((RUN, str(folder)), ("/etc/resolv.conf", f"{folder}/resolv.conf")):
-        script = script.replace(there, here)
-    script, count = re.subn(r"exec nginx -g '(.*)'", "", script)
-    assert count == 1
+    shell, option, script = dict(containers(base))["slipway-nginx"]["command"]
+    script = script.replace("/etc/", f"{pod}/etc/").replace("/run/", f"{pod}/run/")
+    script, *ends = script.partition("exec nginx")
     subprocess.run([shell, option, script], check=True, timeout=10)
+    return shlex.split("".join(ends))
+
+
+def test_its_command_starts_two_processes_wherever_it_is(base: list[Manifest], tmp_path: Path) -> None:
+    command = started(base, tmp_path)
+    assert command[:4] == ["exec", "nginx", "-c", f"{tmp_path}/run/nginx/nginx.conf"]
+    assert "\nworker_processes 2;\n" in (tmp_path / "run" / "nginx" / "nginx.conf").read_text()
 
 
 @pytest.fixture
 def asked(base: list[Manifest], tmp_path: Path) -> Iterator[tuple[Edge, Replica]]:
     """An nginx with the files of the ConfigMap, a replica, and the name server of the pod."""
-    folder = tmp_path / "n"
+    folder, run = tmp_path / "n", tmp_path / "run"
     with NameServer(["127.0.0.1"]) as names, Replica() as replica:
         edge = Edge(folder, [replica.port])
-        started(base, folder)
-        line = (folder / "replicas.conf").read_text()
+        started(base, tmp_path)
+        line = (run / "replicas.conf").read_text()
         assert line == "set $slipway_replicas slipway-web.acme.svc.cluster.local:8000;\n"
-        (folder / "replicas.conf").write_text(line.replace(":8000", f":{replica.port}"))
-        line = (folder / "resolver.conf").read_text()
+        (run / "replicas.conf").write_text(line.replace(":8000", f":{replica.port}"))
+        line = (run / "resolver.conf").read_text()
         assert line == "resolver 127.0.0.53 valid=1s ipv6=off;\n"
-        (folder / "resolver.conf").write_text(line.replace("127.0.0.53", f"127.0.0.1:{names.port}"))
-        site = mounted(base)["site.conf"].replace(RUN, str(folder))
+        (run / "resolver.conf").write_text(line.replace("127.0.0.53", f"127.0.0.1:{names.port}"))
+        shutil.rmtree(folder / "slipway")
+        shutil.copytree(run / "nginx", folder, dirs_exist_ok=True)
+        site = (folder / "site.conf").read_text()
         moved = {"listen 8080": f"listen 127.0.0.1:{edge.port}", "/dev/stdout": f"{folder}/access.log"}
-        for ours, theirs in moved.items():
+        for ours, theirs in (moved | {"include /run/": f"include {run}/"}).items():
             assert ours in site
             site = site.replace(ours, theirs)
         (folder / "site.conf").write_text(scratch_paths(folder) + site)
