@@ -68,7 +68,7 @@ def test_worker_differs_from_a_replica_in_its_command_only() -> None:
 @pytest.fixture(scope="module")
 def demo(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
     port = free_port()
-    files = ("docker-compose.yml", "docker-compose.demo.yml")
+    files = ("docker-compose.yml", "docker-compose.override.yml")
     with composed(tmp_path_factory.mktemp("demo"), *files, SLIPWAY_PORT=str(port)) as compose:
         compose("up", "--detach", "--no-build", "--wait", "--wait-timeout", "120")
         yield compose
@@ -139,7 +139,7 @@ def test_replica_logs_are_json(demo: Compose) -> None:
 
 
 @pytest.mark.parametrize(
-    "files", [("docker-compose.yml",), ("docker-compose.yml", "docker-compose.demo.yml")]
+    "files", [("docker-compose.yml",), ("docker-compose.yml", "docker-compose.override.yml")]
 )
 def test_every_line_of_env_reaches_every_replica(image: str, tmp_path: Path, files: tuple[str, ...]) -> None:
     """`.env.example` with each of its lines switched on, as Compose itself reads it."""
