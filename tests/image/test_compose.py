@@ -185,7 +185,7 @@ def test_production_with_the_secrets_that_the_docs_make(image: str, tmp_path: Pa
         "    networks: [data]\n"
         "    environment: {PORT: '8099'}\n"
     )
-    make_secrets = shell_block("secrets/anthropic_api_key").replace("sk-ant-…", "sk-ant-not-a-real-key")
+    make_secrets = shell_block("secrets/anthropic_api_key").replace("sk-ant-…", "sk-ant-not-a-real-one")
     subprocess.run(["bash", "-euc", make_secrets], cwd=tmp_path, check=True, timeout=30)
     files = ("docker-compose.yml", "model.yml")
     with composed(tmp_path, *files, SLIPWAY_PORT=str(port)) as compose:
@@ -196,7 +196,7 @@ def test_production_with_the_secrets_that_the_docs_make(image: str, tmp_path: Pa
             assert ask(client).status_code == 200
             rolling_restart(compose, client)
         said = compose("logs")
-        assert password not in said and "sk-ant-not-a-real-key" not in said
+        assert password not in said and "sk-ant-not-a-real-one" not in said
 
 
 def rolling_restart(compose: Compose, client: httpx2.Client) -> None:
