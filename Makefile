@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## start everything on this machine; PORT=8000, Ctrl-C stops it
 	@scripts/setup.sh requirements.txt
@@ -94,8 +94,8 @@ sbom: ## write var/sbom.json: every package of requirements.txt with its hashes,
 
 audit: ## ask the advisory database about every package (needs the network)
 	@scripts/setup.sh requirements-pipeline.txt .venv-pipeline
-	.venv-pipeline/bin/pip-audit --require-hashes --disable-pip -r requirements.txt
-	.venv-pipeline/bin/pip-audit --require-hashes --disable-pip -r requirements-providers.txt
+	.venv-pipeline/bin/pip-audit --strict --require-hashes --disable-pip -r requirements.txt
+	.venv-pipeline/bin/pip-audit --strict --require-hashes --disable-pip -r requirements-providers.txt
 
 LOCK := uv pip compile -q --universal --upgrade --generate-hashes --python-version 3.11
 lock: ## compile requirements*.in, with the newest versions and the hash of every file (needs uv)
