@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx2
@@ -73,15 +74,15 @@ def admin(fleet: Compose) -> Iterator[httpx2.Client]:
 
 
 @contextmanager
-def version(image: str, tag: str, file: Path, inside: str) -> Iterator[str]:
+def version(image: str, tag: str, inside: str, text: str) -> Iterator[str]:
     """The image with one file more or another one, under a tag of its own."""
-    container = docker("create", image).stdout.strip()
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "file").write_text(text)
+        (Path(folder) / "Dockerfile").write_text(f"FROM {image}\nCOPY file /app/{inside}\n")
+        docker("build", "--tag", f"slipway:{tag}", folder)
     try:
-        docker("cp", str(file), f"{container}:/app/{inside}")
-        docker("commit", container, f"slipway:{tag}")
         yield tag
     finally:
-        docker("rm", "--force", container, check=False)
         docker("rmi", "--force", f"slipway:{tag}", check=False)
 
 
@@ -206,14 +207,13 @@ def test_all_is_healthy_and_every_door_answers(fleet: Compose, admin: httpx2.Cli
 
 
 def test_no_request_fails_whatever_happens_to_the_replicas(
-    fleet: Compose, admin: httpx2.Client, image: str, tmp_path: Path
+    fleet: Compose, admin: httpx2.Client, image: str
 ) -> None:
     (nginx,) = containers(fleet, "nginx")
     started = inspected(nginx, ".State.StartedAt")
     before = waiting(admin)
-    migration = tmp_path / "9999_next.py"
-    migration.write_text(MIGRATION.format(before=revisions()[-1]))
-    with version(image, "next", migration, "migrations/versions/9999_next.py"), loaded(admin) as load:
+    migration = MIGRATION.format(before=revisions()[-1])
+    with version(image, "next", "migrations/versions/9999_next.py", migration), loaded(admin) as load:
         load.more(100)
         dead = [*containers(fleet, "slipway-1"), containers(fleet, "slipway-more")[0]]
         for container in dead:
@@ -255,11 +255,10 @@ def revision(fleet: Compose) -> str:
 
 
 def test_a_version_that_does_not_get_healthy_is_taken_back(
-    fleet: Compose, admin: httpx2.Client, image: str, tmp_path: Path
+    fleet: Compose, admin: httpx2.Client, image: str
 ) -> None:
-    broken = tmp_path / "wsgi.py"
-    broken.write_text("raise SystemExit('broken')\n")
-    with version(image, "broken", broken, "wsgi.py"), loaded(admin) as load:
+    broken = "raise SystemExit('broken')\n"
+    with version(image, "broken", "wsgi.py", broken), loaded(admin) as load:
         said = roll(fleet, "broken", status=1)
         load.more(50)
     assert "broken does not get healthy; back to test" in said and load.failed == []
