@@ -120,9 +120,8 @@ class Spending:
     def settle(self, hold: Hold, price: Price, usage: Usage, basis: str = "exact") -> Settlement:
         """Settle to the usage, exact or estimated."""
         cost = price.cost(usage)
-        plain = Usage(
-            usage.prompt_tokens, usage.output_tokens, server_tool_requests=usage.server_tool_requests
-        )
+        prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
+        plain = Usage(prompt, usage.output_tokens, server_tool_requests=usage.server_tool_requests)
         uncached = cost if plain == usage else price.cost(plain)
         unbatched = price._replace(batched=False).cost(plain) if price.batched else uncached
         call = ledger.SettledCall(usage, cost, uncached - cost, basis, unbatched - uncached)
