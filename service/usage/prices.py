@@ -32,6 +32,11 @@ def today() -> date:
     return datetime.now(UTC).date()
 
 
+def plain_name(model: str) -> str:
+    """Return the name of a model without a date, and without the prefix of the offline model."""
+    return DATED.sub("", model.removeprefix(OFFLINE))
+
+
 def _pico(text: object) -> int:
     """Convert `"0.125"` dollars per million tokens to pico-dollars per token.
 
@@ -184,7 +189,7 @@ class PriceTable:
 
     def price(self, model: str, on: date) -> Price:
         """Return the row that applies on that day; `offline-X` costs the same as X. Raises `PriceUnknown`."""
-        name = DATED.sub("", model.removeprefix(OFFLINE))
+        name = plain_name(model)
         for row in self._rows.get(name, ()):
             if row.since <= on:
                 return row
