@@ -53,6 +53,7 @@ docs: ## write the generated pages
 	$(PY) -m config --env > .env.example
 	$(PY) -m scripts.errors_page > docs/errors.md
 	$(PY) -m scripts.permissions_page > docs/permissions.md
+	$(PY) -m scripts.boards deploy/observability/grafana/boards
 	$(PY) -m scripts.metrics_page > docs/metrics.md
 
 client: ## build wheel and sdist of the Python client into client/dist
