@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import sys
 
-from service.observe.metric_table import (
+from service.observe.metric_kinds import (
     MAX_GAUGE_LABEL_SETS,
     MAX_HISTOGRAM_LABEL_SETS,
     MAX_LABEL_SETS,
     MAX_REQUEST_LABEL_SETS,
-    SECTIONS,
+    MAX_ROUTES,
     Metric,
 )
+from service.observe.metric_table import SECTIONS
 from service.observe.stored_values import KEEP_SECONDS, WAIT_SECONDS
 
-HEAD = f"""# Metrics
+HEAD = rf"""# Metrics
 
 Generated from `service/observe/metric_table.py` by `make docs`; `make check` compares them.
 
-`GET /metrics` of a replica is about all of its processes, in Prometheus' text format; with `METRICS_ENABLED=false` it is
-404 and nothing is counted. nginx does not pass it on: scrape each replica itself, at its own port. A task worker on a
-machine of its own serves its counts too, see [running](running.md#metrics). Counters only grow, over workers that are
-restarted or killed; only the restart of a whole replica begins them at 0, which `rate()` and `increase()` know.
+`GET /metrics` of a replica is about all of its processes, in Prometheus' text format; with `METRICS_ENABLED=false` it
+is 404 and nothing is counted. nginx does not pass it on: scrape each replica itself, at its own port. A task worker on
+a machine of its own serves its counts too, see [running](running.md#metrics). Counters only grow, over workers that
+are restarted or killed; only the restart of a whole replica begins them at 0, which `rate()` and `increase()` know.
 
 | over replicas | of |
 | --- | --- |
@@ -29,24 +30,25 @@ restarted or killed; only the restart of a whole replica begins them at 0, which
 | `max` | gauges marked *max*, and those marked *database*: each replica reads the same value of the whole service |
 | `min` | gauges marked *min* |
 
-Values marked *database* are read when `/metrics` is: by one process, at most once in {KEEP_SECONDS:g} s, within {WAIT_SECONDS:g} s.
-While the database is away they are **absent**, not 0, and `slipway_database_up` is 0.
+Values marked *database* are read when `/metrics` is, by the process that answers: at most once in {KEEP_SECONDS:g} s,
+within {WAIT_SECONDS:g} s. While the database is away they are **absent**, not 0, and `slipway_database_up` is 0.
 
-Labels are bounded: routes, agents, models and codes, never a user. A process has at most {MAX_LABEL_SETS} sets of labels of a
-counter (`slipway_http_requests_total`: {MAX_REQUEST_LABEL_SETS:,}), {MAX_GAUGE_LABEL_SETS} of a gauge and {MAX_HISTOGRAM_LABEL_SETS} of a histogram; further ones count
-as `(other)`.
+Labels are bounded: routes, agents, models and codes, never a user. A process has at most {MAX_LABEL_SETS} sets of
+labels of a counter (`slipway_http_requests_total`: {MAX_REQUEST_LABEL_SETS:,}), {MAX_GAUGE_LABEL_SETS} of a gauge and
+{MAX_HISTOGRAM_LABEL_SETS} of a histogram (by `route`: {MAX_ROUTES}); further ones count as `(other)`.
 
 ## Ratios
 
-| | of the last hour |
-| --- | --- |
-| completion | `sum(increase(slipway_runs_total{{status="succeeded"}}[1h])) / sum(increase(slipway_runs_total{{status!="cancelled"}}[1h]))` |
-| escalation | `sum(increase(slipway_escalations_total[1h])) / sum(increase(slipway_runs_total[1h]))` |
-| tool success | `sum(increase(slipway_tool_calls_total{{ok="true"}}[1h])) / sum(increase(slipway_tool_calls_total[1h]))` |
-| answers from the cache | `sum(increase(slipway_cache_total{{result=~"hit\\|near\\|coalesced"}}[1h])) / sum(increase(slipway_cache_total[1h]))` |
+| share | of these | in these |
+| --- | --- | --- |
+| completion | `slipway_runs_total{{status="succeeded"}}` | `slipway_runs_total{{status!="cancelled"}}` |
+| escalation | `slipway_escalations_total` | `slipway_runs_total` |
+| tool success | `slipway_tool_calls_total{{ok="true"}}` | `slipway_tool_calls_total` |
+| answers from the cache | `slipway_cache_total{{result!~"miss\|bypass"}}` | `slipway_cache_total` |
 
-A run **completes** when it succeeds; what its caller cancels counts neither way. It **escalates** when it asks a person to
-decide, at its first [approval](client.md#approvals): further ones of the same run are not counted.
+Each as `sum(increase(…[1h])) / sum(increase(…[1h]))`. A run **completes** when it succeeds; what its caller cancels
+counts neither way. It **escalates** when it asks a person to decide, with its first [approval](client.md#decide):
+further ones of the same run are not counted.
 """
 MERGES = {
     "livesum": "sum",
@@ -69,9 +71,9 @@ def page() -> str:
 
 def _row(metric: Metric) -> str:
     kind = metric.kind if metric.kind != "gauge" else f"gauge, *{MERGES[metric.merge]}*"
-    labels = ", ".join(f"`{label}`" for label in metric.labels)
+    labels = f"{', '.join(f'`{label}`' for label in metric.labels)} " if metric.labels else ""
     meaning = f"{metric.about}: {metric.notes}" if metric.notes else metric.about
-    return f"| `{metric.exposed}` | {kind} | {labels} | {meaning} |\n"
+    return f"| `{metric.exposed}` | {kind} | {labels}| {meaning} |\n"
 
 
 if __name__ == "__main__":

@@ -287,6 +287,7 @@ class RunSteps:
         source = reply.usage_source
         self._journal.add_step("model", name, stored, usage=reply.usage, cost_nano=cost, source=source)
         self._deps.observer.step(self._run, "model", name)
+        self._deps.observer.context(self._agent.id, stored["asked"], self._window.share(reply.usage))
         used = reply.usage.public(cost, source)
         self._journal.publish_after_commit(
             Event.USAGE, {"step": self._journal.steps, "model": reply.model, **used}

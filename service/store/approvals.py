@@ -54,6 +54,11 @@ def of_run(tx: Transaction, run_id: str) -> list[Row]:
     return tx.rows(sa.select(approvals).where(approvals.c.run_id == run_id).order_by(approvals.c.id))
 
 
+def any_of(tx: Transaction, run_id: str) -> bool:
+    """Return whether a run has asked for an approval."""
+    return tx.row(sa.select(approvals.c.id).where(approvals.c.run_id == run_id).limit(1)) is not None
+
+
 def get(tx: Transaction, approval_id: str, visible: Visibility = UNRESTRICTED) -> Row | None:
     """Find one visible approval, with columns of its run."""
     row = tx.row(_WITH_RUN.where(approvals.c.id == approval_id))

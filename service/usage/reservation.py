@@ -119,8 +119,9 @@ class Spending:
     def settle(self, hold: Hold, price: Price, usage: Usage, basis: str = "exact") -> Settlement:
         """Settle to the usage, exact or estimated."""
         cost = price.cost(usage)
-        prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
-        plain = Usage(prompt, usage.output_tokens, server_tool_requests=usage.server_tool_requests)
+        plain = Usage(
+            usage.prompt_tokens, usage.output_tokens, server_tool_requests=usage.server_tool_requests
+        )
         saved = 0 if plain == usage else price.cost(plain) - cost
         source: UsageSource = "reported" if basis == "exact" else "estimated"
         return Settlement(usage, cost, source, lambda tx: self._settle(tx, hold, usage, cost, saved, basis))
@@ -181,7 +182,7 @@ class Spending:
             return
         call = ledger.SettledCall(usage, cost, saved, basis)
         bookings.settle(tx, hold, call, self._budgets.warnings.watch, to_tree=to_tree)
-        settled = Settled(hold.id, hold.agent, hold.model, usage, cost, hold.amount_nano)
+        settled = Settled(hold.id, hold.agent, hold.model, usage, cost, hold.amount_nano, saved)
         tx.after_commit(lambda: self._observer.settlement(settled))
         tx.after_commit(lambda: self._used(hold.user_id, usage))
 
