@@ -59,7 +59,8 @@ def add_agents(folder: Path) -> None:
     for name, (spec, uses) in AGENTS.items():
         agent = folder / name
         agent.mkdir()
-        (agent / "agent.yaml").write_text(f"description: {name}, for tests of alerts\n{spec}")
+        tier = "" if "tier" in spec else "tier: {default: simple, ask: false}\n"
+        (agent / "agent.yaml").write_text(f"description: {name}, for tests of alerts\n{tier}{spec}")
         (agent / "prompt.md").write_text("You answer.")
         if uses:
             (agent / "tools.py").write_text(f"from service.tools import ToolFailed, tool\n\n\n{TOOLS[uses]}")
