@@ -69,11 +69,6 @@ class Usage(NamedTuple):
     cache_creation_1h_input_tokens: int = 0  # the part of cache_creation_input_tokens kept for an hour
     server_tool_requests: int = 0
 
-    @property
-    def prompt_tokens(self) -> int:
-        """Tokens of the prompt, cached or not."""
-        return self.input_tokens + self.cache_read_input_tokens + self.cache_creation_input_tokens
-
     def plus(self, other: Usage) -> Usage:
         return Usage(*map(add, self, other))
 

@@ -47,7 +47,9 @@ class Metrics(Observer):
             self.counted["runs"](run.agent, str(run.status)).inc()
             self.counted["run_cost_usd"](run.agent).observe(run.cost_nano / NANO)
             if run.finished_at is not None:
-                self.counted["run_seconds"](run.agent).observe(max(0, run.finished_at - run.created_at) / 1000)
+                self.counted["run_seconds"](run.agent).observe(
+                    max(0, run.finished_at - run.created_at) / 1000
+                )
 
     def first_text(self, agent: str, seconds: float) -> None:
         self.counted["run_first_token_seconds"](agent).observe(max(0.0, seconds))

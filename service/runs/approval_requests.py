@@ -58,7 +58,7 @@ class ApprovalRequests:
 
     def write(self, tx: Transaction, run: Run, questions: Sequence[dict[str, Any]]) -> None:
         """Write new approvals with their webhooks, in the transaction that suspends the run."""
-        if questions and not approvals.any_of(tx, run.id):
+        if questions and not approvals.any_before(tx, run.id, min(row["id"] for row in questions)):
             tx.after_commit(partial(self._escalated, run.agent))
         approvals.ask(tx, questions)
         self._webhooks.approvals_required(tx, run, [row["id"] for row in questions])

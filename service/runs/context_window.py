@@ -60,7 +60,7 @@ class _Estimate:
         return round(_bytes(value) * self.per_byte) + _of_files(value)
 
     def learn(self, request: ModelRequest, reply: ModelReply) -> None:
-        sent = reply.usage.prompt_tokens
+        sent = _prompt_tokens(reply.usage)
         if reply.usage_source == "reported" and sent:
             text = sent - estimated_tokens(request.messages)
             self.per_byte = max(LEAST_PER_BYTE, text / _bytes(_sent(request)))
@@ -165,7 +165,7 @@ class ContextWindow:
 
     def share(self, usage: Usage) -> float:
         """Return the share of the window that a prompt filled."""
-        return usage.prompt_tokens / self._tokens
+        return _prompt_tokens(usage) / self._tokens
 
     def _answer(self, request: ModelRequest) -> int:
         """Tokens set aside for the answer: not more than half of the window, or no prompt would be left."""
@@ -174,6 +174,10 @@ class ContextWindow:
 
 def _sent(request: ModelRequest) -> list[object]:
     return [request.system, request.messages, request.tools, request.json_schema]
+
+
+def _prompt_tokens(usage: Usage) -> int:
+    return usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
 
 
 def _of_files(value: object) -> int:

@@ -119,9 +119,8 @@ class Spending:
     def settle(self, hold: Hold, price: Price, usage: Usage, basis: str = "exact") -> Settlement:
         """Settle to the usage, exact or estimated."""
         cost = price.cost(usage)
-        plain = Usage(
-            usage.prompt_tokens, usage.output_tokens, server_tool_requests=usage.server_tool_requests
-        )
+        prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
+        plain = Usage(prompt, usage.output_tokens, server_tool_requests=usage.server_tool_requests)
         saved = 0 if plain == usage else price.cost(plain) - cost
         source: UsageSource = "reported" if basis == "exact" else "estimated"
         return Settlement(usage, cost, source, lambda tx: self._settle(tx, hold, usage, cost, saved, basis))
