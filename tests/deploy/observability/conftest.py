@@ -25,7 +25,7 @@ SETTINGS = {
     "LIMIT_RUNS": "100000/minute",
     "RUN_TIMEOUT": "120",
     "MODEL_TIMEOUT": "30",
-    "MODEL_RETRIES": "0",
+    "MODEL_RETRIES": "1",
 }
 # What takes hours, gigabytes or millions in a rule, and less in a test.
 THRESHOLDS = {

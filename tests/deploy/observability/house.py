@@ -29,8 +29,8 @@ AGENTS = {
     "careful": ("pattern: react\ntools: [changes]\napprovals: [changes]\n", "changes"),
     "looper": ("pattern: react\ntools: [looks]\nlimits: {steps: 60, seconds: 120}\n", "looks"),
     "costly": ("pattern: single\ntier: {default: complex, ask: false}\n", ""),
-    "reader": ("pattern: single\ncontext_tokens: 4000\nmax_tokens: 300\n", ""),
-    "guarded": ("pattern: single\nguardrails: {pii: {input: redact}}\n", ""),
+    "reader": ("pattern: single\ncontext_tokens: 8000\nmax_tokens: 300\n", ""),
+    "guarded": ("pattern: single\nguardrails: {input: {personal_data: redact}}\n", ""),
 }
 TOOLS = {
     "breaks": '@tool(idempotent=True, risk="read")\ndef breaks(place: str) -> str:\n    """Break at a place."""\n'
@@ -61,7 +61,9 @@ def add_agents(folder: Path) -> None:
         agent.mkdir()
         tier = "" if "tier" in spec else "tier: {default: simple, ask: false}\n"
         (agent / "agent.yaml").write_text(f"description: {name}, for tests of alerts\n{tier}{spec}")
-        (agent / "prompt.md").write_text("You answer.")
+        (agent / "prompt.md").write_text(
+            "You answer what you are asked. " * 300
+        )  # enough for the provider's cache
         if uses:
             (agent / "tools.py").write_text(f"from service.tools import ToolFailed, tool\n\n\n{TOOLS[uses]}")
 
@@ -111,6 +113,11 @@ class House:
     def many(self, count: int, agent: str, text: str, **more: Any) -> list[httpx2.Response]:
         with ThreadPoolExecutor(count) as pool:
             return list(pool.map(lambda _: self.ask(agent, text, **more), range(count)))
+
+    def decide(self, decision: str) -> None:
+        """Decide all that waits for a person."""
+        for asked in self.call("GET", "/v1/approvals?status=pending&limit=100").json()["data"]:
+            self.call("POST", f"/v1/approvals/{asked['id']}", json={"decision": decision})
 
     def fires(self, *names: str, doing: Callable[[], object] | None = None) -> None:
         """Do it again and again until each of these alerts has fired."""

@@ -46,20 +46,16 @@ def test_tool_that_fails(house: House) -> None:
 def test_people_who_do_not_decide(house: House) -> None:
     house.fires("ApprovalWaiting", doing=lambda: house.many(6, "careful", "Use the changes tool."))
 
-    def decide() -> None:
-        for asked in house.call("GET", "/v1/approvals?status=pending&limit=100").json()["data"]:
-            house.call("POST", f"/v1/approvals/{asked['id']}", json={"decision": "approve"})
-
     def ask_and_decide() -> None:
         house.many(3, "careful", "Use the changes tool.")
-        decide()
+        house.decide("approve")
 
     house.fires("EscalationHigh", doing=ask_and_decide)
-    house.clears("ApprovalWaiting", "EscalationHigh", doing=decide)
+    house.clears("ApprovalWaiting", "EscalationHigh", doing=lambda: house.decide("approve"))
 
 
 def test_prompts_that_fill_the_context(house: House) -> None:
-    long = "All of this is read by you. " * 500
+    long = "All of this is read by you. " * 720
     house.fires("ContextNearlyFull", doing=lambda: house.many(6, "reader", long))
     house.clears("ContextNearlyFull")
 
