@@ -39,17 +39,17 @@ def happen(house: House) -> None:
         house.call("POST", "/v1/agents/assistant/invoke", json={"input": "Asked twice."})
     house.ask("guarded", "Write to ada@example.com.")
     house.ask("flaky", "Use the breaks tool.")
-    house.ask("careful", "Use the changes tool.")
     house.decide("approve")
+    house.ask("careful", "Use the changes tool.")  # waits until the next time
     house.ask("assistant", "Later.", door="tasks")
     house.call("POST", "/v1/auth/login", json={"username": "demo", "password": "wrong"})
     house.model.control(fault="529", times=1)
     house.ask("assistant", "Once more.")
-    house.ask("reader", "Too dear.")
+    house.many(6, "reader", "All of this is read by you. " * 200)
 
 
 def test_every_panel_has_data(house: House) -> None:
-    capped = {"amount_usd": "0.002", "period": "day"}
+    capped = {"amount_usd": "0.001", "period": "day"}
     house.call("PUT", "/v1/admin/budgets/agent:reader", json=capped)
     report = {"agent": "assistant", "input": "Report.", "cron": "* * * * *"}
     schedule = house.call("POST", "/v1/schedules", json=report).json()["id"]
