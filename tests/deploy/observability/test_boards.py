@@ -49,7 +49,7 @@ def happen(house: House) -> None:
 
 
 def test_every_panel_has_data(house: House) -> None:
-    capped = {"amount_usd": "0.001", "period": "day"}
+    capped = {"amount_usd": "0.005", "period": "day"}
     house.call("PUT", "/v1/admin/budgets/agent:reader", json=capped)
     report = {"agent": "assistant", "input": "Report.", "cron": "* * * * *"}
     schedule = house.call("POST", "/v1/schedules", json=report).json()["id"]
