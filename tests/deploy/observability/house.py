@@ -23,7 +23,7 @@ from tests.guardian import children_of
 from tests.jobs.house import TaskWorker, until
 from tests.loopback_proxy import LoopbackProxy, Way
 
-SECONDS = 75.0  # until an alert fires or clears
+SECONDS = 100.0  # until an alert fires or clears
 AGENTS = {
     "flaky": ("pattern: react\ntools: [breaks]\n", "breaks"),
     "careful": ("pattern: react\ntools: [changes]\napprovals: [changes]\n", "changes"),
