@@ -13,9 +13,11 @@ from prometheus_client.registry import Collector
 from service.observe.metric_files import of_tasks
 from service.observe.metric_values import OTHER, MergedFolders, made
 from service.observe.observer import ModelAttempt, Observer, RunPhase, Settled
+from service.observe.traffic import Traffic
 from service.types import NANO, Run
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "(none)"})
+_PROBES = frozenset({"/health", "/ready", "/metrics"})  # not the traffic of clients
 _KINDS = ("input", "output", "cache_read", "cache_creation")
 _ATTEMPTS = ("1", "2")
 _MORE_ATTEMPTS = "3+"
@@ -29,11 +31,14 @@ class Metrics(Observer):
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self.counted = made(self._registry)
+        self.traffic = Traffic()
         self._read: list[Collector] = []
         self.counted["redis_up"].set(1)
         self.counted["audit_intact"].set(1)
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
+        if route not in _PROBES:
+            self.traffic.note(status, seconds)
         known = method if method in _METHODS else OTHER  # a client may send any word
         self.counted["http_requests"](route, known, str(status)).inc()
         self.counted["http_request_seconds"](route).observe(seconds)
@@ -125,6 +130,10 @@ class Metrics(Observer):
     def transaction_retried(self, reason: str) -> None:
         """Count a retry; `reason`: `deadlock`, `serialization_failure` or `unexpected_result`."""
         self.counted["transaction_retries"](reason).inc()
+
+    def spans(self, outcome: str, number: int) -> None:
+        """Count spans; `outcome`: `sent`, `failed` as the collector took none, `dropped` as too many waited."""
+        self.counted["spans"](outcome).inc(number)
 
     def login_failed(self) -> None:
         self.counted["login_failures"].inc()
