@@ -45,12 +45,12 @@ def happen(house: House) -> None:
     house.call("POST", "/v1/auth/login", json={"username": "demo", "password": "wrong"})
     house.model.control(fault="529", times=1)
     house.ask("assistant", "Once more.")
-    house.many(6, "reader", "All of this is read by you. " * 200)
+    house.ask("costly", "[offline tokens=700] Go on.")  # the second time beyond its cap
 
 
 def test_every_panel_has_data(house: House) -> None:
-    capped = {"amount_usd": "0.005", "period": "day"}
-    house.call("PUT", "/v1/admin/budgets/agent:reader", json=capped)
+    capped = {"amount_usd": "6", "period": "day"}
+    house.call("PUT", "/v1/admin/budgets/agent:costly", json=capped)
     report = {"agent": "assistant", "input": "Report.", "cron": "* * * * *"}
     schedule = house.call("POST", "/v1/schedules", json=report).json()["id"]
     asked = list(panels())
@@ -70,4 +70,4 @@ def test_every_panel_has_data(house: House) -> None:
         raise
     finally:
         house.call("DELETE", f"/v1/schedules/{schedule}")
-        house.call("PUT", "/v1/admin/budgets/agent:reader", json={**capped, "amount_usd": "100"})
+        house.call("PUT", "/v1/admin/budgets/agent:costly", json={**capped, "amount_usd": "100"})
