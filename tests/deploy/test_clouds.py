@@ -85,6 +85,7 @@ def test_balancers_ask_nginx_and_nginx_asks_the_replica() -> None:
     nginx = resources["WebTask"]["Properties"]["ContainerDefinitions"][0]
     assert [port["ContainerPort"] for port in nginx["PortMappings"]] == [int(listens)]
     assert resources["Targets"]["Properties"]["Port"] == int(listens)
+    assert resources["Targets"]["Properties"]["HealthCheckPath"] == "/health", "ECS replaces what fails it"
     for container in CONTAINERS:
         if container.port is not None:
             assert container.port == int(asks)

@@ -130,7 +130,9 @@ def test_probes_ask_what_they_mean(tmp_path: Path) -> None:
     # Liveness asks no dependency: a database that is away must not restart every process.
     assert paths == {"startupProbe": "/health", "livenessProbe": "/health", "readinessProbe": "/ready"}
     assert set(paths.values()) <= routes
-    assert web["readinessProbe"]["timeoutSeconds"] > 2, "/ready answers within 2 s"
+    ready = web["readinessProbe"]
+    assert ready["timeoutSeconds"] > 2, "/ready answers within 2 s"
+    assert ready["periodSeconds"] * ready["failureThreshold"] >= 30, "runs wait 30 s for the database"
     for monitor in of_kind(rendered("monitoring"), "ServiceMonitor").values():
         assert {each["path"] for each in monitor["spec"]["endpoints"]} <= routes
 
