@@ -98,7 +98,7 @@ def test_it_finds_the_replicas_by_the_name_of_its_own_namespace(asked: tuple[Edg
 
 
 def test_the_client_is_the_last_address_that_the_gateway_names(asked: tuple[Edge, Replica]) -> None:
-    """What a client writes there itself stands before it."""
+    """Addresses that a client writes there itself stand before it."""
     edge, replica = asked
     edge.http.get("/ready", headers={"X-Forwarded-For": "198.51.100.1, 203.0.113.7"})
     assert replica.seen[-1][2]["x-forwarded-for"] == "203.0.113.7"
