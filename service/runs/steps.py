@@ -81,10 +81,8 @@ class RunSteps:
             self._count()
         if self._attempt.form is not None:
             prompt = self._attempt.form.asked(prompt)
-        if prompt.tier is None:
-            models = yield from self._routed_models(prompt.tools)
-        else:
-            models = self._agent.model_router.route(prompt.tier).models
+        routed = None if prompt.tier is None else self._agent.model_router.route(prompt.tier).models
+        models = routed or (yield from self._routed_models(prompt.tools))
         reply = yield from self._whole_reply(name, self._request(models[0], prompt), models, prompt.publish)
         calls = calls_of(reply, self._run.request)
         if calls and len(calls) == len(reply.tool_uses):
