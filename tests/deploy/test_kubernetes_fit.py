@@ -156,6 +156,15 @@ def test_a_pod_that_stops_has_the_time_for_it(name: str, tmp_path: Path) -> None
         assert dict(containers(manifests))[pod]["lifecycle"]["preStop"]["sleep"]["seconds"] >= 10
 
 
+def test_jobs_have_the_names_that_alerts_ask_for() -> None:
+    services = of_kind(rendered("base"), "Service")
+    jobs = set()
+    for name, monitor in of_kind(rendered("monitoring"), "ServiceMonitor").items():
+        label = monitor["spec"].get("jobLabel")
+        jobs.add(services[name]["metadata"]["labels"][label] if label else name)
+    assert jobs == {"slipway", "slipway-worker"}
+
+
 def metrics() -> dict[str, set[str]]:
     """Return every metric with its labels, of the tables in docs/, which other tests compare with the code."""
     found = {}
