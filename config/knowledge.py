@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field, SecretStr
 
-from config.elsewhere import Elsewhere
+from config.observe import Observe
 
 MIB = 1024 * 1024
 
 
-class Knowledge(Elsewhere):
+class Knowledge(Observe):
     """Fields of `config.base.Settings` about knowledge."""
 
     knowledge_documents: int = Field(

@@ -23,6 +23,7 @@ from service.types import Run, RunStatus, now_ms
 
 Cache = Literal["hit", "near", "stale", "coalesced", "miss", "bypass"]
 Vector: TypeAlias = "array[float]"
+COST = "cost_nano"  # of the run that made the answer; entries of releases before lack it
 STORED_FIELDS = ("output", "structured", "stop_reason", "model", "tier", "steps", "tools", "sources")
 MODEL_AWAY = (ModelUnavailable, ModelTimeout)  # errors for which a stale answer is better than none
 # Errors that every run with the same question meets, however often it is retried. These and `ModelError`, which may
@@ -149,7 +150,7 @@ def is_worth_keeping(run: Run) -> bool:
 
 def write_answer(run: Run) -> bytes:
     assert run.result is not None
-    return orjson.dumps({name: run.result[name] for name in STORED_FIELDS})
+    return orjson.dumps({**{name: run.result[name] for name in STORED_FIELDS}, COST: run.cost_nano})
 
 
 def write_entry(run: Run, question: CacheKey, until: int) -> bytes:

@@ -134,6 +134,7 @@ def build(
         redis_store=infra.redis_store,
         stops=AgentStops(infra.db, domains.revocations, domains.agents.has),
         guardrails=runner.guardrails,
+        savings=domains.usage.savings,
     )
     batches = _batches(settings, infra, domains, batch_steps)
     own = [Chore(batches.tick_in_background, Work.BATCHES), Chore(waits.look, Work.BUDGET_WAITS)]

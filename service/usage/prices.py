@@ -33,6 +33,11 @@ def today() -> date:
     return datetime.now(UTC).date()
 
 
+def plain_name(model: str) -> str:
+    """Return the name of a model without a date, and without the prefix of the offline model."""
+    return DATED.sub("", model.removeprefix(OFFLINE))
+
+
 def _pico(text: object) -> int:
     """Convert `"0.125"` dollars per million tokens to pico-dollars per token.
 
@@ -193,7 +198,7 @@ class PriceTable:
         return self._row(model, on, embeds=True)
 
     def _row(self, model: str, on: date, embeds: bool | None = None) -> Price:
-        name = DATED.sub("", model.removeprefix(OFFLINE))
+        name = plain_name(model)
         for row in self._rows.get(name, ()):
             if row.since <= on and embeds in (None, row.provider == EMBEDDINGS):
                 return row
