@@ -92,7 +92,9 @@ def post_worker_init(worker: Any) -> None:
 
     # Gunicorn has no hook for SIGTERM: streams poll whether their worker is stopping.
     lifecycle.watch(lambda: bool(worker.alive))
-    worker.app.wsgi().extensions["slipway"].start()
+    services = worker.app.wsgi().extensions["slipway"]
+    services.pools.add("threads", lambda: worker.serving)
+    services.start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:

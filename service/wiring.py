@@ -28,12 +28,15 @@ from service.observe import tracer as tracers
 from service.observe.log_lines import LogLines
 from service.observe.metrics import Metrics
 from service.observe.observer import Observer
+from service.observe.pools import Pools
 from service.observe.spans import Spans
+from service.observe.stored_values import StoredValues, of_disk
 from service.privacy import keyring as keyrings
 from service.privacy.erasure import Erasures
 from service.privacy.keyring import Keyring
 from service.runs import build as runs
 from service.runs.recovery.supervisor import WEB, Chore, ProcessRole
+from service.runs.standing import OVERSHOOT_SECONDS, StandingValues
 from service.schedules.dispatch import Dispatcher
 from service.schedules.schedules import Schedules
 from service.store import fitness
@@ -74,6 +77,7 @@ class Services:
     knowledge: knowledge.KnowledgeServices
     dispatcher: Dispatcher
     memory: Memory
+    pools: Pools
 
     def start(self) -> None:
         """Start the parts that only a serving process has: first admin, signing keys, lease, recovery.
@@ -91,8 +95,10 @@ class Services:
             self.versions.refresh()
         self.audit.chainer.start()
         self.runs.supervisor.start()
+        self.pools.start()
 
     def close(self) -> None:
+        self.pools.close()
         self.runs.close()
         self.mcp.close()
         self.audit.chainer.close()
@@ -119,6 +125,7 @@ def build(
     accounts, servers = auth.build(settings, infra, trail.refusals), mcp.build(settings, infra)
     catalog = agents.build(settings, infra, prices, servers.sources)
     versions = _versions(settings, infra, catalog)
+    tools = tools or ToolRunner(called=infra.observer.tool)
     clients, sender = llm.build(settings, infra), webhooks.build(settings, infra)
     money = usage.build(settings, infra, prices, notify=sender.budget_warning, has_agent=catalog.has)
     known = knowledge.build(settings, infra.db, llm.embedder(settings))
@@ -131,13 +138,14 @@ def build(
         accounts.revocations,
         accounts.run_tokens,
         trail.refusals,
-        tools or ToolRunner(called=infra.observer.tool),
+        tools,
         known,
     )
     chores = [*_of_agents(catalog, versions), Chore(servers.refresh), *_chores(infra, trail, money, sender)]
     if role.kind == "web":
-        chores = [*_of_web(accounts), *chores]
+        chores = [*_of_web(accounts), Chore(trail.watch.look_in_background), *chores]
     built = runs.build(settings, infra, domains, role, chores)
+    _read_at_scrape(settings, infra, StandingValues(infra.db, money.budgets, catalog))
     accounts.users.refused = accounts.workspaces.refused = built.cancellation.of_refused
     return Services(
         settings,
@@ -157,6 +165,7 @@ def build(
         known,
         _dispatcher(infra, catalog, built, role),
         Memory(infra.db),
+        _pools(infra, domains, built, role),
     )
 
 
@@ -219,10 +228,33 @@ def _chores(
     return [
         Chore(sender.send_due, Work.DELIVERIES),
         Chore(settle, Work.ORPHANED_HOLDS),
-        Chore(partial(approvals.expire, infra.db), Work.EXPIRED_APPROVALS),
+        Chore(partial(approvals.expire, infra.db, infra.metrics.approval), Work.EXPIRED_APPROVALS),
         Chore(trail.settings),
         Chore(trail.chainer.wake, Work.UNLINKED_AUDIT),
     ]
+
+
+def _pools(infra: Infra, domains: runs.Domains, built: runs.RunServices, role: ProcessRole) -> Pools:
+    """Build the gauges of this process's pools; a worker of Gunicorn adds its threads."""
+    places, tools = built.bulkhead, domains.tools.places
+    made = Pools(
+        infra.metrics.pool,
+        database=lambda: infra.db.connections,
+        model=domains.model.connections,
+        tools=lambda: (tools.used, tools.size),
+    )
+    if role.kind == "web":
+        made.add("places", lambda: (places.taken, places.total))
+    return made
+
+
+def _read_at_scrape(settings: Settings, infra: Infra, standing: StandingValues) -> None:
+    """Have /metrics read what stands in the database, and the room on the disk."""
+    infra.metrics.read_at_scrape(
+        StoredValues(standing.read, "database_up"),
+        StoredValues(standing.overshoot, keep=OVERSHOOT_SECONDS),
+        StoredValues(partial(of_disk, settings.slipway_home)),
+    )
 
 
 def _infra(settings: Settings, prices: PriceTable, keyring: Keyring | None) -> Infra:

@@ -27,7 +27,7 @@ from service.infra.redis_rights import missing_for_queue, reason_of
 from service.jobs.broker import RUN_TASK, UPKEEP_TASK, CeleryWakeup, make_app
 from service.jobs.upkeep import delete_expired
 from service.observe import logs, metric_files
-from service.observe.metrics import of_folder
+from service.observe.metric_values import of_folder
 from service.runs.recovery.supervisor import ProcessRole
 from service.usage.rollup import roll_up
 

@@ -34,7 +34,7 @@ def build_runner(settings: Settings, infra: Infra, domains: Domains, batch_steps
     secret = settings.secret_key.get_secret_value()
     guardrails = Guardrails(infra.db, secret, domains.refusals, observer)
     watch = GatewayWatch(domains.run_tokens)
-    requests = ApprovalRequests(domains.webhooks, settings.approval_seconds)
+    requests = ApprovalRequests(domains.webhooks, settings.approval_seconds, observer.escalated)
     tools = ToolExecution(infra.db, domains.tools, usage.rate_limits.tool, requests)
     remote = RemoteDependencies(
         db=infra.db,

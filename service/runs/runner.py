@@ -266,6 +266,8 @@ class Runner:
                 attempt.text.write_after_commit(answer.untold)
         yield from journal.finish(status, last, write)
         self.observer.run(run, "ended")
+        if attempt.text.first_at is not None and not run.resumed:
+            self.observer.first_text(run.agent, (attempt.text.first_at - run.created_at) / 1000)
 
 
 def _result(attempt: Attempt, answer: Answer | None) -> dict[str, Any]:

@@ -160,8 +160,7 @@ class RunSteps:
 
     def _count(self) -> None:
         self._calls += 1
-        most = most_steps(self._agent, self._run.request)
-        if self._calls > most:
+        if self._calls > (most := most_steps(self._agent, self._run.request)):
             raise RunLimit(f"There is no answer after {most} model calls, and the run may make no more.")
 
     def _routed_models(self, tools: bool) -> Events[tuple[str, ...]]:
@@ -290,6 +289,7 @@ class RunSteps:
         usage, source = reply.usage, reply.usage_source
         self._journal.add_step("model", name, stored, usage=usage, cost_nano=cost, source=source)
         self._deps.observer.step(self._run, "model", name)
+        self._deps.observer.context(self._agent.id, stored["asked"], self._window.share(usage))
         used = {"step": self._journal.steps, "model": reply.model, **usage.public(cost, source)}
         self._journal.publish_after_commit(Event.USAGE, used)
         if REFUSED in stored:

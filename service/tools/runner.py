@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
+from service.infra.places import Places
 from service.observe import genai, tracing
 from service.observe.tracing import Span
 from service.text.sanitise import storable
@@ -86,11 +87,14 @@ class ToolRunner:
     """Caller of tools, each in its own thread, at most `slots` at once in this process.
 
     Threads are daemons created per call, not pooled: none exists before a fork, and a tool that never returns holds one
-    slot instead of blocking process exit. `called` is invoked after each call with the tool's name and success.
+    slot instead of blocking process exit. After each call, `called` is given the tool's name, its success and the
+    milliseconds it took.
     """
 
-    def __init__(self, slots: int = 32, called: Callable[[str, bool], None] = lambda tool, ok: None) -> None:
-        self._slots = threading.BoundedSemaphore(slots)
+    def __init__(
+        self, slots: int = 32, called: Callable[[str, bool, float], None] = lambda tool, ok, ms: None
+    ) -> None:
+        self.places = Places(slots)
         self._called = called
 
     def call(self, tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> ToolResult:
@@ -117,10 +121,10 @@ class ToolRunner:
         wait = use.ends(began) - time.monotonic()
         if wait <= 0:
             done.set_result(_not_called(use, "no time is left"))
-        elif not self._slots.acquire(timeout=wait):
+        elif not self.places.acquire(wait):
             done.set_result(_not_called(use, "every tool slot is taken"))
         elif not self._start(use, done, span):
-            self._slots.release()
+            self.places.release()
             done.set_result(_not_called(use, "no thread to be had"))
         return done, span
 
@@ -146,7 +150,7 @@ class ToolRunner:
         result = _awaited(use, done, began, given_up_at)
         if not result.ms:  # of a call that did not end
             result = replace(result, ms=round((time.monotonic() - began) * 1000, 3))
-        self._called(use.tool.name, result.ok)
+        self._called(use.tool.name, result.ok, result.ms)
         _end_span(span, result)
         log.info(
             "tool_call",
@@ -167,7 +171,7 @@ class ToolRunner:
             result = _outcome(use.tool, use.arguments, use.context)
             done.set_result(replace(result, ms=round((time.monotonic() - began) * 1000, 3)))
         finally:
-            self._slots.release()
+            self.places.release()
 
 
 def _span_of(use: Invocation) -> Span | None:

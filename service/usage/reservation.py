@@ -181,7 +181,7 @@ class Spending:
             return
         call = ledger.SettledCall(usage, cost, saved, basis)
         bookings.settle(tx, hold, call, self._budgets.warnings.watch, to_tree=to_tree)
-        settled = Settled(hold.id, hold.agent, hold.model, usage, cost, hold.amount_nano)
+        settled = Settled(hold.id, hold.agent, hold.model, usage, cost, hold.amount_nano, saved)
         tx.after_commit(lambda: self._observer.settlement(settled))
         tx.after_commit(lambda: self._used(hold.user_id, usage))
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 from flask import Blueprint, Response, current_app
 
 from service import __version__
-from service.errors import DatabaseUnavailable, Forbidden, NotFound
+from service.errors import Forbidden, NotFound
 from service.observe.probes import Probe, run_all
-from service.types import PRIORITIES, now_ms, public_fields, rfc3339
+from service.types import public_fields, rfc3339
 from service.web.admission import guard, public
 from service.web.current import services
 from service.web.lifecycle import draining
@@ -186,18 +185,8 @@ def _stored() -> dict[str, Any]:
 def metrics() -> Response:
     if not services().settings.metrics_enabled:
         raise NotFound("METRICS_ENABLED is off.")
-    _note_tasks()
     body, media_type = services().infra.metrics.render()
     return Response(body, content_type=media_type)
-
-
-def _note_tasks() -> None:
-    """Set the gauges of the tasks in line; they keep their values while the database is away."""
-    with suppress(DatabaseUnavailable):
-        line = services().runs.queries.tasks_in_line()
-        for priority in PRIORITIES:
-            row = line.get(priority, {"count": 0, "since": now_ms()})
-            services().infra.metrics.tasks_waiting(priority, row["count"], (now_ms() - row["since"]) / 1000)
 
 
 def _probes() -> dict[str, Probe]:
