@@ -112,7 +112,7 @@ class Canaries:
 
         def write(tx: Transaction) -> None:
             agent_versions.lock(tx, canary["agent"])
-            if rows.record(tx, canary, **values) and worse_in is not None:
+            if rows.save_comparison(tx, canary, **values) and worse_in is not None:
                 self._end(tx, canary, "rolled_back", worse_in=worse_in)
                 tx.after_commit(partial(_log_rolled_back, canary, worse_in, figures))
 

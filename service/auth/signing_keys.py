@@ -126,6 +126,10 @@ class SigningKeys:
         valid = [key for key in self._keys.values() if key.verifies(now)]
         return {"keys": [_jwk(key, key.verifying) for key in valid if not isinstance(key.verifying, str)]}
 
+    def unreadable(self) -> int:
+        """Count the keys in the table that SECRET_KEY does not open, and add none. Raises `DatabaseUnavailable`."""
+        return sum(self._seal.open(row["sealed"]) is None for row in self._db.query(rows.listed, patience=0))
+
     def rotate(self, *, stolen: bool = False) -> SigningKey:
         """Add a key, which signs soon. Raises `Conflict` when another was added at the same time.
 

@@ -1,7 +1,7 @@
 """Command line for operators.
 
 `flask runs`, `schedules`, `users`, `workspaces`, `keys`, `agents`, `evals`, `knowledge`, `prices`, `ledger`,
-`budgets`, `audit`, `mcp` and `keyring`.
+`budgets`, `audit`, `mcp` and `keyring`; `flask doctor`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from service.cli import (
     agents,
     audit,
     chat,
+    doctor,
     eval_cases,
     evals,
     keyring,
@@ -35,6 +36,7 @@ def install(app: Flask) -> None:
     work = (runs.runs, schedules.schedules, agents.agents, evals.evals, knowledge.knowledge)
     for group in (*work, *accounts, *money_groups, audit.audit, keyring.keyring, mcp.mcp):
         app.cli.add_command(group)
+    app.cli.add_command(doctor.doctor)
     for command in (new_agent.new, chat.chat, *agent_versions.COMMANDS):
         agents.agents.add_command(command)
     for command in (eval_cases.from_run, eval_cases.from_feedback):

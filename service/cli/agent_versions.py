@@ -112,7 +112,7 @@ def _print_versions(shown: dict[str, Any], as_json: bool) -> None:
 def _print_canary(shown: dict[str, Any]) -> None:
     state = f"{shown['outcome'].replace('_', ' ')} at {shown['ended_at']}" if shown["outcome"] else "on trial"
     why = f" in {shown['worse_in']}" if shown["worse_in"] else ""
-    click.echo(f"\nCanary {shown['version']}, {shown['share']:.0%} since {shown['since']}: {state}.")
+    click.echo(f"\nCanary {shown['version']}, {shown['share'] * 100:g}% since {shown['since']}: {state}.")
     rows = [
         {
             "side": side,

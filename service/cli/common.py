@@ -100,10 +100,10 @@ def stoppable() -> Iterator[None]:
 
 
 @contextmanager
-def without_log_lines() -> Iterator[None]:
+def without_log_lines(level: int = logging.INFO) -> Iterator[None]:
     """Print no log lines of calls between those of a command; warnings stay, such as the place where a tool failed."""
     before = logging.root.manager.disable
-    logging.disable(logging.INFO)
+    logging.disable(level)
     try:
         yield
     finally:

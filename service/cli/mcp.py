@@ -73,15 +73,15 @@ def check(user: str | None, workspace: str) -> None:
     if connections is None:
         return click.echo(f"There are no MCP servers in {config.file}.")
     user_id = "" if user is None else user_named(user, workspace).id
-    lines = [(name, _reached(connections, name, spec, user_id)) for name, spec in config.servers.items()]
+    lines = [(name, reached(connections, name, spec, user_id)) for name, spec in config.servers.items()]
     for name, told in lines:
         click.echo(f"{name}: {told or 'reached'}")
     if any(told for _, told in lines):
         raise SystemExit(1)
 
 
-def _reached(connections: Connections, name: str, spec: ServerSpec, user_id: str) -> str:
-    """Return what is wrong with a server; empty if nothing."""
+def reached(connections: Connections, name: str, spec: ServerSpec, user_id: str) -> str:
+    """Reach a server; return what is wrong with it, empty if nothing."""
     if spec.credentials == "user" and not user_id:
         return "needs --user, as each user has a credential"
     try:

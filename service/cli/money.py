@@ -51,18 +51,18 @@ def check_prices() -> None:
         client.close()
     wrong = False
     for model in sorted(used):
-        for bad, line in _model_findings(model, listed):
+        for bad, line in model_findings(model, listed):
             wrong = wrong or bad
             click.echo(line)
     for model in sorted(listed):
-        if model not in used and not _priced(model):
+        if model not in used and not has_price(model):
             click.echo(f"note  {model} is to be had, and has no price")
     sys.exit(1 if wrong else 0)
 
 
-def _model_findings(model: str, listed: dict[str, dict[str, Any]]) -> Iterator[tuple[bool, str]]:
+def model_findings(model: str, listed: dict[str, dict[str, Any]]) -> Iterator[tuple[bool, str]]:
     """Yield findings about a model in use, as (is an error, line)."""
-    if not _priced(model):
+    if not has_price(model):
         yield True, f"WRONG {model} has no price for {today()}: every call is refused"
     entry = listed.get(model) or listed.get(DATED.sub("", model)) or listed.get(model.removeprefix(OFFLINE))
     if entry is None:
@@ -75,11 +75,11 @@ def _model_findings(model: str, listed: dict[str, dict[str, Any]]) -> Iterator[t
         if ends <= today() + SOON:
             yield ends <= today(), f"{'WRONG' if ends <= today() else 'warn '} {model} retires on {ends}"
             return
-    if _priced(model):
+    if has_price(model):
         yield False, f"ok    {model} at {services().usage.prices.price(model, today()).id}"
 
 
-def _priced(model: str) -> bool:
+def has_price(model: str) -> bool:
     return services().usage.prices.usd_today(model, NO_USAGE) is not None
 
 

@@ -13,8 +13,8 @@ from service.guardrails.relayed.chunks import ChunkScreen
 from service.guardrails.relayed.events import EventScreen
 from service.guardrails.relayed.responses import ResponseScreen
 from service.guardrails.relayed.texts import Side, screened
-from service.llm.chat_answer import DONE, UNREADABLE
 from service.llm.model_json import parse
+from service.llm.openai_answer import DONE, UNREADABLE
 from service.llm.relay import ChatRequest, RelayedRequest, ResponsesRequest
 from service.llm.sse_data import SseData
 from service.text import exact_json

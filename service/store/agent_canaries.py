@@ -63,8 +63,8 @@ def take(tx: Transaction, canary: Row, next_at: int) -> bool:
     return tx.execute(_update(canary).where(unchanged).values(next_at=next_at)) == 1
 
 
-def record(tx: Transaction, canary: Row, **values: Any) -> bool:
-    """Record a comparison. False: the canary has ended, or another process has made this look."""
+def save_comparison(tx: Transaction, canary: Row, **values: Any) -> bool:
+    """Save a comparison. False: the canary has ended, or another process has made this look."""
     unchanged = agent_canaries.c.looks == canary["looks"]
     return tx.execute(_update(canary).where(unchanged).values(**values)) == 1
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from service.store.outages import Unfit
-from service.store.schema import compatibility
+from service.store.schema import compatibility, runs
+from service.store.transaction import Transaction, clock_ms
 
 VERSIONS = Path(__file__).parents[2] / "migrations" / "versions"
 _version = sa.table("alembic_version", sa.column("version_num"))
@@ -45,6 +46,18 @@ def _check(connection: sa.Connection) -> None:
             )
     elif not serves_older_code(connection, known):
         raise Unfit(too_new(found, known))
+
+
+def clock(tx: Transaction) -> int:
+    """Read the database's clock, as ms."""
+    row = tx.row(sa.select(clock_ms().label("now")))
+    assert row is not None
+    return int(row["now"])
+
+
+def read_newest_text(tx: Transaction) -> None:
+    """Read the question of the newest run. Raises `KeyringUnavailable` where it is sealed and its key is not there."""
+    tx.row(sa.select(runs.c.request, runs.c.user_id).order_by(runs.c.id.desc()).limit(1))
 
 
 def check_encoding(connection: sa.Connection) -> None:

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 
 from service.store.database import InsertOnce, Row, Transaction, clock_ms
+from service.store.fitness import clock
 from service.store.ledger import IS_CALL
 from service.store.schema import SUMS, holds, ledger, usage_daily, usage_daily_by_user, usage_days
 from service.store.usage import DAY_MS
@@ -141,9 +142,7 @@ def differences(tx: Transaction, day: int) -> Iterator[tuple[str, Row]]:
 
 def _first_open_day(tx: Transaction) -> int:
     """First day that is not over for `LATE_MS` yet."""
-    row = tx.row(sa.select(clock_ms().label("now")))
-    assert row is not None
-    return int((row["now"] - LATE_MS) // DAY_MS)
+    return (clock(tx) - LATE_MS) // DAY_MS
 
 
 def _day_of_first_call(tx: Transaction, since: int, end: int) -> int | None:

@@ -134,9 +134,18 @@ class Price(NamedTuple):
 
 
 class PriceTable:
-    """Prices by model and day. `providers`: those that are set up, whose models can be asked."""
+    """Prices by model and day. `providers`: those that are set up, whose models can be asked.
 
-    def __init__(self, prices: list[Price], providers: Collection[str] = (ANTHROPIC,)) -> None:
+    `checked`: the day on which they were last compared with the providers' pages.
+    """
+
+    def __init__(
+        self,
+        prices: list[Price],
+        providers: Collection[str] = (ANTHROPIC,),
+        checked: date | None = None,
+    ) -> None:
+        self.checked = checked
         self._providers = frozenset(providers)
         self._rows: dict[str, list[Price]] = {}
         for price in sorted(prices, key=lambda price: price.since, reverse=True):
@@ -147,11 +156,13 @@ class PriceTable:
         cls, path: Path = BUNDLED, more: Path | None = None, providers: Collection[str] = (ANTHROPIC,)
     ) -> PriceTable:
         """Load the table from YAML, with `more` rows. Raises `ValueError` naming the model of an invalid row."""
-        prices = [_price(row) for file in (path, more) if file is not None for row in _rows(file)]
+        tables = [_table(file) for file in (path, more) if file is not None]
+        prices = [_price(row) for table in tables for row in table["prices"]]
         twice = {price.id for price in prices if [one.id for one in prices].count(price.id) > 1}
         if twice:
             raise ValueError(f"prices: two rows for {', '.join(sorted(twice))}: a new price has a later day")
-        return cls(prices, providers)
+        days = [table["checked"] for table in tables if type(table.get("checked")) is date]
+        return cls(prices, providers, max(days, default=None))
 
     @property
     def models(self) -> list[str]:
@@ -192,12 +203,13 @@ class PriceTable:
         return price.in_batch() if price_id.endswith(BATCH) else price
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def _table(path: Path) -> dict[str, Any]:
+    """Read a file: its rows in `prices`. Raises `ValueError`."""
     read = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     rows = read.get("prices") if isinstance(read, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError(f"prices: {path.name} has no list named prices")
-    return rows
+    return {**read, "prices": rows}
 
 
 _ROW = TypeAdapter(Price)

@@ -12,10 +12,11 @@ from tests.conftest import Slipway
 
 
 @pytest.fixture
-def key(client: httpx2.Client) -> str:
-    """An API key of the signed-in user."""
+def key(client: httpx2.Client) -> Iterator[str]:
+    """API key of the signed-in user, revoked after the test: a user may have a hundred."""
     made = client.post("/v1/auth/keys", json={"name": "sdk"}).json()
-    return str(made["key"])
+    yield made["key"]
+    client.delete(f"/v1/auth/keys/{made['id']}")
 
 
 @pytest.fixture
