@@ -24,7 +24,7 @@ from benchmarks.summary import ratio
 from tests.conftest import model_server, redis_in
 
 SHARES = {"off": "", "1 %": "0.01", "100 %": "1"}
-WARM = 100
+WARM = 30
 
 
 class Sink(BaseHTTPRequestHandler):
