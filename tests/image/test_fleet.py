@@ -175,9 +175,13 @@ def decided(client: httpx2.Client, run_id: str) -> dict[str, Any]:
 
 
 def waiting(client: httpx2.Client) -> str:
-    run = client.post("/v1/agents/concierge/invoke", json=REPLY).json()
-    assert run["status"] == "waiting_approval", run
-    return str(run["run_id"])
+    """Start a run that waits for an approval; a replica that has just started may not have the mail server yet."""
+
+    def asked() -> str | None:
+        run = client.post("/v1/agents/concierge/invoke", json=REPLY).json()
+        return str(run["run_id"]) if run["status"] == "waiting_approval" else None
+
+    return str(wait_until(asked, "a run that waits", 120))
 
 
 def test_all_is_healthy_and_every_door_answers(fleet: Compose, admin: httpx2.Client) -> None:
