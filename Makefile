@@ -41,6 +41,7 @@ check: ## format, lint, types, imports, generated pages
 	$(PY) -m config --env | diff .env.example -
 	$(PY) -m scripts.errors_page | diff docs/errors.md -
 	$(PY) -m scripts.permissions_page | diff docs/permissions.md -
+	$(PY) -m scripts.metrics_page | diff docs/metrics.md -
 	$(PY) -m scripts.licences_page | diff docs/licences.md -
 
 evals: ## ask all agents their evals with the offline model; ARGS="--agent support"
@@ -54,6 +55,7 @@ docs: ## write the generated pages
 	$(PY) -m config --env > .env.example
 	$(PY) -m scripts.errors_page > docs/errors.md
 	$(PY) -m scripts.permissions_page > docs/permissions.md
+	$(PY) -m scripts.metrics_page > docs/metrics.md
 	$(PY) -m scripts.licences_page > docs/licences.md
 
 client: ## build wheel and sdist of the Python client into client/dist

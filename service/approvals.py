@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -71,13 +71,22 @@ def decide(
     return row, _decided(tx, row, decision)
 
 
-def expire(db: Database) -> None:
-    """Deny calls that nobody decided about in time. Raises `DatabaseUnavailable`."""
+def expire(db: Database, told: Callable[[str, str, float], object] = lambda *about: None) -> None:
+    """Deny calls that nobody decided about in time. Raises `DatabaseUnavailable`.
+
+    `told`: agent, `expired`, and the seconds since the request of each.
+    """
     for approval_id in db.query(partial(rows.expired, limit=EXPIRED_BATCH)):
-        db.transact(partial(_expire, approval_id=approval_id))
+        db.transact(partial(_expire, approval_id=approval_id, told=told))
 
 
-def _expire(tx: Transaction, approval_id: str) -> None:
+def waited(row: Row) -> float:
+    """Return the seconds from the request of an approval to its decision."""
+    ms: int = (row["decided_at"] or now_ms()) - row["created_at"]
+    return ms / 1000
+
+
+def _expire(tx: Transaction, approval_id: str, told: Callable[[str, str, float], object]) -> None:
     row = rows.get(tx, approval_id)
     if row is None:  # deleted meanwhile, with its run
         return
@@ -85,6 +94,7 @@ def _expire(tx: Transaction, approval_id: str) -> None:
     decision = Decision("deny", EXPIRED, None, tx.id("dec"))
     if rows.decide(tx, row, decision, by=None):
         _decided(tx, row, decision)
+        tx.after_commit(partial(told, row["agent"], "expired", waited(row)))
 
 
 def _decided(tx: Transaction, row: Row, decision: Decision) -> bool:

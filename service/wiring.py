@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from service import approvals, sessions, webhooks
+from service import approvals, embeddings, sessions, webhooks
 from service.agents import build as agents
 from service.agents.canaries import Canaries
 from service.agents.catalog import AgentCatalog
@@ -17,6 +17,8 @@ from service.agents.versions import AgentVersions
 from service.audit import build as audit
 from service.auth import build as auth
 from service.errors import DatabaseUnavailable
+from service.health.overview import Overview
+from service.health.process import ProcessState
 from service.infra.backends import Infra
 from service.infra.redis import RedisStore
 from service.knowledge import build as knowledge
@@ -24,14 +26,19 @@ from service.llm import build as llm
 from service.llm.client import ModelClient
 from service.mcp import build as mcp
 from service.memory import Memory
+from service.observe import tracer as tracers
 from service.observe.log_lines import LogLines
 from service.observe.metrics import Metrics
 from service.observe.observer import Observer
+from service.observe.pools import Pools
+from service.observe.spans import Spans
+from service.observe.stored_values import StoredValues, of_disk
 from service.privacy import keyring as keyrings
 from service.privacy.erasure import Erasures
 from service.privacy.keyring import Keyring
 from service.runs import build as runs
 from service.runs.recovery.supervisor import WEB, Chore, ProcessRole
+from service.runs.standing import OVERSHOOT_SECONDS, StandingValues
 from service.schedules.dispatch import Dispatcher
 from service.schedules.schedules import Schedules
 from service.store import fitness
@@ -72,6 +79,8 @@ class Services:
     knowledge: knowledge.KnowledgeServices
     dispatcher: Dispatcher
     memory: Memory
+    pools: Pools
+    health: Overview
 
     def start(self) -> None:
         """Start the parts that only a serving process has: first admin, signing keys, lease, recovery.
@@ -89,9 +98,12 @@ class Services:
             self.versions.refresh()
         self.audit.chainer.start()
         self.runs.supervisor.start()
+        self.pools.start()
 
     def close(self) -> None:
+        self.pools.close()
         self.runs.close()
+        self.usage.savings.close()
         self.mcp.close()
         self.audit.chainer.close()
         self.auth.revocations.close()
@@ -117,9 +129,11 @@ def build(
     accounts, servers = auth.build(settings, infra, trail.refusals), mcp.build(settings, infra)
     catalog = agents.build(settings, infra, prices, servers.sources)
     versions = _versions(settings, infra, catalog)
+    tools = tools or ToolRunner(called=infra.observer.tool)
     clients, sender = llm.build(settings, infra), webhooks.build(settings, infra)
     money = usage.build(settings, infra, prices, notify=sender.budget_warning, has_agent=catalog.has)
-    known = knowledge.build(settings, infra.db, llm.embedder(settings))
+    embedder = embeddings.build(llm.embedder(settings), infra, money)
+    known = knowledge.build(settings, infra.db, embedder)
     domains = runs.Domains(
         catalog,
         clients._replace(calls=model or clients.calls),
@@ -129,13 +143,16 @@ def build(
         accounts.revocations,
         accounts.run_tokens,
         trail.refusals,
-        tools or ToolRunner(called=infra.observer.tool),
+        tools,
         known,
+        embedder,
     )
     chores = [*_of_agents(catalog, versions), Chore(servers.refresh), *_chores(infra, trail, money, sender)]
     if role.kind == "web":
-        chores = [*_of_web(accounts), *chores]
+        chores = [*_of_web(accounts), Chore(trail.watch.look_in_background), *chores]
     built = runs.build(settings, infra, domains, role, chores)
+    _read_at_scrape(settings, infra, StandingValues(infra.db, money.budgets, catalog))
+    pools = _pools(infra, domains, built, role)
     accounts.users.refused = accounts.workspaces.refused = built.cancellation.of_refused
     return Services(
         settings,
@@ -155,6 +172,8 @@ def build(
         known,
         _dispatcher(infra, catalog, built, role),
         Memory(infra.db),
+        pools,
+        _health(settings, infra, built, pools, servers, trail),
     )
 
 
@@ -187,7 +206,9 @@ def _dispatcher(
     infra: Infra, catalog: AgentCatalog, built: runs.RunServices, role: ProcessRole
 ) -> Dispatcher:
     """Build the dispatcher of schedules, with its chore."""
-    made = Dispatcher(infra.db, catalog, built.start.new_runs, role.wakeup, infra.metrics, role.draining)
+    made = Dispatcher(
+        infra.db, catalog, built.start.new_runs, role.wakeup, infra.metrics, role.draining, infra.tracer
+    )
     built.supervisor.add(Chore(made.dispatch_in_background, Work.SCHEDULES))
     return made
 
@@ -215,10 +236,51 @@ def _chores(
     return [
         Chore(sender.send_due, Work.DELIVERIES),
         Chore(settle, Work.ORPHANED_HOLDS),
-        Chore(partial(approvals.expire, infra.db), Work.EXPIRED_APPROVALS),
+        Chore(partial(approvals.expire, infra.db, infra.metrics.approval), Work.EXPIRED_APPROVALS),
+        Chore(money.savings.write),
         Chore(trail.settings),
         Chore(trail.chainer.wake, Work.UNLINKED_AUDIT),
     ]
+
+
+def _pools(infra: Infra, domains: runs.Domains, built: runs.RunServices, role: ProcessRole) -> Pools:
+    """Build the gauges of this process's pools; a worker of Gunicorn adds its threads."""
+    places, tools = built.bulkhead, domains.tools.places
+    made = Pools(
+        infra.metrics.pool,
+        database=lambda: infra.db.connections,
+        model=domains.model.connections,
+        tools=lambda: (tools.used, tools.size),
+    )
+    if role.kind == "web":
+        made.add("places", lambda: (places.taken, places.total))
+    return made
+
+
+def _health(
+    settings: Settings,
+    infra: Infra,
+    built: runs.RunServices,
+    pools: Pools,
+    servers: mcp.McpServices,
+    trail: audit.AuditServices,
+) -> Overview:
+    """Build the overview of the service; this process tells its part with its lease."""
+    connections, slots, traffic = servers.connections, built.execution.slots, infra.metrics.traffic
+    states = connections.states if connections is not None else list
+    breakers = built.model.breakers
+    own = ProcessState(pools, slots, traffic, breakers, states, lambda: trail.watch.intact)
+    built.supervisor.state = own.read
+    return Overview(infra.db, built.stops, own, settings.slipway_home)
+
+
+def _read_at_scrape(settings: Settings, infra: Infra, standing: StandingValues) -> None:
+    """Have /metrics read what stands in the database, and the room on the disk."""
+    infra.metrics.read_at_scrape(
+        StoredValues(standing.read, "database_up"),
+        StoredValues(standing.overshoot, keep=OVERSHOOT_SECONDS),
+        StoredValues(partial(of_disk, settings.slipway_home)),
+    )
 
 
 def _infra(settings: Settings, prices: PriceTable, keyring: Keyring | None) -> Infra:
@@ -232,4 +294,7 @@ def _infra(settings: Settings, prices: PriceTable, keyring: Keyring | None) -> I
         keys=keyring,
     )
     redis_store = RedisStore(settings.redis_url, max_connections=at_once, on_change=metrics.redis_up)
-    return Infra(db, redis_store, metrics, Observer(metrics, LogLines(prices.usd_today)))
+    process = {"deployment.environment.name": settings.environment}
+    tracer, price = tracers.build(settings, process, metrics.spans), prices.usd_today
+    told = [metrics, LogLines(price), *([Spans(tracer, price)] if tracer.on else [])]
+    return Infra(db, redis_store, metrics, Observer(*told), tracer)

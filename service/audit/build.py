@@ -11,6 +11,7 @@ from service.audit.chain import Chainer
 from service.audit.checkpoint import Checkpoints
 from service.audit.record import Refusals
 from service.audit.started import record_settings
+from service.audit.watch import AuditWatch
 from service.infra.backends import Infra
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class AuditServices:
     chainer: Chainer
     refusals: Refusals
     checkpoints: Checkpoints
+    watch: AuditWatch
     settings: Callable[
         [], object
     ]  # records them, once a process; raises `DatabaseUnavailable`: call again later
@@ -32,5 +34,6 @@ def build(settings: Settings, infra: Infra) -> AuditServices:
         chainer=Chainer(infra.db),
         refusals=Refusals(infra.db),
         checkpoints=Checkpoints(infra.db, settings.secret_key.get_secret_value()),
+        watch=AuditWatch(infra.db, infra.metrics.audit_intact),
         settings=cache(partial(record_settings, infra.db, settings)),
     )

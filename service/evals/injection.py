@@ -17,7 +17,7 @@ class InjectingRunner(ToolRunner):
     Permission, approval, taint and claim come before the call, so they are those of the tool itself.
     """
 
-    def __init__(self, called: Callable[[str, bool], None] = lambda tool, ok: None) -> None:
+    def __init__(self, called: Callable[[str, bool, float], None] = lambda tool, ok, ms: None) -> None:
         super().__init__(called=called)
         self._texts: dict[str, Mapping[str, str]] = {}
 

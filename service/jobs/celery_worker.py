@@ -27,7 +27,7 @@ from service.infra.redis_rights import missing_for_queue, reason_of
 from service.jobs.broker import RUN_TASK, UPKEEP_TASK, CeleryWakeup, make_app
 from service.jobs.upkeep import delete_expired
 from service.observe import logs, metric_files
-from service.observe.metrics import of_folder
+from service.observe.metric_values import of_folder
 from service.runs.recovery.supervisor import ProcessRole
 from service.usage.rollup import roll_up
 
@@ -145,7 +145,8 @@ class _PoolProcess:
 
     def _share_memory(self, **_: Any) -> None:
         """Import the pool in the parent too, whose module Celery loads later."""
-        forking.share("celery.concurrency.prefork")
+        traced = ["service.observe.otel"] if self._settings.otel_exporter_otlp_endpoint else []
+        forking.share("celery.concurrency.prefork", *traced)
 
     def _check_rights(self, **_: Any) -> None:
         """Log missing Redis rights once, in the parent: Celery's own errors come late and do not name the right."""

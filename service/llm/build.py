@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from service.infra.backends import Infra
+from service.infra.places import Places
 from service.llm.batch import BatchClient, NoBatches
 from service.llm.breaker import BreakerState
 from service.llm.chat_completions import ChatCompletionsClient
-from service.llm.claude import ClaudeClient
+from service.llm.claude import ClaudeClient, GatewayUpstream
 from service.llm.client import ModelClient
 from service.llm.embeddings import HttpEmbedder
 from service.llm.fallback import FallbackClient
@@ -54,7 +56,7 @@ def gateway(base_url: str, run_token: str, timeout: float, connect_timeout: floa
     That one retries what the model refuses; here one retry is for a replica that is lost. `timeout` and
     `connect_timeout` are in seconds, as of `ClaudeClient`.
     """
-    calls = ClaudeClient(run_token, base_url, timeout, connect_timeout, GATEWAY_CONNECTIONS)
+    calls = GatewayUpstream(run_token, base_url, timeout, connect_timeout, GATEWAY_CONNECTIONS)
     return GatewayClient(RetryingClient(calls, 1, GATEWAY_FAILURES, GATEWAY_RECOVERY, lambda attempt: None))
 
 
@@ -65,6 +67,7 @@ class ModelClients(NamedTuple):
     batches: BatchClient
     breakers: Callable[[], list[BreakerState]]
     relay: ModelClient  # for calls that remote agents have written, see `RelayClient`
+    connections: Callable[[], tuple[int, int]]  # number in use, and the most of them
 
 
 def build(settings: Settings, infra: Infra) -> ModelClients:
@@ -76,14 +79,21 @@ def build(settings: Settings, infra: Infra) -> ModelClients:
         for name, client in zip(names, upstreams, strict=True)
     ]
     relays = [one.around(RelayClient(client)) for one, client in zip(retrying, upstreams, strict=True)]
-    calls, chat = FallbackClient(retrying), _chat_completions(settings, infra)
+    calls, openai = FallbackClient(retrying), _chat_completions(settings)
+    chat = None if openai is None else _retrying(settings, infra, openai, Provider(OPENAI))
     batches = next((client for client in upstreams if isinstance(client, ClaudeClient)), None)
 
     def breakers() -> list[BreakerState]:
         return [*calls.breakers(), *(chat.breakers() if chat is not None else ())]
 
     relay = RelayRouter(FallbackClient(relays), chat)
-    return ModelClients(calls, batches or NoBatches(), breakers, relay)
+    places = [client.places for client in (*upstreams, openai) if client is not None]
+    connections = partial(_connections, places)
+    return ModelClients(calls, batches or NoBatches(), breakers, relay, connections)
+
+
+def _connections(places: Sequence[Places]) -> tuple[int, int]:
+    return sum(each.used for each in places), sum(each.size for each in places)
 
 
 def _retrying(settings: Settings, infra: Infra, client: ModelClient, provider: Provider) -> RetryingClient:
@@ -92,17 +102,16 @@ def _retrying(settings: Settings, infra: Infra, client: ModelClient, provider: P
     return RetryingClient(client, settings.model_retries, failures, recovery, observed, provider)
 
 
-def _chat_completions(settings: Settings, infra: Infra) -> RetryingClient | None:
+def _chat_completions(settings: Settings) -> ChatCompletionsClient | None:
     if not settings.openai_url:
         return None
-    client = ChatCompletionsClient(
+    return ChatCompletionsClient(
         settings.openai_url,
         settings.openai_api_key.get_secret_value(),
         settings.model_timeout,
         settings.model_connect_timeout,
         settings.model_max_connections,
     )
-    return _retrying(settings, infra, client, Provider(OPENAI))
 
 
 def _bedrock(settings: Settings) -> BedrockClient:

@@ -43,6 +43,7 @@ class ChatCompletionsClient:
     ) -> None:
         self._timeout, self._connect_timeout = timeout, connect_timeout
         self._transport = transport_to(base_url, max_connections)
+        self.places = self._transport.places
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"

@@ -34,6 +34,8 @@ class CallProgress:
     usage: Usage | None = None  # reported by the stream before it broke
     text: str = ""  # received before the break, for a usage estimate
     refusal: int | None = None  # HTTP status by which the call was refused
+    first_at: float | None = None  # time.perf_counter() of its first text
+    limits: Mapping[bytes, bytes] | None = None  # headers about the provider's rate limits, if it sent any
 
     def refused(self, status: int) -> None:
         """Record a refusal, which nobody bills."""

@@ -38,6 +38,7 @@ class MessagesClient(ABC):
 
     def __init__(self, transport: ModelTransport, timeout: float, connect_timeout: float) -> None:
         self._transport = transport
+        self.places = transport.places
         self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._streams: set[ModelCall] = set()  # open streams

@@ -24,6 +24,7 @@ from service.errors import (
 )
 from service.llm.breaker import Breaker, BreakerPermit, BreakerState
 from service.llm.client import ModelCall, ModelClient, ModelReply, ModelRequest, TextDelta
+from service.llm.headroom import headroom
 from service.observe.observer import ModelAttempt
 
 FIRST_PAUSE = 0.25  # seconds; doubled with each attempt
@@ -86,6 +87,7 @@ class RetryingClient:
                         breaker.record_success(
                             permit
                         )  # text arrived: close the breaker before the answer ends
+                    call.progress.first_at = time.perf_counter()
                     yield first
                     reply = yield from attempt
                     return self._told(number, reply)
@@ -143,13 +145,19 @@ class RetryingClient:
             raise
         finally:
             verdict(permit)
-            usage = reply.usage if reply else call.progress.usage
+            progress = call.progress
+            usage = reply.usage if reply else progress.usage
             ms = (time.perf_counter() - began) * 1000
+            first_ms = (progress.first_at - began) * 1000 if progress.first_at and request.stream else None
             is_open = breaker.state == "open"
-            told = ModelAttempt(
-                request.model, number, reply is not None, ms, usage, code, request.stream, is_open
+            self._on_attempt(
+                ModelAttempt(
+                    *(request.model, number, reply is not None, ms, usage, code, request.stream, is_open),
+                    provider=self._provider.name,
+                    first_ms=first_ms,
+                    headroom=headroom(progress.limits) if progress.limits else (),
+                )
             )
-            self._on_attempt(replace(told, provider=self._provider.name))
 
     def _told(self, attempt: int, reply: ModelReply) -> ModelReply:
         """Return the reply with the number of its attempt and its provider."""

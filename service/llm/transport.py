@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import httpx2
 
+from service.infra.places import Places
 from service.llm.client import ModelCall
 from service.llm.connect import Connector, Origin, Proxy
 from service.llm.wire import AnswerRefused, Wire
@@ -78,7 +79,7 @@ class ModelTransport(httpx2.BaseTransport):
     """
 
     def __init__(self, max_connections: int, proxy: Proxy | None = None) -> None:
-        self._places = threading.BoundedSemaphore(max_connections)
+        self.places = Places(max_connections)
         self._connector = Connector(proxy)
         self._proxy = proxy
         self._idle: dict[Origin, deque[Wire]] = {}
@@ -100,13 +101,14 @@ class ModelTransport(httpx2.BaseTransport):
 
     def send(self, origin: Origin, message: bytes, call: ModelCall, waits: Waits) -> ModelAnswer:
         """Send a request; return its answer, to be closed, once its head has arrived."""
-        if not self._places.acquire(timeout=min(waits.pool, call.remaining())):
+        if not self.places.acquire(min(waits.pool, call.remaining())):
             raise httpx2.PoolTimeout("Every connection to the model is taken")
         try:
             wire = self._answered(origin, message, call, waits)
+            call.progress.limits = wire.limits
             return ModelAnswer(wire, _encoded(wire), lambda: self._give_back(origin, wire))
         except BaseException:
-            self._places.release()
+            self.places.release()
             raise
 
     def close(self) -> None:
@@ -154,7 +156,7 @@ class ModelTransport(httpx2.BaseTransport):
                 (expired if self._closed else wires).append(wire)
         for old in expired:
             old.close()
-        self._places.release()
+        self.places.release()
 
 
 class ModelAnswer(httpx2.SyncByteStream):

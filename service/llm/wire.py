@@ -14,6 +14,7 @@ import httptools
 import httpx2
 
 from service.llm.client import ModelCall
+from service.llm.headroom import LIMITS
 
 RECEIVE_BYTES = 64 * 1024
 MAX_HEAD_BYTES = 64 * 1024
@@ -49,6 +50,7 @@ class Wire:
         self.idle_since = 0.0
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []  # only those in `READ`
+        self.limits: dict[bytes, bytes] | None = None  # those in `LIMITS`, if there are any
         self.answer_started = False  # whether any byte of the answer has arrived
         self._call: ModelCall | None = None
         self._read_wait = 0.0
@@ -78,7 +80,7 @@ class Wire:
 
     def ask(self, message: bytes, call: ModelCall, read_wait: float, write_wait: float) -> None:
         """Send a request and wait for the head of its answer. On failure, close and raise an httpx2 error."""
-        self.status, self.headers, self._body = 0, [], []
+        self.status, self.headers, self._body, self.limits = 0, [], [], None
         self.answer_started = self._has_head = self._complete = False
         self._keep_alive = self._ends_with_close = False
         self._framed = False
@@ -199,11 +201,15 @@ class Wire:
             self._framed = True
         elif name in READ:
             self.headers.append((name, value))
+        elif name in LIMITS:
+            self.limits = self.limits or {}
+            self.limits[name] = value
 
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
         if self.status < 200:
             self.headers.clear()  # interim answer (1xx): the final one follows
+            self.limits = None
             self._framed = False
             return
         self._has_head = True

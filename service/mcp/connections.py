@@ -19,9 +19,10 @@ from service.mcp.config import ServerSpec
 from service.mcp.connection import Connection, ConnectionLost, Found, NotConnected
 from service.mcp.credentials import Credentials
 from service.mcp.http import http
-from service.mcp.messages import Transport
+from service.mcp.messages import Transport, meta_of
 from service.mcp.pins import Pins
 from service.mcp.stdio import stdio
+from service.observe import tracing
 
 log = logging.getLogger("slipway.mcp")
 MOST_CALLS = 16  # to one server at once: a server that hangs leaves slots for other tools
@@ -94,11 +95,11 @@ class Connections:
         self, key: Key, tool: str, arguments: Mapping[str, Any], seconds: float, idempotency_key: str = ""
     ) -> mcp_types.CallToolResult:
         """Call a tool. Raises as `Connection.call`, `TimeoutError`, or `ModelUnavailable` while the breaker is open."""
-        breaker = self._breakers[key.server]
+        breaker, meta = self._breakers[key.server], meta_of(idempotency_key, tracing.traceparent())
         permit = breaker.allow()
         try:
             result: mcp_types.CallToolResult = self._wait(
-                partial(self.of(key).call, tool, arguments, idempotency_key), seconds
+                partial(self.of(key).call, tool, arguments, meta), seconds
             )
         except (
             NotConnected
@@ -126,6 +127,14 @@ class Connections:
     def is_open(self, server: str) -> bool:
         """Return whether a server is reached by any connection of this process."""
         return any(up for key, up in list(self._up.items()) if key.server == server)
+
+    def states(self) -> list[tuple[str, bool | None, str]]:
+        """List the servers: name, whether it is reached (None: nobody has tried), state of its breaker."""
+        tried = {key.server for key in list(self._up)}
+        return [
+            (name, self.is_open(name) if name in tried else None, breaker.state)
+            for name, breaker in self._breakers.items()
+        ]
 
     def close(self) -> None:
         """End all connections and their processes, within `CLOSE_SECONDS`."""

@@ -19,12 +19,12 @@ from pathlib import Path
 MIB = 1 << 20
 # Bytes. Sized by `tests/observe/test_metrics.py::test_no_file_has_to_grow`; unused parts cost disk, not memory.
 SIZES = {
-    "counter": 3 * MIB,
-    "histogram": 2 * MIB,
+    "counter": 4 * MIB,
+    "histogram": 4 * MIB,
     "gauge_livemax": MIB // 8,
-    "gauge_livemin": MIB // 64,
-    "gauge_livesum": MIB // 64,
-    "gauge_livemostrecent": MIB // 64,
+    "gauge_livemin": MIB // 16,
+    "gauge_livesum": MIB // 8,
+    "gauge_livemostrecent": MIB // 8,
 }
 GAUGES = tuple(kind for kind in SIZES if kind.startswith("gauge_live"))
 FULL = (errno.ENOSPC, errno.EDQUOT)

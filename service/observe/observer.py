@@ -37,6 +37,10 @@ class ModelAttempt:
     stream: bool
     breaker_open: bool = False  # after this attempt
     provider: str = ""  # that was asked
+    first_ms: float | None = None  # to its first text, where it was streamed
+    headroom: tuple[
+        tuple[str, float], ...
+    ] = ()  # shares of the provider's rate limits that are left, by kind
 
 
 class Settled(NamedTuple):
@@ -48,6 +52,7 @@ class Settled(NamedTuple):
     usage: Usage
     cost: int
     held: int
+    saved: int = 0  # by the provider's prompt cache, less the cost of writing it
 
 
 class Observer:
@@ -75,9 +80,24 @@ class Observer:
         for each in self._subscribers:
             each.attempt(attempt)
 
-    def tool(self, name: str, ok: bool) -> None:
+    def context(self, agent: str, model: str, share: float) -> None:
+        """Handle a prompt that was read: the share of the agent's context window that it fills."""
         for each in self._subscribers:
-            each.tool(name, ok)
+            each.context(agent, model, share)
+
+    def first_text(self, agent: str, seconds: float) -> None:
+        """Handle the first text of a run that is streamed, that long after its creation; told when the run ends."""
+        for each in self._subscribers:
+            each.first_text(agent, seconds)
+
+    def escalated(self, agent: str) -> None:
+        """Handle a run that asks a person to decide, for the first time."""
+        for each in self._subscribers:
+            each.escalated(agent)
+
+    def tool(self, name: str, ok: bool, ms: float) -> None:
+        for each in self._subscribers:
+            each.tool(name, ok, ms)
 
     def guardrail(self, where: str, kind: str, action: str) -> None:
         """Handle a guardrail that acted. `kind` is one that is built in, or a rule's name."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from service.approvals import digest
@@ -17,11 +18,17 @@ MAX_EXPLANATION = 1_000  # characters of the model's words before a call
 
 
 class ApprovalRequests:
-    """Requests for approval, one per process. Unanswered ones expire after `seconds`; 0: never."""
+    """Requests for approval, one per process. Unanswered ones expire after `seconds`; 0: never.
 
-    def __init__(self, webhooks: Webhooks, seconds: int) -> None:
+    `escalated` is told the agent of a run that asks for the first time.
+    """
+
+    def __init__(
+        self, webhooks: Webhooks, seconds: int, escalated: Callable[[str], object] = lambda agent: None
+    ) -> None:
         self._webhooks = webhooks
         self._seconds = seconds
+        self._escalated = escalated
 
     def about(self, run: Run, call: Call, reason: str) -> dict[str, Any]:
         """Build the row of a new approval; `reason`: `policy`, `untrusted` or `unknown`."""
@@ -51,6 +58,8 @@ class ApprovalRequests:
 
     def write(self, tx: Transaction, run: Run, questions: Sequence[dict[str, Any]]) -> None:
         """Write new approvals with their webhooks, in the transaction that suspends the run."""
+        if questions and not approvals.any_before(tx, run.id, min(row["id"] for row in questions)):
+            tx.after_commit(partial(self._escalated, run.agent))
         approvals.ask(tx, questions)
         self._webhooks.approvals_required(tx, run, [row["id"] for row in questions])
 

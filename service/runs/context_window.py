@@ -25,7 +25,7 @@ from service.runs.compaction import (
     turns_at,
     with_notes,
 )
-from service.types import Message, message_text
+from service.types import Message, Usage, message_text
 
 TOO_LONG = "prompt_too_long"  # stop reason of the stored step whose prompt the model refused
 DEFAULT_TOKENS = 200_000  # every model of the price table has at least this window, some have five times it
@@ -60,8 +60,7 @@ class _Estimate:
         return round(_bytes(value) * self.per_byte) + _of_files(value)
 
     def learn(self, request: ModelRequest, reply: ModelReply) -> None:
-        usage = reply.usage
-        sent = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
+        sent = _prompt_tokens(reply.usage)
         if reply.usage_source == "reported" and sent:
             text = sent - estimated_tokens(request.messages)
             self.per_byte = max(LEAST_PER_BYTE, text / _bytes(_sent(request)))
@@ -164,6 +163,10 @@ class ContextWindow:
             return written
         return f"{notes}\n{written or UNREADABLE_NOTES.format(count=len(older) // 2)}".strip()
 
+    def share(self, usage: Usage) -> float:
+        """Return the share of the window that a prompt filled."""
+        return _prompt_tokens(usage) / self._tokens
+
     def _answer(self, request: ModelRequest) -> int:
         """Tokens set aside for the answer: not more than half of the window, or no prompt would be left."""
         return min(request.max_tokens, self._tokens // 2)
@@ -171,6 +174,10 @@ class ContextWindow:
 
 def _sent(request: ModelRequest) -> list[object]:
     return [request.system, request.messages, request.tools, request.json_schema]
+
+
+def _prompt_tokens(usage: Usage) -> int:
+    return usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
 
 
 def _of_files(value: object) -> int:

@@ -18,7 +18,7 @@ from service.llm.client import ModelReply
 from service.runs.journal import Journal
 from service.runs.run_rails import RunRails
 from service.text.sanitise import storable
-from service.types import Event, RunEvent
+from service.types import Event, RunEvent, now_ms
 
 
 class Filter(Protocol):
@@ -52,6 +52,7 @@ class TextOutput:
         self.held = False  # nothing is written: the answer is told once it is whole and valid
         self.gave_away = False  # the last reply began to repeat a system prompt, and was cut there
         self._made_of_it = self._made()
+        self.first_at: int | None = None  # ms: when clients were sent the first text of this attempt
         self.deltas = 0  # written in this attempt, including those clients have from an earlier one
 
     def begin(self, hosts: Hosts | None, marker: str = "", *, told: bool = True) -> None:
@@ -148,7 +149,10 @@ class TextOutput:
         return passed
 
     def _publish(self, text: str) -> list[RunEvent]:
-        return self._journal.publish(Event.TEXT_DELTA, _delta(text)) if text else []
+        if not text:
+            return []
+        self.first_at = self.first_at or now_ms()
+        return self._journal.publish(Event.TEXT_DELTA, _delta(text))
 
 
 def _fed(filters: Sequence[Filter], text: str) -> str:

@@ -54,6 +54,12 @@ def of_run(tx: Transaction, run_id: str) -> list[Row]:
     return tx.rows(sa.select(approvals).where(approvals.c.run_id == run_id).order_by(approvals.c.id))
 
 
+def any_before(tx: Transaction, run_id: str, approval_id: str) -> bool:
+    """Return whether a run has asked for an approval before this one, which may be there already."""
+    before = sa.select(approvals.c.id).where(approvals.c.run_id == run_id, approvals.c.id < approval_id)
+    return tx.row(before.limit(1)) is not None
+
+
 def get(tx: Transaction, approval_id: str, visible: Visibility = UNRESTRICTED) -> Row | None:
     """Find one visible approval, with columns of its run."""
     row = tx.row(_WITH_RUN.where(approvals.c.id == approval_id))

@@ -29,6 +29,7 @@ class Connections:
     def __init__(
         self, most: int, seconds: float, connect: Callable[[], object], idle: Callable[[], int]
     ) -> None:
+        self.most = most
         self._free = most
         self._priority_waiters = 0  # threads
         self._seconds = seconds
@@ -37,6 +38,11 @@ class Connections:
         self._away = False
         self._change = threading.Condition()
         self._closed = threading.Event()
+
+    @property
+    def used(self) -> int:
+        """Number of transactions under way."""
+        return self.most - self._free
 
     @contextmanager
     def slot(self, *, priority: bool) -> Iterator[None]:

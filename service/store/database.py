@@ -120,6 +120,11 @@ class Database:
         """
         return self._retry(partial(self._write, work, priority, []), patience)
 
+    @property
+    def connections(self) -> tuple[int, int]:
+        """Number of connections in use, and the most of them."""
+        return self._connections.used, self._connections.most
+
     def query(
         self, work: Callable[[Transaction], T], *, patience: float | None = None, priority: bool = False
     ) -> T:

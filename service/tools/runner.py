@@ -16,6 +16,9 @@ from typing import Any, NamedTuple
 
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
+from service.infra.places import Places
+from service.observe import genai, tracing
+from service.observe.tracing import Span
 from service.text.sanitise import storable
 from service.tools.base import BadResult, Source, Tool, ToolContext, ToolFailed, ToolOutput
 
@@ -84,11 +87,14 @@ class ToolRunner:
     """Caller of tools, each in its own thread, at most `slots` at once in this process.
 
     Threads are daemons created per call, not pooled: none exists before a fork, and a tool that never returns holds one
-    slot instead of blocking process exit. `called` is invoked after each call with the tool's name and success.
+    slot instead of blocking process exit. After each call, `called` is given the tool's name, its success and the
+    milliseconds it took.
     """
 
-    def __init__(self, slots: int = 32, called: Callable[[str, bool], None] = lambda tool, ok: None) -> None:
-        self._slots = threading.BoundedSemaphore(slots)
+    def __init__(
+        self, slots: int = 32, called: Callable[[str, bool, float], None] = lambda tool, ok, ms: None
+    ) -> None:
+        self.places = Places(slots)
         self._called = called
 
     def call(self, tool: Tool, arguments: Mapping[str, Any], context: ToolContext) -> ToolResult:
@@ -104,23 +110,28 @@ class ToolRunner:
         """
         began = time.monotonic()
         pending = [self._begin(use, began) for use in uses]
-        return [self._end(use, done, began, given_up_at) for use, done in zip(uses, pending, strict=True)]
+        return [
+            self._end(use, *started, began, given_up_at) for use, started in zip(uses, pending, strict=True)
+        ]
 
-    def _begin(self, use: Invocation, began: float) -> Future[ToolResult]:
+    def _begin(self, use: Invocation, began: float) -> tuple[Future[ToolResult], Span | None]:
         """Start the call in a thread, or say in the result why not."""
         done: Future[ToolResult] = Future()
+        span = _span_of(use)
         wait = use.ends(began) - time.monotonic()
         if wait <= 0:
             done.set_result(_not_called(use, "no time is left"))
-        elif not self._slots.acquire(timeout=wait):
+        elif not self.places.acquire(wait):
             done.set_result(_not_called(use, "every tool slot is taken"))
-        elif not self._start(use, done):
-            self._slots.release()
+        elif not self._start(use, done, span):
+            self.places.release()
             done.set_result(_not_called(use, "no thread to be had"))
-        return done
+        return done, span
 
-    def _start(self, use: Invocation, done: Future[ToolResult]) -> bool:
+    def _start(self, use: Invocation, done: Future[ToolResult], span: Span | None) -> bool:
         inherited = contextvars.copy_context()
+        if span is not None:
+            inherited.run(tracing.enter, span)
         work = partial(inherited.run, self._work, done, use)
         try:
             threading.Thread(target=work, name=f"tool-{use.tool.name}", daemon=True).start()
@@ -129,12 +140,18 @@ class ToolRunner:
         return True
 
     def _end(
-        self, use: Invocation, done: Future[ToolResult], began: float, given_up_at: Callable[[], float]
+        self,
+        use: Invocation,
+        done: Future[ToolResult],
+        span: Span | None,
+        began: float,
+        given_up_at: Callable[[], float],
     ) -> ToolResult:
         result = _awaited(use, done, began, given_up_at)
         if not result.ms:  # of a call that did not end
             result = replace(result, ms=round((time.monotonic() - began) * 1000, 3))
-        self._called(use.tool.name, result.ok)
+        self._called(use.tool.name, result.ok, result.ms)
+        _end_span(span, result)
         log.info(
             "tool_call",
             extra={
@@ -154,7 +171,25 @@ class ToolRunner:
             result = _outcome(use.tool, use.arguments, use.context)
             done.set_result(replace(result, ms=round((time.monotonic() - began) * 1000, 3)))
         finally:
-            self._slots.release()
+            self.places.release()
+
+
+def _span_of(use: Invocation) -> Span | None:
+    about = {
+        genai.OPERATION: genai.EXECUTE_TOOL,
+        genai.TOOL: use.tool.name,
+        genai.TOOL_CALL: use.context.call_id,
+        genai.TOOL_TYPE: "function",
+        genai.RUN: use.context.run_id,
+    }
+    return tracing.start(f"{genai.EXECUTE_TOOL} {use.tool.name}", "internal", about)
+
+
+def _end_span(span: Span | None, result: ToolResult) -> None:
+    if span is not None:
+        if not result.ok:
+            span.fail("timeout" if result.timed_out else "tool_failed")
+        span.end()
 
 
 def _awaited(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import struct
+import threading
 from contextlib import suppress
 from typing import Any
 
@@ -14,7 +15,7 @@ from gunicorn.workers.gthread import ThreadWorker
 from service import errors
 from service.observe import logs
 from service.web.problems import raw_problem
-from service.web.timing import request_id
+from service.web.timing import outcome_of, request_id
 
 log = logging.getLogger("slipway.request")
 # Longest silence of a client within a request, whose thread waits for it; nginx, where it is in front, waits less.
@@ -28,11 +29,25 @@ _BY_PARSER_ERROR: dict[type[Exception], type[errors.SlipwayError]] = {
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
+    _serving = 0  # threads that serve a request
+    _counting = threading.Lock()
+
+    @property
+    def serving(self) -> tuple[int, int]:
+        """Number of threads that serve a request, and the most of them."""
+        return self._serving, self.cfg.threads
+
     def handle(self, conn: Any) -> Any:
         """Serve a connection; give it up where its client falls silent within a head or a body."""
         with suppress(OSError):  # closed already
             conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _SILENT)
-        return super().handle(conn)
+        with self._counting:
+            self._serving += 1
+        try:
+            return super().handle(conn)
+        finally:
+            with self._counting:
+                self._serving -= 1
 
     def handle_request(self, req: Any, conn: Any) -> bool:
         """Serve a request. A connection that was to be upgraded serves no other: what follows may be frames."""
@@ -52,6 +67,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             "method": getattr(req, "method", None) or "(none)",
             "route": "(none)",
             "status": error.status,
+            "outcome": outcome_of(error.status),
         }
         log.info("request", extra={**about, "why": type(exc).__name__})
         self.app.callable.extensions["slipway"].infra.metrics.request("(none)", "(none)", error.status, 0.0)

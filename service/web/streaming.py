@@ -12,6 +12,7 @@ from flask import Response, request
 from service.runs.bulkhead import Permit
 from service.runs.events.outbox import ClientConnection, Listener
 from service.types import RunEvent
+from service.web.current import services
 
 HEADERS = {"X-Accel-Buffering": "no"}
 
@@ -79,7 +80,10 @@ def stream_response(
     """
     writer = _writer(lens) if listener is not None else None
 
+    told = services().infra.metrics.stream
+
     def body() -> Iterator[bytes]:
+        told(1)
         try:
             if opening:
                 yield opening
@@ -87,6 +91,7 @@ def stream_response(
                 for events in rest:
                     yield _encoded(lens, events)
         finally:
+            told(-1)
             if place is not None:
                 place.give()
 

@@ -49,9 +49,11 @@ def test_twice_overloaded_then_an_answer(
     assert (reply.text, reply.attempts, len(server.requests)) == ("Good day.", 3, 3)
     assert pieces == (["Good ", "day."] if streaming else [])
     assert codes(attempts) == ["model_unavailable", "model_unavailable", None]
-    assert attempts[2] == ModelAttempt(
-        "claude-haiku-5-5", 3, True, attempts[2].ms, reply.usage, None, streaming
+    last = attempts[2]
+    assert last == ModelAttempt(
+        "claude-haiku-5-5", 3, True, last.ms, reply.usage, None, streaming, first_ms=last.first_ms
     )
+    assert last.first_ms is not None if streaming else last.first_ms is None
 
 
 def test_the_same_with_the_offline_model(

@@ -42,7 +42,10 @@ def test_every_subscriber_gets_its_events() -> None:
     for method, arguments in (
         (observer.step, (run, "model", "answer")),
         (observer.attempt, (ATTEMPT,)),
-        (observer.tool, ("calculator", True)),
+        (observer.tool, ("calculator", True, 4.0)),
+        (observer.context, ("support", "claude", 0.5)),
+        (observer.first_text, ("support", 0.5)),
+        (observer.escalated, ("support",)),
         (observer.budget_refused, ("user",)),
         (observer.budget_warning, ("user", 80, {})),
     ):

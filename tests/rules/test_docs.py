@@ -9,10 +9,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from prometheus_client.metrics import MetricWrapperBase
-
+from scripts import metrics_page
 from service.error_table import all_errors
-from service.observe.metrics import Metrics
 from service.types import LAST_EVENTS, Event
 from service.web.openapi import specification
 from tests.conftest import ROOT
@@ -108,21 +106,8 @@ def test_every_event_is_documented(tmp_path: Any) -> None:
         assert set(re.findall(r"`([\w.]+)`", told)) == events
 
 
-def metrics() -> Iterator[tuple[str, set[str]]]:
-    """(name as it is scraped, labels) of everything that is counted."""
-    kept: Any = Metrics()._registry
-    for metric in kept._collector_to_names:
-        assert isinstance(metric, MetricWrapperBase)
-        yield metric._name + ("_total" if metric._type == "counter" else ""), set(metric._labelnames)
-
-
-def test_every_metric_is_documented_with_its_labels() -> None:
-    told = {
-        cells[0].strip("`"): set(re.findall(r"`(\w+)`", cells[1]))
-        for cells in rows("running.md")
-        if cells[0].startswith("`slipway_")
-    }
-    assert told == dict(metrics())
+def test_page_of_metrics_is_up_to_date() -> None:
+    assert (DOCS / "metrics.md").read_text() == metrics_page.page()
 
 
 def logged() -> Iterator[str]:

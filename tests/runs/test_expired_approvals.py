@@ -64,9 +64,12 @@ def test_undecided_call_is_denied_and_the_run_goes_on(wired: Services, upstream:
     assert is_due(wired)
     with pytest.raises(AlreadyDecided, match="has expired"):
         waiting.decide(wired, second, "approve")
-    approvals.expire(wired.infra.db)
-    approvals.expire(wired.infra.db)
+    approvals.expire(wired.infra.db, wired.infra.metrics.approval)
+    approvals.expire(wired.infra.db, wired.infra.metrics.approval)
     assert not is_due(wired)
+    counted = wired.infra.metrics.render()[0].decode()
+    assert f'slipway_escalations_total{{agent="{run.agent}"}} 1.0' in counted  # of two calls
+    assert f'slipway_approvals_total{{agent="{run.agent}",decision="expired"}} 1.0' in counted
     assert waiting.go_on(wired, run).status is RunStatus.SUCCEEDED
     assert waiting.made(wired, run) == [("refund", {"order": "1"})]
     results = bodies(upstream)[-1]["messages"][-1]["content"]

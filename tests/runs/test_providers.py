@@ -100,7 +100,7 @@ def test_second_provider_answers_a_run_and_is_billed_once(
         assert (run.result or {})["output"] == "Good day." and len(api.requests) == 1
         assert stored(wired, run)["provider"] == "bedrock" and paid(wired) == [COST]
         told = wired.infra.metrics.render()[0].decode()
-    calls = 'slipway_model_calls_total{model="claude-haiku-5-5",outcome='
+    calls = 'slipway_model_calls_total{attempt="1",model="claude-haiku-5-5",outcome='
     assert f'{calls}"model_unavailable",provider="anthropic"}} 1.0' in told
     assert f'{calls}"ok",provider="bedrock"}} 1.0' in told
 

@@ -21,5 +21,6 @@ def test_the_share_read_from_the_cache_is_counted_per_agent(make: Make) -> None:
     house.spend(Usage(100, 50, cache_creation_input_tokens=300))
     house.spend(Usage(100, 50, cache_read_input_tokens=300))
     text = house.metrics.render()[0].decode()
-    for kind, tokens in (("read", 300), ("write", 300), ("none", 200)):
-        assert f'slipway_prompt_cache_tokens_total{{agent="support",kind="{kind}"}} {tokens}.0' in text
+    for kind, tokens in (("cache_read", 300), ("cache_creation", 300), ("input", 200)):
+        labels = f'agent="support",kind="{kind}",model="claude-sonnet-5-5"'
+        assert f"slipway_tokens_total{{{labels}}} {tokens}.0" in text

@@ -198,7 +198,7 @@ def test_runs_and_tool_calls_are_in_the_metrics(client: httpx2.Client, model: Mo
     for metric in (
         'slipway_runs_total{agent="analyst",status="succeeded"}',
         'slipway_tool_calls_total{ok="true",tool="calculator"}',
-        'slipway_model_calls_total{model="claude-sonnet-5-5",outcome="ok",provider="anthropic"}',
+        'slipway_model_calls_total{attempt="1",model="claude-sonnet-5-5",outcome="ok",provider="anthropic"}',
         'slipway_breaker_open{model="claude-sonnet-5-5",provider="anthropic"} 0.0',
         "slipway_runs_active 0.0",
     ):

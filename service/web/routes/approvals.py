@@ -160,6 +160,8 @@ def decide(approval_id: str) -> Response:
 def _decide(tx: Transaction, caller: Caller, approval_id: str, decision: Decision) -> dict[str, Any]:
     by_others = services().settings.approval_by_others
     row, resumes = approvals.decide(tx, caller, approval_id, decision, by_others=by_others)
+    told = partial(services().infra.metrics.approval, row["agent"], row["status"], approvals.waited(row))
+    tx.after_commit(told)
     if resumes:
         tx.after_commit(partial(services().runs.execution.take_up_in_background, row["run_id"]))
     return _shown(row)
