@@ -54,6 +54,8 @@ def fleet(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comp
         "COMPOSE_PROFILES": "scale,multi-agent",
         "SLIPWAY_REPLICAS": "2",
         "SLIPWAY_PORT": str(free_port()),
+        "MAIL_URL": "",  # tests/conftest.py sets both for servers of this machine
+        "CALENDAR_URL": "",
         "WEB_CONCURRENCY": "1",
         "LIMIT_RUNS": "none",
         "REMOTE_AGENTS": "research=http://research:9100/research,writer=http://writer:9100/writer",
