@@ -176,7 +176,7 @@ SECTIONS: Mapping[str, tuple[Metric, ...]] = {
             "saved_usd",
             "Money that was not spent, by cache",
             *("agent", "layer"),
-            notes="`prompt`: the provider's cache, where it saved more than its writing cost",
+            notes="`hit`, `near`, `coalesced`: answers; `prompt`: the provider's, where it paid; `batch`",
         ),
         counter(
             "cache",

@@ -55,7 +55,7 @@ def build(
     rate_limits = RateLimits.of(infra.redis_store, tokens=settings.limit_tokens, tool=settings.limit_tool)
     run_most = _nano(settings.budget_run_usd)
     spending = Spending(infra.db, budgets, infra.observer, run_most=run_most, used=rate_limits.used)
-    return UsageServices(prices, budgets, spending, rate_limits, Savings(infra.db))
+    return UsageServices(prices, budgets, spending, rate_limits, Savings(infra.db, infra.metrics.saved))
 
 
 def _nano(amount_usd: str) -> int | None:
