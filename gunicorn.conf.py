@@ -83,7 +83,7 @@ def on_starting(server: Any) -> None:
     _raise_file_limit()
     if settings.metrics_enabled:
         _reset_metrics(settings.slipway_home / f"metrics-{settings.port}")
-    forking.share("service.app")
+    forking.share("service.app", *(["service.observe.otel"] if settings.otel_exporter_otlp_endpoint else []))
 
 
 def post_worker_init(worker: Any) -> None:

@@ -20,7 +20,8 @@ from service import errors
 from service.agents.definitions import AgentDefinition
 from service.errors import NotFound, SlipwayError, Unauthenticated, UnsupportedMediaType
 from service.llm.build import gateway
-from service.observe import logs
+from service.observe import genai, logs, tracer, tracing
+from service.observe.tracing import Span, TraceContext
 from service.runs.alone.execution import AloneExecution, Order
 from service.runs.slots import Handle
 from service.tools import ToolRunner
@@ -43,6 +44,7 @@ class AgentServer:
         self._agents = agents
         self._execution = AloneExecution(prices, ToolRunner(slots=settings.at_once * 2))
         self._running = Running(settings.at_once)
+        self._tracer = tracer.build(settings.traces, {}, lambda outcome, number: None)
 
     def authenticate(self) -> None:
         """Raises `Unauthenticated` without the operator's token, where there is one."""
@@ -54,6 +56,8 @@ class AgentServer:
     def ask(self, agent: str) -> Response:
         """Execute a run; stream its events where the client accepts them, else answer with JSON."""
         definition = self._agent(agent)
+        place = TraceContext.parse(request.headers.get("traceparent"))
+        tracing.enter(place and Span(place, self._tracer))  # also where it is off: the gateway is told
         asked = Ask.read(_body())
         streams = SSE in request.headers.get("Accept", "")
         work = partial(self._execute, definition, asked, asked.order(agent, streams=streams))
@@ -81,6 +85,16 @@ class AgentServer:
         self, agent: AgentDefinition, asked: Ask, order: Order, handle: Handle, tell: Any
     ) -> dict[str, Any]:
         """Execute a run with a client of its own, which has the run's token."""
+        about = {genai.OPERATION: genai.INVOKE_AGENT, genai.AGENT: agent.id, genai.RUN: asked.run_id}
+        with tracing.span(f"{genai.INVOKE_AGENT} {agent.id}", "server", about) as span:
+            answer = self._executed(agent, asked, order, handle, tell)
+            if span is not None and answer["status"] == "failed":
+                span.fail(answer["error"]["code"])
+        return answer
+
+    def _executed(
+        self, agent: AgentDefinition, asked: Ask, order: Order, handle: Handle, tell: Any
+    ) -> dict[str, Any]:
         began = time.monotonic()
         timeout, connect = self._settings.model_timeout, self._settings.connect_timeout
         client = gateway(str(asked.base_url).rstrip("/"), asked.run_token, timeout, connect)

@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
+from pydantic import ValidationError
+
 from config.base import Settings as Slipway
 from config.checks import LOOPBACK
+from config.observe import Observe
 from service.types import Tier
 
 TOKEN = "AGENT_SERVER_TOKEN"
+HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
 AT_ONCE = 16  # runs; each has two threads
 
 
@@ -34,6 +38,7 @@ class Settings:
     graceful_timeout: int
     log_format: Literal["auto", "json", "text"]
     log_level: str
+    traces: Observe
 
 
 def parse(argv: list[str] | None = None) -> Settings:
@@ -65,7 +70,21 @@ def parse(argv: list[str] | None = None) -> Settings:
         graceful_timeout=round(_seconds("GRACEFUL_TIMEOUT")),
         log_format=_chosen("LOG_FORMAT", "auto", "json", "text"),  # type: ignore[arg-type]
         log_level=_chosen("LOG_LEVEL", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
+        traces=_traces(),
     )
+
+
+def _traces() -> Observe:
+    """Read the settings of traces. Exits with the names of those that are wrong."""
+    names = [name for name in Observe.model_fields if name.startswith("otel_")]
+    given = {name: os.environ[name.upper()] for name in names if os.environ.get(name.upper())}
+    if secret := _secret(HEADERS):
+        given[HEADERS.lower()] = secret
+    try:
+        return Observe.model_validate({"otel_service_name": "agent-server", **given})
+    except ValidationError as error:
+        wrong = {str(fault["loc"][0]).upper() for fault in error.errors(include_input=False)}
+        sys.exit(f"{', '.join(sorted(wrong))}: see docs/settings.md.")
 
 
 def _value(name: str) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field, SecretStr
 
-from config.elsewhere import Elsewhere
+from config.observe import Observe
 
 MIB = 1024 * 1024
 
 
-class Knowledge(Elsewhere):
+class Knowledge(Observe):
     """Fields of `config.base.Settings` about knowledge."""
 
     knowledge_documents: int = Field(
@@ -31,5 +31,8 @@ class Knowledge(Elsewhere):
         SecretStr(""), description="Key of that endpoint, if it needs one"
     )
     knowledge_embeddings_model: str = Field(
-        "text-embedding-3-small", min_length=1, max_length=200, description="Embedding model"
+        "text-embedding-3-small",
+        min_length=1,
+        max_length=128,
+        description="Embedding model; it needs a price, see docs/knowledge.md",
     )

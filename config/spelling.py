@@ -8,8 +8,8 @@ from difflib import get_close_matches
 # Minimal difflib ratio: REDIS_URI resembles REDIS_URL, SLIPWAY_PORT does not resemble SLIPWAY_HOME.
 SIMILARITY = 0.88
 MIN_LENGTH = 8  # characters; shorter names resemble too many variables of other programs
-# Variables of the offline model, and of other programs in the same shell.
-IGNORED_PREFIXES = ("OFFLINE_MODEL_", "LOGLEVEL", "REDIS_URI", "DATABASE_URI")
+# Variables of the offline model, of OpenTelemetry's own, and of other programs in the same shell.
+IGNORED_PREFIXES = ("OFFLINE_MODEL_", "OTEL_", "LOGLEVEL", "REDIS_URI", "DATABASE_URI")
 
 
 def misspelt(names: Iterable[str], settings: Iterable[str]) -> dict[str, str]:

@@ -202,11 +202,11 @@ class RunRequest:
     cap_nano: int | None = None  # most the run may cost, within the caps; None: by these alone
     schedule_id: str | None = None  # schedule of which it is a run; stored with the run, as the next
     door: str | None = None  # label of the API surface
-    # What a door tells of its request again whenever the run is read there; None: it is not read there again.
-    asked_as: dict[str, Any] | None = None
+    asked_as: dict[str, Any] | None = None  # told by a door whenever the run is read there; None: it is not
     fork: dict[str, Any] | None = None  # a fork: of which run and from which step, see `service.runs.forks`
     relayed: bool | None = None  # the client wrote the body of its one model call, which is not stored
     files: dict[str, Any] | None = None  # `service.files.Files` of `messages`, until they are stored
+    trace: str | None = None  # `traceparent` of the request that started the run; None: without traces
 
     @property
     def question(self) -> str:

@@ -24,6 +24,9 @@ import orjson
 from service.errors import DatabaseUnavailable, fault
 from service.infra.backends import Infra
 from service.infra.http import AddressRefused, NoAnswer, SafeClient, address_fault
+from service.observe import genai, tracing
+from service.observe.tracing import Span, Tracer
+from service.store import runs
 from service.store import webhooks as rows
 from service.store.database import Database, Transaction
 from service.store.webhooks import Due
@@ -42,19 +45,27 @@ MAX_SENDERS = 8  # concurrent deliveries per process
 def build(settings: Settings, infra: Infra) -> Webhooks:
     """Build the webhook sender of this process."""
     secret, url = settings.secret_key.get_secret_value(), settings.budget_webhook_url
-    return Webhooks(infra.db, secret, allow_private=settings.webhook_allow_private, budget_url=url)
+    private, tracer = settings.webhook_allow_private, infra.tracer
+    return Webhooks(infra.db, secret, allow_private=private, budget_url=url, tracer=tracer)
 
 
 class Webhooks:
     """Webhook sender, one per process, with up to `MAX_SENDERS` threads, which end when nothing is due."""
 
     def __init__(
-        self, db: Database, secret: str, *, allow_private: bool, budget_url: str | None = None
+        self,
+        db: Database,
+        secret: str,
+        *,
+        allow_private: bool,
+        budget_url: str | None = None,
+        tracer: Tracer = tracing.OFF,
     ) -> None:
         self._db = db
         self._key = hmac.digest(secret.encode(), b"slipway webhooks", "sha256")
         self._allow_private = allow_private
         self._budget_url = budget_url
+        self._tracer = tracer
         self._client = SafeClient(allow_private=allow_private)
         self._senders = threading.BoundedSemaphore(MAX_SENDERS)
 
@@ -119,7 +130,8 @@ class Webhooks:
     def _send_all(self) -> None:
         try:
             while (due := self._claim()) is not None:
-                self._send(due)
+                with tracing.Within(self._place_of(due)), tracing.span("POST webhook", "client") as span:
+                    self._send(due, span)
         except DatabaseUnavailable:  # logged by `service.store.outages`; the next sweep tries again
             pass
         except Exception:
@@ -136,16 +148,36 @@ class Webhooks:
                 return due
         return None
 
-    def _send(self, due: Due) -> None:
+    def _place_of(self, due: Due) -> Span | None:
+        """Find the place of a delivery's run in its trace; None without one."""
+        run_id = due.id if due.kind == "run" else due.body.get("data", {}).get("run_id")
+        if not self._tracer.on or run_id is None:
+            return None
+        run = self._db.query(lambda tx: runs.get(tx, run_id))
+        return None if run is None else self._tracer.at(run.request.trace)
+
+    def _send(self, due: Due, span: Span | None = None) -> None:
         body = orjson.dumps(due.body)
         # Encoded, as an end user's name may not be ASCII.
         headers = signed_headers(self._key_of(due.signer), quote(due.name, safe=":/"), body)
+        if trace := tracing.traceparent():
+            headers["traceparent"] = trace
+        if span is not None:
+            span.set(
+                {
+                    genai.HTTP_METHOD: "POST",
+                    genai.DELIVERY: due.kind,
+                    genai.DELIVERY_ATTEMPT: due.attempts + 1,
+                }
+            )
         try:
             status = self._client.post(due.url, body, headers)
         except AddressRefused as refused:
             return self._failed(due, str(refused), final=True)
         except NoAnswer as error:
             return self._failed(due, str(error))
+        if span is not None:
+            span.set({genai.HTTP_STATUS: status})
         if not 200 <= status < 300:
             return self._failed(due, f"Answered {status}.")
         self._db.transact(lambda tx: rows.delivered(tx, due, now_ms()))
@@ -153,6 +185,8 @@ class Webhooks:
 
     def _failed(self, due: Due, error: str, *, final: bool = False) -> None:
         attempt = due.attempts + 1
+        if (span := tracing.current()) is not None:
+            span.fail("not_delivered")
         final = final or attempt >= MAX_ATTEMPTS
         self._db.transact(lambda tx: rows.attempt_failed(tx, due, error, final=final))
         about = {f"{due.kind}_id": due.id, "attempt": attempt, "error": error, "final": final}

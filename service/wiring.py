@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from service import approvals, sessions, webhooks
+from service import approvals, embeddings, sessions, webhooks
 from service.agents import build as agents
 from service.agents.canaries import Canaries
 from service.agents.catalog import AgentCatalog
@@ -26,10 +26,12 @@ from service.llm import build as llm
 from service.llm.client import ModelClient
 from service.mcp import build as mcp
 from service.memory import Memory
+from service.observe import tracer as tracers
 from service.observe.log_lines import LogLines
 from service.observe.metrics import Metrics
 from service.observe.observer import Observer
 from service.observe.pools import Pools
+from service.observe.spans import Spans
 from service.observe.stored_values import StoredValues, of_disk
 from service.privacy import keyring as keyrings
 from service.privacy.erasure import Erasures
@@ -130,7 +132,8 @@ def build(
     tools = tools or ToolRunner(called=infra.observer.tool)
     clients, sender = llm.build(settings, infra), webhooks.build(settings, infra)
     money = usage.build(settings, infra, prices, notify=sender.budget_warning, has_agent=catalog.has)
-    known = knowledge.build(settings, infra.db, llm.embedder(settings))
+    embedder = embeddings.build(llm.embedder(settings), infra, money)
+    known = knowledge.build(settings, infra.db, embedder)
     domains = runs.Domains(
         catalog,
         clients._replace(calls=model or clients.calls),
@@ -142,6 +145,7 @@ def build(
         trail.refusals,
         tools,
         known,
+        embedder,
     )
     chores = [*_of_agents(catalog, versions), Chore(servers.refresh), *_chores(infra, trail, money, sender)]
     if role.kind == "web":
@@ -202,7 +206,9 @@ def _dispatcher(
     infra: Infra, catalog: AgentCatalog, built: runs.RunServices, role: ProcessRole
 ) -> Dispatcher:
     """Build the dispatcher of schedules, with its chore."""
-    made = Dispatcher(infra.db, catalog, built.start.new_runs, role.wakeup, infra.metrics, role.draining)
+    made = Dispatcher(
+        infra.db, catalog, built.start.new_runs, role.wakeup, infra.metrics, role.draining, infra.tracer
+    )
     built.supervisor.add(Chore(made.dispatch_in_background, Work.SCHEDULES))
     return made
 
@@ -288,4 +294,7 @@ def _infra(settings: Settings, prices: PriceTable, keyring: Keyring | None) -> I
         keys=keyring,
     )
     redis_store = RedisStore(settings.redis_url, max_connections=at_once, on_change=metrics.redis_up)
-    return Infra(db, redis_store, metrics, Observer(metrics, LogLines(prices.usd_today)))
+    process = {"deployment.environment.name": settings.environment}
+    tracer, price = tracers.build(settings, process, metrics.spans), prices.usd_today
+    told = [metrics, LogLines(price), *([Spans(tracer, price)] if tracer.on else [])]
+    return Infra(db, redis_store, metrics, Observer(*told), tracer)

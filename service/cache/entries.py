@@ -50,12 +50,13 @@ class Owner(NamedTuple):
 
 
 class CacheKey(NamedTuple):
-    """Cache key of a question, covering everything its answer depends on. The fields except `plain` are digests."""
+    """Cache key of a question, covering everything its answer depends on. The first three fields are digests."""
 
     scope: str  # agent version, model, owner of the answers, request options
     exact: str  # digest of the verbatim question
     slot: str  # digest of the plain form, or of the verbatim question if it has none
     plain: str | None  # plain form itself; None: only identical text matches
+    asker: Run | None = None  # stand-in for a run, which pays for a look-up by meaning
 
     @property
     def answer(self) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from service.infra.redis import RedisStore
 from service.observe.metrics import Metrics
 from service.observe.observer import Observer
+from service.observe.tracing import OFF, Tracer
 
 if TYPE_CHECKING:
     from service.store.database import Database
@@ -21,7 +22,9 @@ class Infra:
     redis_store: RedisStore
     metrics: Metrics
     observer: Observer
+    tracer: Tracer = OFF
 
     def close(self) -> None:
+        self.tracer.close()
         self.redis_store.close()
         self.db.close()

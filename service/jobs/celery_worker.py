@@ -145,7 +145,8 @@ class _PoolProcess:
 
     def _share_memory(self, **_: Any) -> None:
         """Import the pool in the parent too, whose module Celery loads later."""
-        forking.share("celery.concurrency.prefork")
+        traced = ["service.observe.otel"] if self._settings.otel_exporter_otlp_endpoint else []
+        forking.share("celery.concurrency.prefork", *traced)
 
     def _check_rights(self, **_: Any) -> None:
         """Log missing Redis rights once, in the parent: Celery's own errors come late and do not name the right."""

@@ -11,7 +11,7 @@ from service.infra.places import Places
 from service.llm.batch import BatchClient, NoBatches
 from service.llm.breaker import BreakerState
 from service.llm.chat_completions import ChatCompletionsClient
-from service.llm.claude import ClaudeClient
+from service.llm.claude import ClaudeClient, GatewayUpstream
 from service.llm.client import ModelClient
 from service.llm.embeddings import HttpEmbedder
 from service.llm.fallback import FallbackClient
@@ -56,7 +56,7 @@ def gateway(base_url: str, run_token: str, timeout: float, connect_timeout: floa
     That one retries what the model refuses; here one retry is for a replica that is lost. `timeout` and
     `connect_timeout` are in seconds, as of `ClaudeClient`.
     """
-    calls = ClaudeClient(run_token, base_url, timeout, connect_timeout, GATEWAY_CONNECTIONS)
+    calls = GatewayUpstream(run_token, base_url, timeout, connect_timeout, GATEWAY_CONNECTIONS)
     return GatewayClient(RetryingClient(calls, 1, GATEWAY_FAILURES, GATEWAY_RECOVERY, lambda attempt: None))
 
 

@@ -19,6 +19,7 @@ from service.llm.message_params import params_of
 from service.llm.messages_client import NONE, PING_SECONDS, MessagesClient, counted
 from service.llm.sdk import anthropic, request_of, status_error, transport_to
 from service.llm.transport import Waits, carrying
+from service.observe import tracing
 from service.types import Usage
 
 PROVIDER = "https://api.anthropic.com"
@@ -110,6 +111,15 @@ class ClaudeClient(MessagesClient):
 
     def _refusal(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> Exception:
         return status_error(self._sdk_request, status, headers, body)
+
+
+class GatewayUpstream(ClaudeClient):
+    """`ClaudeClient` of another Slipway, which goes on in the caller's trace: no provider is told of a trace."""
+
+    def _written(self, body: bytes, headers: bytes, waits: Waits) -> tuple[Origin, bytes]:
+        if trace := tracing.traceparent():
+            headers += b"traceparent: %b\r\n" % trace.encode()
+        return ClaudeClient._written(self, body, headers, waits)
 
 
 def _state(batch: Any) -> BatchState:

@@ -27,7 +27,6 @@ STEADY_SECONDS = 10.0  # a connection that lasted so long was good: the next is 
 DRAIN_SECONDS = 30.0  # for calls under way before a connection that seems lost is made again
 MAX_PAGES, MAX_TOOLS = 20, 2_000  # of a list of tools
 MAX_DEFINITION = 32 * 1024  # bytes of JSON of one tool
-IDEMPOTENCY_KEY = "slipway/idempotency-key"  # in `_meta` of a call, the same for all attempts at it
 Found = Mapping[str, Definition]
 
 
@@ -80,9 +79,12 @@ class Connection:
         self._scope.cancel()
 
     async def call(
-        self, tool: str, arguments: Mapping[str, Any], idempotency_key: str = ""
+        self, tool: str, arguments: Mapping[str, Any], meta: Mapping[str, str]
     ) -> mcp_types.CallToolResult:
-        """Call a tool. Raises `NotConnected`, `ConnectionLost`, or `MCPError`: the server's refusal."""
+        """Call a tool, with `meta` as its `_meta`.
+
+        Raises `NotConnected`, `ConnectionLost`, or `MCPError`: the server's refusal.
+        """
         with anyio.move_on_after(READY_SECONDS):
             await self._settled.wait()
         client = self._client
@@ -90,7 +92,7 @@ class Connection:
             raise NotConnected
         self.calls += 1
         try:
-            return await self._called(client, tool, arguments, idempotency_key)
+            return await self._called(client, tool, arguments, meta)
         finally:
             self.calls -= 1
             if not self.calls:
@@ -108,10 +110,10 @@ class Connection:
             raise NotConnected from None
 
     async def _called(
-        self, client: Client, tool: str, arguments: Mapping[str, Any], idempotency_key: str
+        self, client: Client, tool: str, arguments: Mapping[str, Any], meta: Mapping[str, str]
     ) -> mcp_types.CallToolResult:
-        meta = cast("mcp_types.RequestParamsMeta", {IDEMPOTENCY_KEY: idempotency_key})
-        params = mcp_types.CallToolRequestParams(name=tool, arguments=dict(arguments), _meta=meta)
+        sent = cast("mcp_types.RequestParamsMeta", dict(meta))
+        params = mcp_types.CallToolRequestParams(name=tool, arguments=dict(arguments), _meta=sent)
         request = mcp_types.CallToolRequest(params=params)
         try:
             # Not `call_tool`: it validates results by the server's schema, whose references it would follow.

@@ -19,9 +19,10 @@ from service.mcp.config import ServerSpec
 from service.mcp.connection import Connection, ConnectionLost, Found, NotConnected
 from service.mcp.credentials import Credentials
 from service.mcp.http import http
-from service.mcp.messages import Transport
+from service.mcp.messages import Transport, meta_of
 from service.mcp.pins import Pins
 from service.mcp.stdio import stdio
+from service.observe import tracing
 
 log = logging.getLogger("slipway.mcp")
 MOST_CALLS = 16  # to one server at once: a server that hangs leaves slots for other tools
@@ -94,11 +95,11 @@ class Connections:
         self, key: Key, tool: str, arguments: Mapping[str, Any], seconds: float, idempotency_key: str = ""
     ) -> mcp_types.CallToolResult:
         """Call a tool. Raises as `Connection.call`, `TimeoutError`, or `ModelUnavailable` while the breaker is open."""
-        breaker = self._breakers[key.server]
+        breaker, meta = self._breakers[key.server], meta_of(idempotency_key, tracing.traceparent())
         permit = breaker.allow()
         try:
             result: mcp_types.CallToolResult = self._wait(
-                partial(self.of(key).call, tool, arguments, idempotency_key), seconds
+                partial(self.of(key).call, tool, arguments, meta), seconds
             )
         except (
             NotConnected

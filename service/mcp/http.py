@@ -32,6 +32,7 @@ from service.mcp.messages import (
     answer_to,
     failed,
     parsed,
+    trace_of,
 )
 
 SESSION, RESUME = "mcp-session-id", "last-event-id"  # headers
@@ -159,9 +160,8 @@ class _Sender:
         self, message: JSONRPCMessage, headers: Mapping[str, str]
     ) -> AsyncIterator[httpx2.Response]:
         body = message.model_dump(by_alias=True, mode="json", exclude_unset=True)
-        async with self._client.stream(
-            "POST", self._url, json=body, headers=self._headers(headers)
-        ) as response:
+        sent = self._headers({**headers, **trace_of(body)})
+        async with self._client.stream("POST", self._url, json=body, headers=sent) as response:
             yield response
 
     def _bound(self, response: httpx2.Response, waiting: _Waiting) -> None:

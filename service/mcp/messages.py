@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -16,6 +17,8 @@ MAX_MESSAGE = 4 * 1024 * 1024  # bytes of one message over stdio, and of one HTT
 NOT_SENT = -31_901  # the request was not made
 NO_ANSWER = -31_902  # the request may have had its effect
 REFUSED = -31_903  # a status of HTTP says that it had none
+IDEMPOTENCY_KEY = "slipway/idempotency-key"  # in `_meta` of a call, the same for all attempts at it
+TRACEPARENT = "traceparent"  # in `_meta` of a call, and the header of a request that is sent over HTTP
 TOLD = frozenset([NOT_SENT, NO_ANSWER, REFUSED])  # their messages are our own words
 _OURS = TOLD | {mcp_types.CONNECTION_CLOSED}
 _RATE, _BURST, _EACH = 8 * 2**20, 64 * 2**20, 32 * 2**10  # bytes: per second, at once, added for each message
@@ -64,3 +67,14 @@ def answer_to(request: JSONRPCRequest) -> JSONRPCMessage:
 def failed(request_id: RequestId, code: int, why: str) -> JSONRPCError:
     """Make the answer to a request that got none. `why` is our own text."""
     return JSONRPCError(jsonrpc="2.0", id=request_id, error=mcp_types.ErrorData(code=code, message=why))
+
+
+def trace_of(request: Mapping[str, Any]) -> dict[str, str]:
+    """Return the header with the place in a trace that a request has in its `_meta`, if it has one."""
+    meta = (request.get("params") or {}).get("_meta") or {}
+    return {TRACEPARENT: meta[TRACEPARENT]} if TRACEPARENT in meta else {}
+
+
+def meta_of(idempotency_key: str, traceparent: str) -> dict[str, str]:
+    """Return the `_meta` of a call."""
+    return {IDEMPOTENCY_KEY: idempotency_key, **({TRACEPARENT: traceparent} if traceparent else {})}

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Literal
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.orjson import OrjsonFormatter
 
+from service.observe import tracing
 from service.types import rfc3339_second
 
 REDACTED = "[redacted]"
@@ -54,8 +55,10 @@ _QUIETER = {
     "alembic": "WARNING",
     "psycopg": "ERROR",  # its warnings name the server and its user, and echo an error that is raised anyway
     "websockets": "WARNING",
+    "opentelemetry": "CRITICAL",  # replaced by `traces_not_sent`
     "httpx2": "WARNING",  # a line for every request; replaced by `llm_call`
 }
+_NOWHERE: Mapping[str, str] = {}
 _PLAIN = {str, int, float, bool, type(None)}  # types of nearly all fields: checked before the slower Mapping
 _fields: ContextVar[Mapping[str, Any]] = ContextVar("log_fields", default={})  # noqa: B039 - never mutated
 
@@ -129,6 +132,7 @@ class JsonFormatter(OrjsonFormatter):
         log_data["event"] = record.message
         log_data["logger"] = record.name
         log_data.update(_fields.get())
+        log_data.update(_place())
         log_data.update(_extras(record))
         log_data.update(message_dict)
 
@@ -142,7 +146,7 @@ class TextFormatter(logging.Formatter):
     _COLOURS: ClassVar = {"WARNING": "33", "ERROR": "31", "CRITICAL": "31;1"}
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = {**_fields.get(), **_extras(record)}
+        fields = {**_fields.get(), **_place(), **_extras(record)}
         pairs = "".join(f" {key}={value}" for key, value in fields.items())
         line = f"{_time(record)[11:23]} {record.levelname:<7} {record.getMessage()}{pairs}"
         colour = self._COLOURS.get(record.levelname)
@@ -158,6 +162,13 @@ def scrub(line: str) -> str:
     if "slp_" in line or "sk-" in line or "eyJ" in line:  # a cheap test first: nearly every line has none
         return _SECRET_VALUES.sub(REDACTED, line)
     return line
+
+
+def _place() -> Mapping[str, str]:
+    """Return the current span, where tracing is on."""
+    if (span := tracing.current()) is None:
+        return _NOWHERE
+    return {"trace_id": f"{span.context.trace_id:032x}", "span_id": f"{span.context.span_id:016x}"}
 
 
 def _extras(record: logging.LogRecord) -> dict[str, Any]:

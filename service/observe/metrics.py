@@ -136,6 +136,10 @@ class Metrics(Observer):
         """Count a retry; `reason`: `deadlock`, `serialization_failure` or `unexpected_result`."""
         self.counted["transaction_retries"](reason).inc()
 
+    def spans(self, outcome: str, number: int) -> None:
+        """Count spans; `outcome`: `sent`, `failed` as the collector took none, `dropped` as too many waited."""
+        self.counted["spans"](outcome).inc(number)
+
     def login_failed(self) -> None:
         self.counted["login_failures"].inc()
 

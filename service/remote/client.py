@@ -24,6 +24,7 @@ from service.infra.http import (
     StreamedAnswer,
 )
 from service.llm.breaker import Breaker, BreakerPermit
+from service.observe import tracing
 from service.remote import a2a, post
 from service.remote.task import AnswerBroken, RemoteAnswer, RemoteEvent, RemoteTask
 
@@ -100,6 +101,8 @@ class Exchange:
         self._closed = threading.Event()
         self._task_id = ""  # A2A's, once it is told
         self._control = Control(silence)
+        trace = tracing.traceparent()
+        self._trace = {"traceparent": trace} if trace else {}
         self._broken = False  # whether a connection ended that was made: its process may have been killed
         self._received = False  # of an answer, which is then not asked for again
         self._thread = threading.Thread(target=self._work, name="remote-agent", daemon=True)
@@ -229,7 +232,7 @@ class Exchange:
         seconds = self._end - time.monotonic()
         if seconds <= 0:
             raise RemoteUnavailable("There was no time left to ask the remote agent.")
-        sent = {**headers, **client.hosts.bearer(url)}
+        sent = {**headers, **self._trace, **client.hosts.bearer(url)}
         with client.transport(url).stream(
             "POST", url, sent, body, seconds=seconds, control=self._control
         ) as answer:

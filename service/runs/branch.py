@@ -23,7 +23,8 @@ from service.errors import (
     SlipwayError,
 )
 from service.llm.client import ModelReply
-from service.observe import logs
+from service.observe import genai, logs, tracing
+from service.observe.tracing import Within
 from service.runs.attempt import Attempt
 from service.runs.branch_journal import BranchJournal
 from service.runs.branch_rows import AGENT
@@ -173,7 +174,7 @@ class Branch:
         self._began = time.monotonic()
         self._attempt.tree = shared.tree
         try:
-            with logs.bound(branch=self.number):
+            with logs.bound(branch=self.number), self._span():
                 for event in self._events(dependencies, agent, pattern, shared):
                     tell(event)
         except BaseException as error:
@@ -182,6 +183,15 @@ class Branch:
                 shared.stop.set()
         finally:
             tell(None)
+
+    def _span(self) -> Within:
+        about = {
+            genai.OPERATION: genai.INVOKE_AGENT,
+            genai.AGENT: self.task.agent,
+            genai.BRANCH: self.number,
+            genai.RUN: self._attempt.run.id,
+        }
+        return tracing.span(f"{genai.INVOKE_AGENT} {self.task.agent}", "internal", about)
 
     def _events(
         self,

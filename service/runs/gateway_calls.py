@@ -18,6 +18,7 @@ from service.errors import BudgetExceeded, GuardrailRefused, InvalidToken, Overl
 from service.guardrails.policy import Rail
 from service.llm.client import ModelCall, ModelClient
 from service.llm.relay import RelayedRequest
+from service.observe import tracing
 from service.runs.billing import COUNT_BYTES, COUNT_SECONDS
 from service.runs.bulkhead import Bulkhead, Permit
 from service.runs.gateway_call import AskedOfGateway, GatewayCall, Relayed
@@ -72,6 +73,7 @@ class GatewayCalls:
         run, tree = self.db.query(lambda tx: (run_rows.get(tx, grant.run_id), _tree_of(tx, grant)))
         if run is None or (tree is None and grant.tree_id is not None):
             raise InvalidToken()
+        tracing.join(run.request.trace)
         asked = AskedOfGateway(request, digest)
         self._put_under(asked, rails.rail, run)
         call = GatewayCall(self, grant, run, asked, tree)

@@ -9,6 +9,7 @@ from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
 from service.errors import Invalid, NotFound, SessionBusy
 from service.ids import new_id
+from service.observe import tracing
 from service.runs import forks
 from service.runs.client_tools import Continuations
 from service.runs.client_tools import check as check_client_tools
@@ -80,7 +81,7 @@ class NewRuns:
             request = replace(
                 request, messages=self.continuations.restored(caller, agent.id, request.messages)
             )
-        request = _scoped(request, of_kind(caller.scopes, TOOLS))
+        request = _traced(_scoped(request, of_kind(caller.scopes, TOOLS)))
         return Run(
             id=new_id("run"),
             workspace_id=caller.workspace_id,
@@ -160,3 +161,9 @@ def _scoped(request: RunRequest, tool_scopes: tuple[str, ...]) -> RunRequest:
     if request.fork is not None:
         return without_tools(request, tool_scopes)
     return replace(request, tool_scopes=tool_scopes) if tool_scopes else request
+
+
+def _traced(request: RunRequest) -> RunRequest:
+    """Return a request with its place in a trace; that of a forked run is another's."""
+    trace = tracing.traceparent() or None
+    return request if trace == request.trace else replace(request, trace=trace)

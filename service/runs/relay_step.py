@@ -23,6 +23,7 @@ from service.runs.journal_codec import encode_reply
 from service.runs.relay_guard import RelayGuard, guard_of
 from service.runs.relayed_call import RelayedCall
 from service.runs.replies import well_formed
+from service.runs.step_spans import in_step
 from service.store import steps as step_rows
 from service.store.database import Transaction
 from service.text import packed
@@ -75,7 +76,7 @@ class RelayStep:
             raise WorkerLost(LOST) from None  # it cannot wait for a release, as its client does not
         yield from events
         told = _Told(relayed, guard)
-        reply = yield from self._receive(request, billing, told)
+        reply = yield from in_step(started, self._receive(request, billing, told))
         reply, cost = billing.settle(request, well_formed(reply, frozenset()))
         if guard is not None:
             reply = replace(reply, content=[]) if told.refusal is not None else guard.reply(reply)

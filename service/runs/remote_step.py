@@ -23,6 +23,7 @@ from service.runs.remote_answers import failure_of, stored_answer
 from service.runs.remote_facts import facts_of
 from service.runs.remote_questions import RemoteQuestions
 from service.runs.slots import LeaseLost
+from service.runs.step_spans import in_step
 from service.runs.tool_execution import WaitsForApproval
 from service.runs.untrusted import clean
 from service.store import ownership
@@ -34,11 +35,8 @@ from service.types import Answer, Event, Message, RunEvent, ToolUse, now_ms, rfc
 from service.usage.reservation import Spending
 
 SOURCE = "remote"  # of untrusted text
-FAILURES = (
-    RemoteFailed,
-    RemoteUnavailable,
-    AnswerBroken,
-)  # of the agent: others stop the run, whatever it did
+# Failures of the agent: others stop the run, whatever it did.
+FAILURES = (RemoteFailed, RemoteUnavailable, AnswerBroken)
 MAX_PARTS = 20  # questions of one step, one after the other
 MAX_EVENTS = 2_000  # tool events told of one answer
 PAUSE = 0.25  # seconds between two looks whether the run must stop
@@ -81,7 +79,8 @@ class RemoteStep:
             label = name if part == 1 else f"{name}, part {part}"
             stored = self._journal.replay("remote", label)
             if stored is None:
-                stored = yield from self._asked(label, where, messages, resume)
+                about = {"step": self._journal.steps + 1, "name": label, "kind": "remote"}
+                stored = yield from in_step(about, self._asked(label, where, messages, resume))
             self._note(stored)
             if stored["status"] == "succeeded":
                 return _answer(stored)

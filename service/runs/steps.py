@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from service.agents.definitions import AgentDefinition
-from service.agents.documents import OfRun, folder_alone
 from service.agents.pattern import Events, Prompt, most_steps
 from service.agents.remote_spec import RemoteSpec
 from service.errors import GuardrailRefused, ModelUnavailable, PromptTooLong, RunLimit, guardrail_refused
@@ -29,6 +28,8 @@ from service.runs.incoming_reply import receive
 from service.runs.journal_codec import decode_reply, decode_result, encode_reply, encode_result
 from service.runs.remote_step import RemoteDependencies, RemoteStep
 from service.runs.replies import MAX_PARTS, call_ids, going_on, joined, well_formed
+from service.runs.run_documents import RunDocuments
+from service.runs.step_spans import in_model_step, in_tool_step
 from service.runs.tier_choice import choose_route
 from service.runs.tool_execution import ToolExecution
 from service.runs.untrusted import add_results, hosts_of
@@ -52,7 +53,7 @@ class StepDependencies:
     batch_steps: BatchSteps
     observer: Observer
     remote: RemoteDependencies
-    documents: OfRun = folder_alone
+    documents: RunDocuments
 
 
 class RunSteps:
@@ -80,10 +81,8 @@ class RunSteps:
             self._count()
         if self._attempt.form is not None:
             prompt = self._attempt.form.asked(prompt)
-        if prompt.tier is None:
-            models = yield from self._routed_models(prompt.tools)
-        else:
-            models = self._agent.model_router.route(prompt.tier).models
+        routed = None if prompt.tier is None else self._agent.model_router.route(prompt.tier).models
+        models = routed or (yield from self._routed_models(prompt.tools))
         reply = yield from self._whole_reply(name, self._request(models[0], prompt), models, prompt.publish)
         calls = calls_of(reply, self._run.request)
         if calls and len(calls) == len(reply.tool_uses):
@@ -132,7 +131,8 @@ class RunSteps:
         else:
             self._attempt.handle.check()
             started = {"step": self._journal.steps + 1, "name": name, "kind": "tools"}
-            results = yield from self._deps.tool_execution.use(self._agent, self._attempt, started, reply)
+            made = self._deps.tool_execution.use(self._agent, self._attempt, started, reply)
+            results = yield from in_tool_step(started, self._attempt, reply, made)
             self._journal.add_step("tools", name, {"results": [encode_result(result) for result in results]})
             self._deps.observer.step(self._run, "tools", name)
         for use, result in zip(reply.tool_uses, results, strict=True):
@@ -210,7 +210,8 @@ class RunSteps:
             try:
                 thinking = {} if request.must_call_tool else self._signatures
                 changed = replace(request, model=model, messages=for_model(request.messages, model, thinking))
-                return (yield from self._call(name, changed, publish))
+                made, started = self._call(name, changed, publish), self._started(name, changed)[1]
+                return (yield from in_model_step(started, self._attempt, changed, made))
             except ModelUnavailable:
                 if model == models[-1] or self._attempt.text.deltas > deltas:
                     raise
@@ -284,14 +285,12 @@ class RunSteps:
         return self._noted(reply, request.model)
 
     def _store(self, name: str, reply: ModelReply, stored: dict[str, Any], cost: int) -> None:
-        source = reply.usage_source
-        self._journal.add_step("model", name, stored, usage=reply.usage, cost_nano=cost, source=source)
+        usage, source = reply.usage, reply.usage_source
+        self._journal.add_step("model", name, stored, usage=usage, cost_nano=cost, source=source)
         self._deps.observer.step(self._run, "model", name)
-        self._deps.observer.context(self._agent.id, stored["asked"], self._window.share(reply.usage))
-        used = reply.usage.public(cost, source)
-        self._journal.publish_after_commit(
-            Event.USAGE, {"step": self._journal.steps, "model": reply.model, **used}
-        )
+        self._deps.observer.context(self._agent.id, stored["asked"], self._window.share(usage))
+        used = {"step": self._journal.steps, "model": reply.model, **usage.public(cost, source)}
+        self._journal.publish_after_commit(Event.USAGE, used)
         if REFUSED in stored:
             raise guardrail_refused("output", stored[REFUSED])
 

@@ -25,7 +25,9 @@ from service.errors import (
     SlipwayError,
     Unavailable,
 )
+from service.observe import genai, tracing
 from service.observe.metrics import Metrics
+from service.observe.tracing import Tracer, Within
 from service.runs.new_run import NewRuns
 from service.runs.recovery.supervisor import Wakeup
 from service.schedules.cron import Cron
@@ -60,6 +62,7 @@ class Dispatcher:
     wakeup: Wakeup
     metrics: Metrics
     draining: Callable[[], bool]
+    tracer: Tracer = tracing.OFF
     _busy: threading.Lock = field(default_factory=threading.Lock)
 
     def dispatch_in_background(self) -> None:
@@ -104,7 +107,8 @@ class Dispatcher:
     def _next(self, row: Row) -> bool:
         """Decide the next slot of a schedule. False: none is due, or another process decides."""
         try:
-            run = self._run_of(row)
+            with self._span(row):
+                run = self._run_of(row)
             self.new_runs.queue.take(run.user_id)
             write = self.new_runs.opening(run, None)
             with acting_as(Actor.of(run)):
@@ -116,6 +120,11 @@ class Dispatcher:
         if decision is not None and decision.outcome == "run":
             self.wakeup.ring([run.id])
         return self._told(row, decision, run_id=run.id)
+
+    def _span(self, row: Row) -> Within:
+        """Begin the trace of a run that no request starts."""
+        about = {genai.SCHEDULE: row["id"], genai.AGENT: row["agent"]}
+        return tracing.root(self.tracer, f"schedule {row['agent']}", about)
 
     def _refuse(self, row: Row, error: SlipwayError) -> bool:
         with acting_as(SERVICE):

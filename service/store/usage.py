@@ -235,11 +235,15 @@ _NO_CALLS, _NONE_SAVED = _zeros(SUMS), _zeros(SAVED)
 
 
 def _select(table: sa.Table, by: Sequence[str], *sums: sa.ColumnElement[Any]) -> sa.Select[Any]:
-    """Select the groups and sums of a table, joined with its users where their workspace is a group."""
+    """Select the groups and sums of a table, joined with its users where their workspace is a group.
+
+    What a workspace itself has spent has its id in place of a user's.
+    """
     query = sa.select(*_groups(table, by), *sums)
     if "workspace" not in by:
         return query
-    return query.select_from(table.outerjoin(users, users.c.id == table.c.user_id))
+    joined = table.outerjoin(users, users.c.id == table.c.user_id)
+    return query.select_from(joined.outerjoin(workspaces, workspaces.c.id == table.c.user_id))
 
 
 def _groups(table: sa.Table, by: Sequence[str]) -> Iterator[sa.ColumnElement[Any]]:
@@ -249,7 +253,7 @@ def _groups(table: sa.Table, by: Sequence[str]) -> Iterator[sa.ColumnElement[Any
         elif name == "day":
             yield _day(table).label(name)
         elif name == "workspace":
-            yield sa.func.coalesce(users.c.workspace_id, DEFAULT_WORKSPACE).label(name)
+            yield sa.func.coalesce(users.c.workspace_id, workspaces.c.id, DEFAULT_WORKSPACE).label(name)
         else:
             yield sa.func.coalesce(table.c[COLUMN_OF[name]], "").label(name)
 

@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
 from service.infra.places import Places
+from service.observe import genai, tracing
+from service.observe.tracing import Span
 from service.text.sanitise import storable
 from service.tools.base import BadResult, Source, Tool, ToolContext, ToolFailed, ToolOutput
 
@@ -108,23 +110,28 @@ class ToolRunner:
         """
         began = time.monotonic()
         pending = [self._begin(use, began) for use in uses]
-        return [self._end(use, done, began, given_up_at) for use, done in zip(uses, pending, strict=True)]
+        return [
+            self._end(use, *started, began, given_up_at) for use, started in zip(uses, pending, strict=True)
+        ]
 
-    def _begin(self, use: Invocation, began: float) -> Future[ToolResult]:
+    def _begin(self, use: Invocation, began: float) -> tuple[Future[ToolResult], Span | None]:
         """Start the call in a thread, or say in the result why not."""
         done: Future[ToolResult] = Future()
+        span = _span_of(use)
         wait = use.ends(began) - time.monotonic()
         if wait <= 0:
             done.set_result(_not_called(use, "no time is left"))
         elif not self.places.acquire(wait):
             done.set_result(_not_called(use, "every tool slot is taken"))
-        elif not self._start(use, done):
+        elif not self._start(use, done, span):
             self.places.release()
             done.set_result(_not_called(use, "no thread to be had"))
-        return done
+        return done, span
 
-    def _start(self, use: Invocation, done: Future[ToolResult]) -> bool:
+    def _start(self, use: Invocation, done: Future[ToolResult], span: Span | None) -> bool:
         inherited = contextvars.copy_context()
+        if span is not None:
+            inherited.run(tracing.enter, span)
         work = partial(inherited.run, self._work, done, use)
         try:
             threading.Thread(target=work, name=f"tool-{use.tool.name}", daemon=True).start()
@@ -133,12 +140,18 @@ class ToolRunner:
         return True
 
     def _end(
-        self, use: Invocation, done: Future[ToolResult], began: float, given_up_at: Callable[[], float]
+        self,
+        use: Invocation,
+        done: Future[ToolResult],
+        span: Span | None,
+        began: float,
+        given_up_at: Callable[[], float],
     ) -> ToolResult:
         result = _awaited(use, done, began, given_up_at)
         if not result.ms:  # of a call that did not end
             result = replace(result, ms=round((time.monotonic() - began) * 1000, 3))
         self._called(use.tool.name, result.ok, result.ms)
+        _end_span(span, result)
         log.info(
             "tool_call",
             extra={
@@ -159,6 +172,24 @@ class ToolRunner:
             done.set_result(replace(result, ms=round((time.monotonic() - began) * 1000, 3)))
         finally:
             self.places.release()
+
+
+def _span_of(use: Invocation) -> Span | None:
+    about = {
+        genai.OPERATION: genai.EXECUTE_TOOL,
+        genai.TOOL: use.tool.name,
+        genai.TOOL_CALL: use.context.call_id,
+        genai.TOOL_TYPE: "function",
+        genai.RUN: use.context.run_id,
+    }
+    return tracing.start(f"{genai.EXECUTE_TOOL} {use.tool.name}", "internal", about)
+
+
+def _end_span(span: Span | None, result: ToolResult) -> None:
+    if span is not None:
+        if not result.ok:
+            span.fail("timeout" if result.timed_out else "tool_failed")
+        span.end()
 
 
 def _awaited(

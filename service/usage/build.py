@@ -24,6 +24,7 @@ class UsageServices:
     prices: PriceTable
     budgets: Budgets
     spending: Spending
+    impatient: Spending  # of embeddings, which wait for no room
     rate_limits: RateLimits
     savings: Savings
 
@@ -55,7 +56,9 @@ def build(
     rate_limits = RateLimits.of(infra.redis_store, tokens=settings.limit_tokens, tool=settings.limit_tool)
     run_most = _nano(settings.budget_run_usd)
     spending = Spending(infra.db, budgets, infra.observer, run_most=run_most, used=rate_limits.used)
-    return UsageServices(prices, budgets, spending, rate_limits, Savings(infra.db, infra.metrics.saved))
+    impatient = Spending(infra.db, budgets, infra.observer, run_most=run_most, patience=0)
+    savings = Savings(infra.db, infra.metrics.saved)
+    return UsageServices(prices, budgets, spending, impatient, rate_limits, savings)
 
 
 def _nano(amount_usd: str) -> int | None:

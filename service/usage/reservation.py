@@ -76,6 +76,11 @@ class Spending:
         bounds = [most for most in (self._run_most, run.request.cap_nano) if most is not None]
         return min(bounds, default=None)
 
+    def has_room(self, estimate: CallEstimate) -> bool:
+        """Return whether a call would fit every cap as things are."""
+        hold = estimate.hold(estimate.max_tokens, now_ms())
+        return all(hold.amount_nano <= state.left for state in self._budgets.of(hold.scopes))
+
     def check_running(self, agent: str) -> None:
         """Check that an agent is not stopped. Raises `AgentStopped`."""
         if self._db.query(lambda tx: agent_stops.get(tx, agent)) is not None:

@@ -11,6 +11,7 @@ from flask import Flask, current_app
 
 from service.auth.run_tokens import RunGrant
 from service.infra.redis_trip import Trip
+from service.observe.tracing import Span
 from service.runs.bytes_in_flight import HeldBytes
 from service.types import Caller, RunRequest
 from service.usage.rate_limits import LimitWindow
@@ -38,6 +39,7 @@ class Request(flask.Request):
     limit_window: LimitWindow | None = None  # tightest, for the response's headers
     model_seconds = 0.0
     body: Any = ...  # its JSON, once read
+    span: Span | None = None  # where tracing is on
     held: HeldBytes | None = None  # room for a large body, until the response is sent
 
     def hold_bytes(self, size: int) -> None:

@@ -15,7 +15,7 @@ from gunicorn.workers.gthread import ThreadWorker
 from service import errors
 from service.observe import logs
 from service.web.problems import raw_problem
-from service.web.timing import request_id
+from service.web.timing import outcome_of, request_id
 
 log = logging.getLogger("slipway.request")
 # Longest silence of a client within a request, whose thread waits for it; nginx, where it is in front, waits less.
@@ -67,6 +67,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             "method": getattr(req, "method", None) or "(none)",
             "route": "(none)",
             "status": error.status,
+            "outcome": outcome_of(error.status),
         }
         log.info("request", extra={**about, "why": type(exc).__name__})
         self.app.callable.extensions["slipway"].infra.metrics.request("(none)", "(none)", error.status, 0.0)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import random
 import re
 import secrets
 import time
+from typing import Any
 
 from flask import Response
 
@@ -15,6 +17,7 @@ from service.web.current import Request
 
 log = logging.getLogger("slipway.request")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+HITS = frozenset({"hit", "near", "coalesced"})  # answers without a model call of their own
 QUIET = frozenset({"/health", "/ready", "/metrics"})  # polled constantly: no line at INFO
 
 
@@ -44,5 +47,24 @@ def finish(request: Request, response: Response) -> None:
     route = "(none)" if rule is None else rule.rule
     request.services.infra.metrics.request(route, method, response.status_code, seconds)
     if route not in QUIET:
-        about = {"method": method, "route": route, "status": response.status_code}
-        log.info("request", extra={**about, "ms": round(seconds * 1000, 2), "llm_ms": round(model_ms, 2)})
+        status = response.status_code
+        about = {"method": method, "route": route, "status": status, "outcome": outcome_of(status)}
+        times = {"ms": round(seconds * 1000, 2), "llm_ms": round(model_ms, 2)}
+        _write_line(request, response, {**about, **times}, seconds)
+
+
+def outcome_of(status: int) -> str:
+    """Return what a log line says of an answer: `ok`, `refused` by a 4xx, or `failed` by a 5xx."""
+    return "ok" if status < 400 else "refused" if status < 500 else "failed"
+
+
+def _write_line(request: Request, response: Response, line: dict[str, Any], seconds: float) -> None:
+    """Write the line of a request, but of answers from the cache that are quick only a share, where one is set."""
+    settings = request.services.settings
+    if seconds > settings.log_slow_seconds:
+        line["slow"] = True
+    elif settings.log_hits_share < 1 and response.headers.get("X-Cache") in HITS:
+        if random.random() >= settings.log_hits_share:
+            return
+        line["share"] = settings.log_hits_share
+    log.log(logging.WARNING if line["outcome"] == "failed" else logging.INFO, "request", extra=line)

@@ -138,26 +138,27 @@ _NUMBERS = (
     ),
     _Number(_compiled(r"[0-9]{11}|[0-9]{6}[ -][0-9]{5}"), _by("pl.pesel"), r"pesel\w*"),
 )
+_ANY_SHAPE = re.compile("|".join(one.shape.pattern for one in _NUMBERS), re.IGNORECASE)  # a cheap look first
+_LONGER_BEFORE = re.compile(r"(?:[0-9][-./,]|[A-Za-z]-|[#$€£_])\Z")
 
 
 def match_national_id(window: Window) -> Answer:
     """Match a national number whose check digits are right."""
+    text, start = window.text, window.start
+    if _ANY_SHAPE.match(text, start, window.group) is None:
+        return None
+    if _LONGER_BEFORE.search(text, max(0, start - 2), start) is not None:
+        return None
     waits = False
     for number in _NUMBERS:
-        found = number.shape.match(window.text, window.start, window.group)
-        if found is None or not _stands_alone(window.text, window.start):
-            continue
-        if not number.is_valid(re.sub("[ ./]", "", found[0])):
+        found = number.shape.match(text, start, window.group)
+        if found is None or not number.is_valid(re.sub("[ ./]", "", found[0])):
             continue
         answer = _told(number, window, found)
         waits = waits or answer is WAIT
         if isinstance(answer, Match):
             return answer
     return WAIT if waits else None
-
-
-def _stands_alone(text: str, start: int) -> bool:
-    return re.search(r"(?:[0-9][-./,]|[A-Za-z]-|[#$€£_])\Z", text[max(0, start - 2) : start]) is None
 
 
 def _told(number: _Number, window: Window, found: re.Match[str]) -> Answer:

@@ -41,10 +41,10 @@ _VENDORS = {
 }
 _KEYS = tuple((re.compile(begin), re.compile(rf"(?:{begin})(?:{rest})")) for begin, rest in _VENDORS.items())
 _BEGINS = re.compile("|".join(_VENDORS))
-_OTHER_KEYS = (
-    re.compile(r"[A-Za-z0-9_~.-]{3}8Q~[A-Za-z0-9_~.-]{31,34}"),  # of Azure
-    re.compile(r"[0-9]{8,10}:AA[A-Za-z0-9_-]{33}(?![A-Za-z0-9_-])"),  # of Telegram
-    re.compile(r"[0-9a-f]{32}-us[0-9]{1,2}(?![A-Za-z0-9])"),  # of Mailchimp
+_OTHER_KEYS = re.compile(
+    r"[A-Za-z0-9_~.-]{3}8Q~[A-Za-z0-9_~.-]{31,34}"  # of Azure
+    r"|[0-9]{8,10}:AA[A-Za-z0-9_-]{33}(?![A-Za-z0-9_-])"  # of Telegram
+    r"|[0-9a-f]{32}-us[0-9]{1,2}(?![A-Za-z0-9])"  # of Mailchimp
 )
 _URL = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]{1,30}://[^\s:/@\"'<>]{0,64}:(?P<password>[^\s@/\"'<>]{1,100})@[^\s\"'<>`)\]]{1,100}"
@@ -159,11 +159,8 @@ def _vendor_key(window: Window) -> Match | None:
         if begin.match(text, start):
             found = whole.match(text, start, window.group)
             return _long(window, found.end()) if found is not None else None
-    for whole in _OTHER_KEYS:
-        found = whole.match(text, start, window.group)
-        if found is not None:
-            return Match("secret", start, found.end())
-    return None
+    other = _OTHER_KEYS.match(text, start, window.group)
+    return Match("secret", start, other.end()) if other is not None else None
 
 
 def _long(window: Window, end: int) -> Match:
@@ -191,7 +188,7 @@ def _named(window: Window) -> Answer:
         return WAIT
     if between is None or value is None or _BEGINS.match(text, at) or text.startswith("-----", at):
         return None
-    if value.end() == end and end < len(text):  # it may go on beyond the window
+    if value.end() == end and window.is_cut:  # it may go on beyond the window
         return Match("secret", at, end, _ANY_VALUE)
     is_told = re.search(r"[:=]|\s(?:is|was|ist|war|lautete?|est|es|era|è)\s", between[0]) is not None
     if is_told and name["password"]:

@@ -1,6 +1,6 @@
 """savings by layer, and what each process tells of itself
 
-Revision ID: 0045
+Revision ID: 0043
 Revises: 0042
 """
 
@@ -11,7 +11,7 @@ from alembic import op
 
 from migrations import gentle
 
-revision = "0045"
+revision = "0043"
 down_revision = "0042"
 branch_labels = None
 depends_on = None
