@@ -1,21 +1,27 @@
 # Two stages: what builds stays behind. `docker build -t slipway .`, then docs/deploy.md.
-FROM python:3.12-slim AS builder
+# The pipeline names a digest, `python:3.12-slim@sha256:…`, so that a build tells what it was made of.
+ARG PYTHON_IMAGE=python:3.12-slim
+
+FROM ${PYTHON_IMAGE} AS builder
 
 WORKDIR /app
 COPY requirements.txt requirements-providers.txt ./
 # `--build-arg PROVIDERS=yes` for Bedrock and Vertex AI: about 40 MB more.
 ARG PROVIDERS=no
 RUN python -m venv --without-pip /opt/venv \
-    && pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check -r requirements.txt \
-        $([ "$PROVIDERS" = yes ] && echo -r requirements-providers.txt)
+    && pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.txt \
+    && if [ "$PROVIDERS" = yes ]; then \
+        pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements-providers.txt; \
+    fi
 COPY . .
 # Bytecode now, because at run time the code is read-only; readable whatever the umask of the checkout was.
 RUN /opt/venv/bin/python -m compileall -q . \
     && chmod -R a+rX,go-w .
 
 
-FROM python:3.12-slim
+FROM ${PYTHON_IMAGE}
 
+# The pipeline adds source, revision, time and base image, which differ by build (scripts/build_image.sh).
 LABEL org.opencontainers.image.title="Slipway" \
       org.opencontainers.image.description="Puts Claude agents behind an API a business can depend on" \
       org.opencontainers.image.licenses="Apache-2.0" \

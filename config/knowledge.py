@@ -31,5 +31,8 @@ class Knowledge(Observe):
         SecretStr(""), description="Key of that endpoint, if it needs one"
     )
     knowledge_embeddings_model: str = Field(
-        "text-embedding-3-small", min_length=1, max_length=200, description="Embedding model"
+        "text-embedding-3-small",
+        min_length=1,
+        max_length=128,
+        description="Embedding model; it needs a price, see docs/knowledge.md",
     )

@@ -29,7 +29,12 @@ class Saving(Knowledge):
         "when set, questions of the same meaning share an answer",
     )
     semantic_cache_key: SecretStr = Field(SecretStr(""), description="Key of that endpoint, if it needs one")
-    semantic_cache_model: str = Field("text-embedding-3-small", description="Embedding model")
+    semantic_cache_model: str = Field(
+        "text-embedding-3-small",
+        min_length=1,
+        max_length=128,
+        description="Embedding model; it needs a price, see docs/caching.md",
+    )
     semantic_cache_threshold: float = Field(
         0.95, ge=0.5, le=1, description="Smallest cosine of two questions of the same meaning"
     )

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from service import approvals, sessions, webhooks
+from service import approvals, embeddings, sessions, webhooks
 from service.agents import build as agents
 from service.agents.canaries import Canaries
 from service.agents.catalog import AgentCatalog
@@ -17,6 +17,8 @@ from service.agents.versions import AgentVersions
 from service.audit import build as audit
 from service.auth import build as auth
 from service.errors import DatabaseUnavailable
+from service.health.overview import Overview
+from service.health.process import ProcessState
 from service.infra.backends import Infra
 from service.infra.redis import RedisStore
 from service.knowledge import build as knowledge
@@ -78,6 +80,7 @@ class Services:
     dispatcher: Dispatcher
     memory: Memory
     pools: Pools
+    health: Overview
 
     def start(self) -> None:
         """Start the parts that only a serving process has: first admin, signing keys, lease, recovery.
@@ -100,6 +103,7 @@ class Services:
     def close(self) -> None:
         self.pools.close()
         self.runs.close()
+        self.usage.savings.close()
         self.mcp.close()
         self.audit.chainer.close()
         self.auth.revocations.close()
@@ -128,7 +132,8 @@ def build(
     tools = tools or ToolRunner(called=infra.observer.tool)
     clients, sender = llm.build(settings, infra), webhooks.build(settings, infra)
     money = usage.build(settings, infra, prices, notify=sender.budget_warning, has_agent=catalog.has)
-    known = knowledge.build(settings, infra.db, llm.embedder(settings))
+    embedder = embeddings.build(llm.embedder(settings), infra, money)
+    known = knowledge.build(settings, infra.db, embedder)
     domains = runs.Domains(
         catalog,
         clients._replace(calls=model or clients.calls),
@@ -140,12 +145,14 @@ def build(
         trail.refusals,
         tools,
         known,
+        embedder,
     )
     chores = [*_of_agents(catalog, versions), Chore(servers.refresh), *_chores(infra, trail, money, sender)]
     if role.kind == "web":
         chores = [*_of_web(accounts), Chore(trail.watch.look_in_background), *chores]
     built = runs.build(settings, infra, domains, role, chores)
     _read_at_scrape(settings, infra, StandingValues(infra.db, money.budgets, catalog))
+    pools = _pools(infra, domains, built, role)
     accounts.users.refused = accounts.workspaces.refused = built.cancellation.of_refused
     return Services(
         settings,
@@ -165,7 +172,8 @@ def build(
         known,
         _dispatcher(infra, catalog, built, role),
         Memory(infra.db),
-        _pools(infra, domains, built, role),
+        pools,
+        _health(settings, infra, built, pools, servers, trail),
     )
 
 
@@ -229,6 +237,7 @@ def _chores(
         Chore(sender.send_due, Work.DELIVERIES),
         Chore(settle, Work.ORPHANED_HOLDS),
         Chore(partial(approvals.expire, infra.db, infra.metrics.approval), Work.EXPIRED_APPROVALS),
+        Chore(money.savings.write),
         Chore(trail.settings),
         Chore(trail.chainer.wake, Work.UNLINKED_AUDIT),
     ]
@@ -246,6 +255,23 @@ def _pools(infra: Infra, domains: runs.Domains, built: runs.RunServices, role: P
     if role.kind == "web":
         made.add("places", lambda: (places.taken, places.total))
     return made
+
+
+def _health(
+    settings: Settings,
+    infra: Infra,
+    built: runs.RunServices,
+    pools: Pools,
+    servers: mcp.McpServices,
+    trail: audit.AuditServices,
+) -> Overview:
+    """Build the overview of the service; this process tells its part with its lease."""
+    connections, slots, traffic = servers.connections, built.execution.slots, infra.metrics.traffic
+    states = connections.states if connections is not None else list
+    breakers = built.model.breakers
+    own = ProcessState(pools, slots, traffic, breakers, states, lambda: trail.watch.intact)
+    built.supervisor.state = own.read
+    return Overview(infra.db, built.stops, own, settings.slipway_home)
 
 
 def _read_at_scrape(settings: Settings, infra: Infra, standing: StandingValues) -> None:

@@ -12,7 +12,10 @@ from slipway_client.parsing import Model
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageLine(Model):
-    """Sums of one group; of the first eight fields only those of `group_by` are set."""
+    """Sums of one group; of the first eight fields only those of `group_by` are set.
+
+    `hits`, `near_hits` and `coalesced` are answers that no model was asked for, beside the `calls`.
+    """
 
     hour: str | None = None
     day: str | None = None
@@ -28,7 +31,14 @@ class UsageLine(Model):
     cache_read_input_tokens: int
     cache_creation_input_tokens: int
     cost_usd: Decimal
-    cache_savings_usd: Decimal
+    hits: int
+    near_hits: int
+    coalesced: int
+    hit_savings_usd: Decimal
+    near_savings_usd: Decimal
+    coalesced_savings_usd: Decimal
+    prompt_cache_savings_usd: Decimal
+    batch_savings_usd: Decimal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,12 +11,7 @@ from service.knowledge import Knowledge
 from service.text.suggest import did_you_mean
 from service.tools.sources.builtin import search_knowledge
 
-OfRun = Callable[[Knowledge | None, str, str], Knowledge]  # folder, workspace and agent
-
-
-def folder_alone(folder: Knowledge | None, workspace_id: str, agent: str) -> Knowledge:
-    """Return the knowledge of an agent that is served without a database."""
-    return folder or Knowledge(())
+OfRun = Callable[[Knowledge | None, str], Knowledge]  # folder, and name of the agent
 
 
 def reads_documents(agent: AgentDefinition) -> bool:
@@ -24,11 +19,11 @@ def reads_documents(agent: AgentDefinition) -> bool:
     return agent.knowledge is not None or search_knowledge.name in agent.tools
 
 
-def with_documents(agent: AgentDefinition, of_run: OfRun, workspace_id: str) -> AgentDefinition:
-    """Return an agent as its runs in a workspace know it: with the documents there."""
+def with_documents(agent: AgentDefinition, of_run: OfRun) -> AgentDefinition:
+    """Return an agent as a run knows it: with the documents of its workspace."""
     if not reads_documents(agent):
         return agent
-    return replace(agent, knowledge=of_run(agent.knowledge, workspace_id, agent.id))
+    return replace(agent, knowledge=of_run(agent.knowledge, agent.id))
 
 
 def check_category(agent: AgentDefinition, category: str) -> None:

@@ -33,6 +33,7 @@ class AuditWatch:
         self._todo: list[str] = []  # workspaces of this round
         self._after = 0  # sequence number up to which the first of them is verified
         self._faults = 0  # of this round
+        self.intact: bool | None = None  # as told last; None: no round has ended
 
     def look_in_background(self) -> None:
         """Verify the next piece in a thread, where it is time to."""
@@ -47,20 +48,24 @@ class AuditWatch:
             self._verify(self._todo[0])
         over = not self._todo
         if over and not self._faults:
-            self._told(True)
+            self._tell(True)
         self._next = time.monotonic() + (ROUND_SECONDS if over else PAUSE_SECONDS)
 
     def _verify(self, workspace_id: str) -> None:
         found = Verifier(self._db, workspace_id, seconds=PIECE_SECONDS).verify(self._after)
         if found.first_fault is not None:
             self._faults += 1
-            self._told(False)
+            self._tell(False)
             log.error("audit_broken", extra={"workspace": workspace_id, **found.first_fault._asdict()})
         elif found.partial:
             self._after = found.head.seq
             return
         self._after = 0
         del self._todo[0]
+
+    def _tell(self, intact: bool) -> None:
+        self.intact = intact
+        self._told(intact)
 
     def _look(self) -> None:
         with self._busy:

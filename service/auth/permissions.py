@@ -194,7 +194,7 @@ PERMISSIONS: dict[str, Permission] = {
     "POST /v1/admin/agents/<agent>/release": Permission("admin:agents", "service admin", "service"),
     "GET /v1/admin/agents/<agent>/versions": Permission("admin:agents", "service admin", "service"),
     "POST /v1/admin/agents/<agent>/versions": Permission("admin:agents", "service admin", "service"),
-    "GET /v1/admin/health": Permission("admin:health", "service admin", "service"),
+    "GET /v1/admin/health": Permission("admin:health", "operator", "workspace"),
     "GET /v1/admin/knowledge/<agent>": Permission("admin:knowledge", "operator", "workspace"),
     "POST /v1/admin/knowledge/<agent>": Permission("admin:knowledge", "admin", "workspace"),
     "GET /v1/admin/knowledge/<agent>/<document_id>": Permission("admin:knowledge", "operator", "workspace"),

@@ -27,6 +27,7 @@ from service.cache.entries import (
 )
 from service.cache.normalise import VERSION, Normaliser
 from service.cache.semantic import Semantic
+from service.embeddings import asker
 from service.infra.redis import RedisStore
 from service.infra.redis_client import Script
 from service.infra.redis_trip import ScriptCall
@@ -135,7 +136,8 @@ class AnswerCache:
         plain = self._plain.of(message_text(message)) if agent.cache.near and _is_text(message) else None
         exact = _extended(digest, b"=" + orjson.dumps(message, option=orjson.OPT_SORT_KEYS))
         slot = exact if plain is None else _extended(digest, b"~" + VERSION + b" " + plain.encode())
-        return CacheKey(digest.hexdigest()[:32], exact, slot, plain)
+        payer = asker(caller, agent.id, request.end_user)
+        return CacheKey(digest.hexdigest()[:32], exact, slot, plain, payer)
 
     def look_up(self, question: CacheKey, me: Owner | None, after: str = "") -> ScriptCall:
         """Build a trip's call that looks a question up. On a miss `me` becomes the owner, unless there is one.

@@ -23,6 +23,7 @@ from service.types import Run, RunStatus, now_ms
 
 Cache = Literal["hit", "near", "stale", "coalesced", "miss", "bypass"]
 Vector: TypeAlias = "array[float]"
+COST = "cost_nano"  # of the run that made the answer; entries of releases before lack it
 STORED_FIELDS = ("output", "structured", "stop_reason", "model", "tier", "steps", "tools", "sources")
 MODEL_AWAY = (ModelUnavailable, ModelTimeout)  # errors for which a stale answer is better than none
 # Errors that every run with the same question meets, however often it is retried. These and `ModelError`, which may
@@ -49,12 +50,13 @@ class Owner(NamedTuple):
 
 
 class CacheKey(NamedTuple):
-    """Cache key of a question, covering everything its answer depends on. The fields except `plain` are digests."""
+    """Cache key of a question, covering everything its answer depends on. The first three fields are digests."""
 
     scope: str  # agent version, model, owner of the answers, request options
     exact: str  # digest of the verbatim question
     slot: str  # digest of the plain form, or of the verbatim question if it has none
     plain: str | None  # plain form itself; None: only identical text matches
+    asker: Run | None = None  # stand-in for a run, which pays for a look-up by meaning
 
     @property
     def answer(self) -> str:
@@ -148,7 +150,7 @@ def is_worth_keeping(run: Run) -> bool:
 
 def write_answer(run: Run) -> bytes:
     assert run.result is not None
-    return orjson.dumps({name: run.result[name] for name in STORED_FIELDS})
+    return orjson.dumps({**{name: run.result[name] for name in STORED_FIELDS}, COST: run.cost_nano})
 
 
 def write_entry(run: Run, question: CacheKey, until: int) -> bytes:

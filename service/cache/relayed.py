@@ -17,7 +17,7 @@ from service.infra.redis import RedisStore
 from service.infra.redis_client import Script
 from service.infra.redis_trip import ScriptCall
 from service.llm.relay import ChatRequest, RelayedRequest
-from service.text import exact_json
+from service.text import exact_json, numerals
 from service.types import Caller, Run, RunStatus, now_ms
 
 MOST_BYTES = 256 * 1024  # of an answer that is kept
@@ -73,6 +73,15 @@ class RelayedLookup:
         return found.split(b" ", 3)[3] if found else None
 
     @property
+    def cost(self) -> int:
+        """Nano-dollars that the answer had cost; 0 of an entry from a release before."""
+        head = self.call.answer.split(b" ", 2) if self.call is not None and self.call.answer else (b"", b"")
+        try:
+            return int(numerals.amount(head[1].decode()))
+        except ValueError:
+            return 0
+
+    @property
     def cache(self) -> str:
         if self.answer is not None:
             return "hit"
@@ -119,11 +128,11 @@ class RelayedAnswers:
                 kept.append(piece)
             yield piece
         if room >= 0 and run.status is RunStatus.SUCCEEDED and run.error is None:
-            self._keep(lookup, b"".join(kept))
+            self._keep(lookup, b"".join(kept), run.cost_nano)
 
-    def _keep(self, lookup: RelayedLookup, body: bytes) -> None:
+    def _keep(self, lookup: RelayedLookup, body: bytes, cost: int) -> None:
         now, user_id = now_ms(), lookup.user_id.encode()
-        value = b"%d relayed %b %b" % (now, user_id, body)  # its head is read by `service.cache.forget`
+        value = b"%d %d %b %b" % (now, cost, user_id, body)  # its head is read by `service.cache.forget`
         keys = (lookup.key, f"slipway:relayed:{{{lookup.user_id}}}")
         arguments: tuple[Any, ...] = (value, self._longest, now, MOST_ANSWERS)
         self._redis_store.call(lambda client: _KEEP(client, keys, *arguments), default=None)

@@ -2,7 +2,8 @@
 
 Vectors are partitioned by everything an answer depends on but the question (owner of the answers, agent version,
 model), and by the question's numbers and negations: "with 17 % and not at once" is never near "with 18 %". None of that
-is sent to the endpoint, which gets the question's plain form only.
+is sent to the endpoint, which gets the question's plain form only. Whoever asks pays for the look-up, which is in the
+ledger without a run: a hit has none, and what a run costs is what its answer does.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from operator import mul
 from typing import Any
 
 from service.cache.entries import CacheKey, Vector
+from service.embeddings import Embeddings
 from service.infra.redis import RedisStore
 from service.infra.redis_client import Script
-from service.llm.embeddings import Embedder
 
 MAX_VECTORS = 200  # vectors per key: as many as can be compared in a few milliseconds
 _FACTS = re.compile(
@@ -38,16 +39,16 @@ return 1
 class Semantic:
     """Vectors of questions in Redis. `threshold`: minimum cosine of two with the same meaning. Never raises."""
 
-    def __init__(self, redis_store: RedisStore, embedder: Embedder, threshold: float) -> None:
+    def __init__(self, redis_store: RedisStore, embeddings: Embeddings, threshold: float) -> None:
         self._redis_store = redis_store
-        self._embedder = embedder
+        self._embeddings = embeddings
         self._threshold = threshold
 
     def find(self, question: CacheKey) -> tuple[Vector | None, str | None]:
         """Return the question's vector and the key of the nearest question's answer; None for what is missing."""
-        if question.plain is None:
+        if question.plain is None or question.asker is None:
             return None, None
-        vector = self._embedder.embed(question.plain)
+        vector = self._embeddings.of(question.asker).embed(question.plain)
         if vector is None:
             return None, None
         key = self._key(question)
@@ -63,7 +64,7 @@ class Semantic:
         self._redis_store.call(lambda client: _KEEP(client, [key], *values), default=None)
 
     def _key(self, question: CacheKey) -> str:
-        facts = "|".join([self._embedder.name, *sorted(_FACTS.findall((question.plain or "").lower()))])
+        facts = "|".join([self._embeddings.name, *sorted(_FACTS.findall((question.plain or "").lower()))])
         return f"slipway:vectors:{question.scope}:{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
 
 

@@ -1,7 +1,7 @@
 """Command line for operators.
 
 `flask runs`, `schedules`, `users`, `workspaces`, `keys`, `agents`, `evals`, `knowledge`, `prices`, `ledger`,
-`budgets`, `audit`, `mcp` and `keyring`; `flask doctor`.
+`budgets`, `usage`, `audit`, `mcp` and `keyring`; `flask doctor`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from service.cli import (
     new_agent,
     runs,
     schedules,
+    usage,
     users,
     workspaces,
 )
@@ -31,7 +32,7 @@ from service.cli import (
 
 def install(app: Flask) -> None:
     """Register the command groups with `flask`. Commands need no web server, only its settings."""
-    money_groups = (money.prices, money.ledger, money.budgets)
+    money_groups = (money.prices, money.ledger, money.budgets, usage.usage)
     accounts = (users.users, workspaces.workspaces, keys.keys)
     work = (runs.runs, schedules.schedules, agents.agents, evals.evals, knowledge.knowledge)
     for group in (*work, *accounts, *money_groups, audit.audit, keyring.keyring, mcp.mcp):

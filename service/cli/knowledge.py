@@ -25,7 +25,8 @@ from service.cli.common import (
 from service.errors import Invalid
 from service.knowledge.documents import NewDocument, public
 from service.knowledge.formats import MAX_DOCUMENT, SUFFIXES, kind_of
-from service.knowledge.indexing import EndpointAway
+from service.knowledge.searched_by import refused
+from service.knowledge.vectors import REASONS, NoVectors, Why
 from service.store import knowledge as rows
 from service.store.database import Row
 from service.text.suggest import unknown
@@ -42,12 +43,15 @@ knowledge = Commands("knowledge", help="Documents that workspaces have added, an
 @in_workspace
 @as_json
 def list_documents(agent: str, workspace: str, as_json: bool) -> None:
-    """List the documents that a workspace has added for an agent, oldest first."""
-    fetch = partial(services().knowledge.documents.page, _workspace_id(workspace), agent)
+    """List the documents that a workspace has added for an agent, oldest first, and what they are searched by."""
+    known, workspace_id = services().knowledge, _workspace_id(workspace)
+    fetch = partial(known.documents.page, workspace_id, agent)
     shown = [public(row) for row in paginate(fetch, lambda row: row["id"])]
-    print_rows(
-        shown, "id name category trusted passages updated_at", "There are no documents.", as_json=as_json
-    )
+    columns = "id name category trusted passages searched_by reason updated_at"
+    print_rows(shown, columns, "There are no documents.", as_json=as_json)
+    why = refused(known.db, known.embedder, workspace_id, agent)
+    if why is not None and not as_json:
+        click.echo(_words_alone(why))
 
 
 @knowledge.command()
@@ -73,6 +77,8 @@ def add(agent: str, file: Path, workspace: str, **given: Any) -> None:
     prepared = documents.prepare(_workspace_id(workspace), agent, new)
     added = services().infra.db.transact(partial(documents.write, new=prepared))
     click.echo(f"Added {printable(added['name'])} ({added['id']}): {added['passages']} passages.")
+    if added["reason"] is not None:
+        click.echo(f"It is searched by words alone: {REASONS[added['reason']]}.")
 
 
 @knowledge.command()
@@ -96,8 +102,11 @@ def remove(agent: str, document: str, workspace: str) -> None:
 @as_json
 def search(agent: str, query: str, category: str | None, limit: int, workspace: str, as_json: bool) -> None:
     """Search as runs of a workspace do: its documents, and the agent's folder."""
-    known = services().knowledge.of_run(_agent(agent).knowledge, _workspace_id(workspace), agent)
-    found = known.search(query, category, limit)
+    known, workspace_id = services().knowledge, _workspace_id(workspace)
+    embedder = known.embedder.of_workspace(workspace_id, agent) if known.embedder is not None else None
+    found = known.of_run(_agent(agent).knowledge, workspace_id, agent, embedder).search(
+        query, category, limit
+    )
     shown = [{**one.source, "trusted": one.trusted, "score": round(one.score, 4)} for one in found]
     print_rows(shown, "title uri trusted quote", "Nothing is found.", as_json=as_json)
 
@@ -126,7 +135,7 @@ def index(agent: str | None, workspace: str | None) -> None:
         indexes = indexing.index_vectors() if by_meaning else []
     click.echo(f"{cut} documents cut again, {embedded} passages embedded.")
     if not by_meaning:
-        click.echo(_why_words_alone())
+        click.echo(_words_alone("no_endpoint" if indexing.embedder is None else "no_extension"))
     for name in indexes:
         click.echo(f"Vectors are indexed by {name}.")
 
@@ -139,16 +148,16 @@ def _embed(scope: Row) -> int:
     try:
         with _bar(scope, "embed", count) as bar:
             return indexing.embed(scope, indexing.texts(scope, folder), bar.update)
-    except EndpointAway:
+    except NoVectors as error:
+        detail = error.detail.rstrip(".")
         raise click.ClickException(
-            "The embedding endpoint gives no vectors: searches go on as before. Run this again once it answers."
+            f"{detail[:1].upper()}{detail[1:]}. Searches go on as before; once that is mended, run this again:"
+            " it goes on where it was."
         ) from None
 
 
-def _why_words_alone() -> str:
-    if not services().settings.knowledge_embeddings_url:
-        return "Searches are by words alone: KNOWLEDGE_EMBEDDINGS_URL is not set."
-    return "Searches are by words alone: the database is not PostgreSQL with the extension vector (docs/knowledge.md)."
+def _words_alone(why: Why) -> str:
+    return f"Searches are by words alone: {REASONS[why]}."
 
 
 def _scopes(agent: str | None, workspace: str | None, *, folders: bool) -> list[Row]:

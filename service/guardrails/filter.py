@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from service.guardrails.effort import LOOK, RULE, TEXT, Effort
 from service.guardrails.match import WAIT, Match
 from service.guardrails.plain_stream import PlainStream
 from service.guardrails.plan import plan_of
@@ -59,11 +60,17 @@ class Refused(Exception):
 
 
 class TextFilter:
-    """Filter of one text. `side`: its policy; `vault`: of its session or run, None: `redact` masks."""
+    """Filter of one text. `side`: its policy; `vault`: of its session or run, None: `redact` masks.
 
-    def __init__(self, side: SideSpec, vault: Vault | None = None) -> None:
+    `effort`: what is left for all texts that belong together; None: this is the only one. Once it is spent, the text
+    is refused as one that is too long is.
+    """
+
+    def __init__(self, side: SideSpec, vault: Vault | None = None, effort: Effort | None = None) -> None:
         self._plan = plan_of(side, vault=vault is not None)
         self._vault = vault
+        self._effort = effort or Effort()
+        self._effort.spend(TEXT)
         self._plain = PlainStream()
         self._at = 0  # the first place of the text in plain form that is not decided
         self._raw_at = 0  # the same in the text as it came
@@ -82,6 +89,8 @@ class TextFilter:
         limit, out = self._plan.side.max_length, list[str]()
         self._length += len(text)
         beyond = 0 if limit is None else max(0, self._length - limit)
+        if not self._effort.spend(len(text)):
+            self._refuse("length", out)
         self._clean(text[: len(text) - beyond], out)
         if beyond:
             self._refuse("length", out)
@@ -133,6 +142,8 @@ class TextFilter:
             answer = decide(self._plan, self._plain, start, final=final)
             if answer is WAIT:
                 break
+            if not self._effort.spend(LOOK + RULE * len(self._plan.rules_at(text[start]))):
+                self._refuse("length", out)
             if isinstance(answer, Match):
                 self._act(answer, out)
             else:
@@ -196,7 +207,9 @@ class TextFilter:
         raise Refused(kind, "".join(out))
 
 
-def filtered(text: str, side: SideSpec, vault: Vault | None = None) -> tuple[str, list[Finding]]:
+def filtered(
+    text: str, side: SideSpec, vault: Vault | None = None, effort: Effort | None = None
+) -> tuple[str, list[Finding]]:
     """Filter a whole text; return it with the findings. Raises `Refused`."""
-    one = TextFilter(side, vault)
+    one = TextFilter(side, vault, effort)
     return one.feed(text) + one.close(), one.findings

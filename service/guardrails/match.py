@@ -21,7 +21,8 @@ class Window(NamedTuple):
     """Part of a text in plain form.
 
     Detectors match at `start` and read what stands before, as context. `group` is the end of what may belong to one
-    match; what follows is context up to `end`. `final`: nothing may follow `end`.
+    match; what follows is context up to `end`. `final`: nothing may follow `end`. `is_cut`: the text may go on there,
+    and is not read any further, whether it has arrived or not.
     """
 
     text: str
@@ -29,6 +30,7 @@ class Window(NamedTuple):
     group: int
     end: int
     final: bool
+    is_cut: bool
 
 
 class Wait(Enum):

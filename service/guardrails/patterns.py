@@ -58,6 +58,9 @@ class Pattern:
         goes_on = states != 0 and (self.words or states != 1 << last)
         return Step(best, at == end and goes_on and not final)
 
+    def may_begin(self, letter: str) -> bool:
+        return self._step(self._reach(0), letter) != 0
+
     def sign(self) -> str:
         """Return a regular expression of the characters that a match begins with."""
         first = [place for place in range(len(self.places)) if self._reach(0) >> place & 1]

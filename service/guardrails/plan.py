@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from service.guardrails.detectors.birth_date import match_birth_date
@@ -20,6 +20,7 @@ from service.guardrails.patterns import Pattern, sign_of_words
 from service.guardrails.policy import KINDS, STRICTNESS, Action, SideSpec
 
 Detector = Callable[[Window], Answer]
+Detectors = tuple[tuple[int, Detector], ...]
 _START = r"(?<![0-9A-Za-z\u00c0-\u05ff])[^\W_]|[+(\[]|-----"
 # In the order in which they are asked: of matches of the same length the first counts.
 _DETECTORS: dict[str, Detector] = {
@@ -34,6 +35,11 @@ _DETECTORS: dict[str, Detector] = {
 }
 # Fewest digits of a match.
 _LEAST_DIGITS = {"iban": 10, "card": 12, "national_id": 6, "ip": 4, "birth_date": 4, "phone": 7}
+# Kinds of which no match begins with `+`, `(` or `[`, with a digit, with a letter.
+_NEVER_AT_SIGN = frozenset({"secret", "iban", "card", "national_id", "ip", "birth_date"})
+_NEVER_AT_DIGIT = frozenset({"iban"})
+_NEVER_AT_LETTER = frozenset({"card", "phone"})
+_MOST_CHARACTERS = 4_096  # whose rules are remembered
 _DIGITS = tuple("0123456789")
 # Plain texts, one of which is in each match: a search for many of those is fast.
 _SIGNS = dict.fromkeys(_DETECTORS, _DIGITS) | {
@@ -58,17 +64,30 @@ _SIGNS = dict.fromkeys(_DETECTORS, _DIGITS) | {
 class Plan:
     """Compiled guardrails. `hot`: signs of a possible match; `start`: where one may begin.
 
-    `of_digits`: detectors, each with the fewest digits of its matches.
+    `detectors`: of what begins with a sign, a digit or a letter, each with the fewest digits of its matches.
     """
 
     side: SideSpec
     actions: dict[str, Action]
     hot: re.Pattern[str] | None
     start: re.Pattern[str]
-    detectors: tuple[Detector, ...]
-    of_digits: tuple[tuple[int, Detector], ...]
+    detectors: tuple[Detectors, ...]
     rules: tuple[tuple[str, Pattern], ...]
     vault: bool
+    _rules_at: dict[str, tuple[tuple[str, Pattern], ...]] = field(default_factory=dict, compare=False)
+
+    def rules_at(self, character: str) -> tuple[tuple[str, Pattern], ...]:
+        """Return the rules of what may begin with a character."""
+        known = self._rules_at.get(character)
+        if known is None:
+            known = tuple(one for one in self.rules if one[1].may_begin(character))
+            if len(self._rules_at) < _MOST_CHARACTERS:
+                self._rules_at[character] = known
+        return known
+
+    def detectors_at(self, character: str) -> Detectors:
+        """Return the detectors of what may begin with a character."""
+        return self.detectors[0 if character in "+([" else 1 if character in "0123456789" else 2]
 
 
 @lru_cache(maxsize=64)
@@ -94,8 +113,10 @@ def plan_of(side: SideSpec, *, vault: bool) -> Plan:
         actions=actions,
         hot=re.compile("|".join(hot)) if hot else None,
         start=re.compile("|".join(starts)),
-        detectors=tuple(_DETECTORS[kind] for kind in kinds if kind not in _LEAST_DIGITS),
-        of_digits=tuple((_LEAST_DIGITS[kind], _DETECTORS[kind]) for kind in kinds if kind in _LEAST_DIGITS),
+        detectors=tuple(
+            tuple((_LEAST_DIGITS.get(kind, 0), _DETECTORS[kind]) for kind in kinds if kind not in never)
+            for never in (_NEVER_AT_SIGN, _NEVER_AT_DIGIT, _NEVER_AT_LETTER)
+        ),
         rules=rules,
         vault=vault,
     )

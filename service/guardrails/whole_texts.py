@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from service.guardrails.effort import Effort
 from service.guardrails.filter import Matches, TextFilter, filtered
 from service.guardrails.policy import SideSpec
 from service.guardrails.vault import Vault
@@ -22,12 +23,13 @@ _NAMES = frozenset(
 class WholeTexts:
     """Filter of whole texts by one side of the guardrails. Remembers texts, so that a conversation is read once.
 
-    `acted` counts what was found in texts that were new.
+    `acted` counts what was found in texts that were new. `effort`: what is left for those of a request or an answer.
     """
 
-    def __init__(self, side: SideSpec, vault: Vault | None) -> None:
+    def __init__(self, side: SideSpec, vault: Vault | None, effort: Effort | None = None) -> None:
         self._side = side
         self._vault = vault
+        self.effort = effort or Effort()
         self._known: dict[str, str] = {}
         self.acted = Matches()
 
@@ -37,7 +39,7 @@ class WholeTexts:
             return text
         known = self._known.get(text)
         if known is None:
-            known, findings = filtered(text, self._side, self._vault)
+            known, findings = filtered(text, self._side, self._vault, self.effort)
             self.acted.count(findings)
             self._known[text] = self._known[known] = known
         return known
@@ -48,7 +50,7 @@ class WholeTexts:
 
     def cut(self, text: str) -> str:
         """Filter the beginning of a text, without what may be half of a match at its end."""
-        text_filter = TextFilter(self._side, self._vault)
+        text_filter = TextFilter(self._side, self._vault, self.effort)
         beginning = text_filter.feed(text)
         self.acted.count(text_filter.findings)
         return beginning

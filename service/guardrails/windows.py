@@ -7,7 +7,7 @@ import re
 from service.guardrails.detectors.months import MONTHS
 from service.guardrails.match import WAIT, Answer, Match, Wait, Window
 from service.guardrails.plain_stream import PlainStream
-from service.guardrails.plan import Plan
+from service.guardrails.plan import Detector, Plan
 from service.guardrails.vault import LITERAL, placeholder_at
 
 WINDOW = 160  # characters in plain form that may have a say in what is decided at a place
@@ -15,11 +15,13 @@ WINDOW_RAW = 190  # the same in the text as it came
 CONTEXT = 100  # characters before a place that are kept as context
 MOST_DASHES = 4  # that `-----` may begin with
 _LONGEST_MONTH = 14  # with a sign before it
-_DIGIT = re.compile("[0-9]")
 _TOKEN = 80  # characters of a word before a sign in it
 
 _OPENING = "\"'([{<>«„“*|:="
 _BEGUN_BEFORE = re.compile(rf"(?:[A-Z]{{2}}|(?i:{MONTHS})\.?)")  # IBAN, month
+# An `[at]` after a space, as much as has arrived: an address begins before it.
+_AT_BEGUN = re.compile(r"(?:[(\[{](?:[aAäc][A-Za-z]{0,6}[)\]}]?)?)?\Z|[(\[{](?:at|AT|ät|arroba|chez)[)\]}]")
+_WORD_BEFORE = re.compile(r"[\w%+'-] ")
 _MORE = (
     r"[0-9(+@]|[A-Za-z]{1,2}[0-9]|[A-Za-z]{4}\s[0-9]|[A-Za-z](?![^\W_])|"
     rf"(?:(?:de|of|del|di|{MONTHS})(?![^\W_]))"
@@ -37,6 +39,8 @@ def begin_of_token(plain: PlainStream, place: int, least: int) -> int:
     if place <= least:
         return place
     begin = _begin_of_word(text, least, place)
+    if begin - 1 > least and _WORD_BEFORE.match(text, begin - 2) and _AT_BEGUN.match(text, begin):
+        return _begin_of_word(text, least, begin - 1)
     end = begin
     while end > least and begin - end < 2 and text[end - 1] == " ":
         end -= 1
@@ -81,12 +85,19 @@ def _window(plain: PlainStream, start: int, *, final: bool) -> Window | Wait:
         return WAIT
     if group == start + WINDOW:  # a row of numbers as long as that is a table
         group = _end(_WORD, text, start, limit)
-    return Window(text, start, group, limit, final or whole)
+    return Window(text, start, group, limit, final or whole, whole)
 
 
 def _end(pattern: re.Pattern[str], text: str, start: int, limit: int) -> int:
     found = pattern.match(text, start, limit)
     return found.end() if found is not None else start
+
+
+def _detectors(plan: Plan, window: Window) -> list[Detector]:
+    """Return those of whose matches the window has the first character and enough digits."""
+    group = window.text[window.start : window.group]
+    digits = sum(map(group.count, "0123456789"))
+    return [one for least, one in plan.detectors_at(window.text[window.start]) if digits >= least]
 
 
 def _decided(plan: Plan, window: Window) -> Answer:
@@ -97,14 +108,13 @@ def _decided(plan: Plan, window: Window) -> Answer:
             return WAIT
         if end is not None:
             return Match(LITERAL, window.start, end)
-    digits = len(_DIGIT.findall(window.text, window.start, window.group))
-    for detector in (*plan.detectors, *(one for least, one in plan.of_digits if digits >= least)):
+    for detector in _detectors(plan, window):
         answer = detector(window)
         if answer is WAIT:
             return WAIT
         if isinstance(answer, Match) and (best is None or answer.end > best.end):
             best = answer
-    for name, rule in plan.rules:
+    for name, rule in plan.rules_at(window.text[window.start]):
         end, is_open = rule.match(window.text, window.start, window.end, final=window.final)
         if is_open:
             return WAIT

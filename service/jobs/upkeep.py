@@ -11,6 +11,7 @@ from service.store import (
     closed_windows,
     idempotency,
     runs,
+    savings,
     schedules,
     session_expiry,
     sign_in_addresses,
@@ -66,5 +67,6 @@ def _deletions(retention_days: int) -> dict[str, Callable[[Transaction], int]]:
         "signing_keys": partial(signing_keys.expire, before=now, limit=BATCH),
         "addresses": partial(sign_in_addresses.expire, before=now - sign_in_addresses.LIFE_MS, limit=BATCH),
         "task_turns": partial(task_line.expire, limit=BATCH),
+        "savings": partial(savings.expire, limit=BATCH),
         "counters": partial(closed_windows.roll_up, before=closed_before(now), limit=BATCH),
     }

@@ -9,7 +9,7 @@ from service.knowledge.documents import Documents, Limits
 from service.knowledge.folder import Knowledge
 from service.knowledge.indexing import Indexing
 from service.knowledge.search import RunKnowledge
-from service.knowledge.vectors import Embedder
+from service.knowledge.vectors import Embedder, Embedders
 from service.knowledge.versions import DocumentVersions
 from service.store.database import Database
 
@@ -25,14 +25,19 @@ class KnowledgeServices:
     documents: Documents
     indexing: Indexing
     versions: DocumentVersions
-    embedder: Embedder | None
+    embedder: Embedders | None
 
-    def of_run(self, folder: Knowledge | None, workspace_id: str, agent: str) -> RunKnowledge:
-        """Return the knowledge of one run: that of its agent's folder, and of its workspace."""
-        return RunKnowledge(folder, self.db, self.embedder, workspace_id, agent)
+    def of_run(
+        self, folder: Knowledge | None, workspace_id: str, agent: str, embedder: Embedder | None
+    ) -> RunKnowledge:
+        """Return the knowledge of one run: that of its agent's folder, and of its workspace.
+
+        `embedder` is the one that it pays.
+        """
+        return RunKnowledge(folder, self.db, embedder, workspace_id, agent)
 
 
-def build(settings: Settings, db: Database, embedder: Embedder | None) -> KnowledgeServices:
+def build(settings: Settings, db: Database, embedder: Embedders | None) -> KnowledgeServices:
     limits = Limits(settings.knowledge_documents, settings.knowledge_bytes, settings.knowledge_passages)
     versions = DocumentVersions(db)
     documents = Documents(db, limits, embedder, versions.forget)

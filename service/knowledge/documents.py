@@ -16,7 +16,8 @@ from service.ids import new_id
 from service.knowledge.extract import Busy, Unreadable
 from service.knowledge.formats import Document, read
 from service.knowledge.passages import Passage, passages
-from service.knowledge.vectors import BATCH, Embedder, digest, embedded_text
+from service.knowledge.searched_by import by, embedded, searched_by
+from service.knowledge.vectors import BATCH, Embedders, NoVectors, Why, digest, embedded_text
 from service.knowledge.words import words_of
 from service.store import knowledge as rows
 from service.store import knowledge_vectors as vectors
@@ -30,7 +31,9 @@ MAX_HOSTS = 200  # of a document, to which answers may link
 # Passages embedded as they are added; those of a larger document are left to `flask knowledge index`.
 AT_ONCE = 64
 _cutting = threading.BoundedSemaphore(MAX_CUTTING)
-_FIELDS = "id workspace_id agent name title category trusted size passages created_at updated_at"
+_FIELDS = (
+    "id workspace_id agent name title category trusted size passages searched_by reason created_at updated_at"
+)
 
 
 class Limits(NamedTuple):
@@ -53,7 +56,7 @@ class NewDocument(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """Document with its passages, ready to be written; `vectors` by digest, for all passages or none.
+    """Document with its passages, ready to be written; `vectors` by digest, for all passages or, by `why`, none.
 
     One that replaces another takes over its id.
     """
@@ -61,6 +64,7 @@ class Prepared(NamedTuple):
     row: dict[str, Any]
     passages: Sequence[dict[str, Any]]
     vectors: dict[str, array[float]]
+    why: Why | None
 
 
 @dataclass(slots=True)
@@ -69,7 +73,7 @@ class Documents:
 
     db: Database
     limits: Limits
-    embedder: Embedder | None
+    embedder: Embedders | None
     changed: Callable[[str], object]
 
     def prepare(self, workspace_id: str, agent: str, new: NewDocument) -> Prepared:
@@ -96,7 +100,7 @@ class Documents:
             **_text_of(document),
         }
         made = _built_in_turn(row, document, now)
-        return Prepared({**row, **built_fields(made, now)}, made, self._vectors(made))
+        return Prepared({**row, **built_fields(made, now)}, made, *self._vectors(row, made))
 
     def write(self, tx: Transaction, new: Prepared) -> dict[str, Any]:
         """Add a prepared document, or replace the one of its name. Raises `TooMany` beyond the workspace's bounds."""
@@ -104,7 +108,7 @@ class Documents:
         scope, others = rows.lock(tx, row["workspace_id"], row["agent"])
         before = rows.named(tx, row["workspace_id"], row["agent"], row["name"])
         if before is not None and before["build"] == row["build"]:  # the answer to an earlier commit was lost
-            return public(before)
+            return self._told(tx, before, new.why)
         self._check_bounds(others, row, before)
         if before is None:
             rows.add(tx, row)
@@ -120,15 +124,21 @@ class Documents:
         self._note_change(tx, scope, model)
         told = {"agent": row["agent"], "trusted": row["trusted"], "replaced": before is not None}
         record(tx, Action.DOCUMENT_ADDED, f"document:{row['id']}", workspace_id=row["workspace_id"], **told)
-        return public(row)
+        return self._told(tx, row, new.why)
+
+    def _told(self, tx: Transaction, row: Row, why: Why | None) -> dict[str, Any]:
+        whole = embedded(tx, self.embedder, [row])
+        return public({**row, **by(None if whole else why or "not_indexed")})
 
     def get(self, workspace_id: str | None, agent: str, document_id: str) -> Row:
         """Find a document, of a workspace or of any, with its text. Raises `NotFound`."""
-        return self.db.query(lambda tx: _found(tx, workspace_id, agent, document_id))
+        found = self.db.query(lambda tx: _found(tx, workspace_id, agent, document_id))
+        return searched_by(self.db, self.embedder, [found])[0]
 
     def page(self, workspace_id: str | None, agent: str, *, limit: int, after: str | None) -> list[Row]:
         """List documents of a workspace, or of all, oldest first, after the id `after`."""
-        return self.db.query(lambda tx: rows.page(tx, workspace_id, agent, limit=limit, after=after))
+        found = self.db.query(lambda tx: rows.page(tx, workspace_id, agent, limit=limit, after=after))
+        return searched_by(self.db, self.embedder, found)
 
     def delete(self, workspace_id: str | None, agent: str, document_id: str) -> None:
         """Delete a document, of a workspace or of any; no search finds it any more. Raises `NotFound`."""
@@ -156,18 +166,26 @@ class Documents:
             if total > most:
                 raise TooMany(f"The documents of this workspace may have {most} {name}: delete some first.")
 
-    def _vectors(self, made: Sequence[dict[str, Any]]) -> dict[str, array[float]]:
-        """Embed the passages of a small document; none where the endpoint fails or is not set."""
-        if self.embedder is None or len(made) > AT_ONCE:
-            return {}
+    def _vectors(
+        self, row: dict[str, Any], made: Sequence[dict[str, Any]]
+    ) -> tuple[dict[str, array[float]], Why | None]:
+        """Embed the passages of a small document; none, and why, where one of them gets no vector."""
+        if self.embedder is None:
+            return {}, "no_endpoint"
+        if not self.db.query(vectors.available):
+            return {}, "no_extension"
+        if len(made) > AT_ONCE:
+            return {}, "not_indexed"
+        embedder = self.embedder.of_workspace(row["workspace_id"], row["agent"])
         found: dict[str, array[float]] = {}
-        for start in range(0, len(made), BATCH):
-            some = made[start : start + BATCH]
-            got = self.embedder.embed_all([embedded_text(one["title"], one["text"]) for one in some])
-            if got is None:
-                return {}
-            found |= {one["digest"]: vector for one, vector in zip(some, got, strict=True)}
-        return found
+        try:
+            for start in range(0, len(made), BATCH):
+                some = made[start : start + BATCH]
+                got = embedder.embed_all([embedded_text(one["title"], one["text"]) for one in some])
+                found |= {one["digest"]: vector for one, vector in zip(some, got, strict=True)}
+        except NoVectors as error:  # left to `flask knowledge index`
+            return {}, error.why
+        return found, None
 
 
 def _built_in_turn(row: dict[str, Any], document: Document, build: int) -> list[dict[str, Any]]:

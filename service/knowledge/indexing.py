@@ -15,18 +15,14 @@ from typing import NamedTuple
 from service.knowledge.documents import RULES, built, built_fields, of_document
 from service.knowledge.folder import Knowledge
 from service.knowledge.formats import Document
-from service.knowledge.vectors import BATCH, Embedder, embedded_text
+from service.knowledge.vectors import BATCH, Embedders, embedded_text
 from service.store import knowledge as rows
 from service.store import knowledge_vectors as vectors
 from service.store.database import Database, Row, Transaction
-from service.types import now_ms
+from service.types import DEFAULT_WORKSPACE, now_ms
 
 PAGE = 500  # passages compared at once
 Advance = Callable[[int], object]  # told how many passages are done
-
-
-class EndpointAway(Exception):
-    """Raised when the embedding endpoint gave no vectors; searches go on as before."""
 
 
 class Text(NamedTuple):
@@ -42,7 +38,7 @@ class Indexing:
     """Indexing of one agent's documents in a workspace, or of its folder. `changed`: see `Documents`."""
 
     db: Database
-    embedder: Embedder | None
+    embedder: Embedders | None
     changed: Callable[[str], object]
 
     def scopes(self) -> list[Row]:
@@ -76,7 +72,7 @@ class Indexing:
         return cut
 
     def embed(self, scope: Row, texts: Iterable[Text], advance: Advance) -> int:
-        """Embed what has no vector yet; return how many. Raises `EndpointAway`; the next call goes on from there."""
+        """Embed what has no vector yet; return how many. Raises `NoVectors`; the next call goes on from there."""
         made, used = 0, set[str]()
         for page in _pages(texts):
             used.update(one.digest for one in page)
@@ -106,9 +102,9 @@ class Indexing:
 
     def _embed_some(self, scope: Row, some: Sequence[Text]) -> None:
         assert self.embedder is not None
-        found = self.embedder.embed_all([embedded_text(one.title, one.text) for one in some])
-        if found is None:
-            raise EndpointAway
+        # An agent's folder is the service's own, as the workspace `default` is.
+        embedder = self.embedder.of_workspace(scope["workspace_id"] or DEFAULT_WORKSPACE, scope["agent"])
+        found = embedder.embed_all([embedded_text(one.title, one.text) for one in some])
         new = {one.digest: vector for one, vector in zip(some, found, strict=True)}
         self.db.transact(lambda tx: vectors.add(tx, scope, self._model, new))
 

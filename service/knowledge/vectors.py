@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import Protocol
+from typing import Literal, Protocol
 
 from service.knowledge.passages import Passage
 
@@ -15,16 +15,59 @@ WORDS_AT_LEAST = 3  # place of the best passage by words
 RANK_OFFSET = 60  # of reciprocal rank fusion: the k of Cormack, Clarke and Büttcher (2009)
 
 
-class Embedder(Protocol):
-    """Embedding model. `name` changes with the model: vectors of different models cannot be compared."""
+Why = Literal[
+    "no_endpoint",
+    "no_extension",
+    "price_unknown",
+    "cap_reached",
+    "agent_stopped",
+    "endpoint_away",
+    "not_indexed",
+]
+REASONS: dict[Why, str] = {
+    "no_endpoint": "KNOWLEDGE_EMBEDDINGS_URL is not set",
+    "no_extension": "the database is not PostgreSQL with the extension vector (docs/knowledge.md)",
+    "price_unknown": "the embedding model has no price: add its row to MODEL_PRICES (docs/knowledge.md)",
+    "cap_reached": "a spending cap has no room for the embedding calls",
+    "agent_stopped": "the agent is stopped",
+    "endpoint_away": "the embedding endpoint gives no vectors",
+    "not_indexed": "not all passages have vectors yet: run `flask knowledge index`",
+}
 
-    name: str
+
+class NoVectors(Exception):
+    """Raised when texts get no vectors; searches go on as before. `why` is a code, `detail` a sentence about it."""
+
+    def __init__(self, why: Why, detail: str = "") -> None:
+        super().__init__(why)
+        self.why: Why = why
+        self.detail = detail or REASONS[why]
+
+
+class Embedder(Protocol):
+    """Embedding model, whose calls somebody pays. Vectors of models of different `name`s cannot be compared."""
+
+    @property
+    def name(self) -> str: ...
 
     def embed(self, text: str) -> array[float] | None:
-        """Return a query's unit vector, or None on failure. Never raises."""
+        """Return a query's unit vector; None without one. Never raises."""
 
-    def embed_all(self, texts: Sequence[str]) -> list[array[float]] | None:
-        """Return the unit vectors of passages, or None on failure. Never raises."""
+    def embed_all(self, texts: Sequence[str]) -> list[array[float]]:
+        """Return the unit vectors of passages. Raises `NoVectors` and `DatabaseUnavailable`."""
+
+
+class Embedders(Protocol):
+    """Embedding model."""
+
+    @property
+    def name(self) -> str: ...
+
+    def of_workspace(self, workspace_id: str, agent: str) -> Embedder:
+        """Return the embedder that a workspace pays."""
+
+    def refusal(self, workspace_id: str, agent: str, tokens: int) -> Why | None:
+        """Return why a workspace can embed no text of so many tokens now; None: it can."""
 
 
 def digest(title: str, text: str) -> str:

@@ -128,6 +128,14 @@ class Connections:
         """Return whether a server is reached by any connection of this process."""
         return any(up for key, up in list(self._up.items()) if key.server == server)
 
+    def states(self) -> list[tuple[str, bool | None, str]]:
+        """List the servers: name, whether it is reached (None: nobody has tried), state of its breaker."""
+        tried = {key.server for key in list(self._up)}
+        return [
+            (name, self.is_open(name) if name in tried else None, breaker.state)
+            for name, breaker in self._breakers.items()
+        ]
+
     def close(self) -> None:
         """End all connections and their processes, within `CLOSE_SECONDS`."""
         with self._lock:

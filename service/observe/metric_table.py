@@ -176,7 +176,7 @@ SECTIONS: Mapping[str, tuple[Metric, ...]] = {
             "saved_usd",
             "Money that was not spent, by cache",
             *("agent", "layer"),
-            notes="`prompt`: the provider's cache, where it saved more than its writing cost",
+            notes="`hit`, `near`, `coalesced`: answers; `prompt`: the provider's, where it paid; `batch`",
         ),
         counter(
             "cache",
@@ -262,6 +262,7 @@ SECTIONS: Mapping[str, tuple[Metric, ...]] = {
             merge="database",
             notes="`web`, `task`, over all replicas",
         ),
+        counter("spans", "Spans of traces: sent, failed to be, or dropped", "outcome"),
         gauge("database_up", "0 while the values below are not read", merge="database"),
         gauge("redis_up", "0 while a process skips Redis", merge="livemin"),
         gauge("limiter_fallback", "1 while limits are counted per process", merge="livemax"),

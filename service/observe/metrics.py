@@ -13,9 +13,11 @@ from prometheus_client.registry import Collector
 from service.observe.metric_files import of_tasks
 from service.observe.metric_values import OTHER, MergedFolders, made
 from service.observe.observer import ModelAttempt, Observer, RunPhase, Settled
+from service.observe.traffic import Traffic
 from service.types import NANO, Run
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "(none)"})
+_PROBES = frozenset({"/health", "/ready", "/metrics"})  # not the traffic of clients
 _KINDS = ("input", "output", "cache_read", "cache_creation")
 _ATTEMPTS = ("1", "2")
 _MORE_ATTEMPTS = "3+"
@@ -29,11 +31,14 @@ class Metrics(Observer):
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self.counted = made(self._registry)
+        self.traffic = Traffic()
         self._read: list[Collector] = []
         self.counted["redis_up"].set(1)
         self.counted["audit_intact"].set(1)
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
+        if route not in _PROBES:
+            self.traffic.note(status, seconds)
         known = method if method in _METHODS else OTHER  # a client may send any word
         self.counted["http_requests"](route, known, str(status)).inc()
         self.counted["http_request_seconds"](route).observe(seconds)
@@ -89,10 +94,15 @@ class Metrics(Observer):
         for kind, amount in zip(_KINDS, settled.usage, strict=False):
             if amount:
                 self.counted["tokens"](agent, model, kind).inc(amount)
-        if settled.saved > 0:
-            self.counted["saved_usd"](agent, "prompt").inc(settled.saved / NANO)
+        self.saved(agent, "prompt", settled.saved)
+        self.saved(agent, "batch", settled.batch_saved)
         if settled.cost > settled.held:
             self.counted["hold_overruns"].inc()
+
+    def saved(self, agent: str, layer: str, nano: int) -> None:
+        """Count what was not spent; `layer`: `prompt`, `batch`, or the cache result of an answer."""
+        if nano > 0:
+            self.counted["saved_usd"](agent, layer).inc(nano / NANO)
 
     def budget_refused(self, scope: str) -> None:
         self.counted["budget_refused"](scope).inc()

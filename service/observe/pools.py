@@ -28,9 +28,13 @@ class Pools:
     def close(self) -> None:
         self._closed.set()
 
+    def figures(self) -> dict[str, tuple[int, int]]:
+        """Return the figures of each pool, by name."""
+        return {name: read() for name, read in self._pools.items()}
+
     def tell(self) -> None:
-        for name, read in self._pools.items():
-            self._told(name, *read())
+        for name, figures in self.figures().items():
+            self._told(name, *figures)
 
     def _loop(self) -> None:
         while not self._closed.wait(EACH):

@@ -13,6 +13,7 @@ from service.auth.revocation import Revocations
 from service.auth.run_tokens import RunTokens
 from service.cache.build import build as build_cache
 from service.cache.build import relayed_answers
+from service.embeddings import Embeddings
 from service.ids import new_id
 from service.infra.backends import Infra
 from service.infra.redis_client import connect
@@ -72,6 +73,7 @@ class Domains(NamedTuple):
     refusals: Refusals
     tools: ToolRunner
     knowledge: KnowledgeServices
+    embeddings: Embeddings | None  # of knowledge
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def build(
     conflicts = Conflicts(sessions, queries, cancellation, bulkhead, settings.session_conflict, seconds)
     start = RunStarter(
         new_runs=_new_runs(settings, infra, domains, conflicts, execution.worker_id),
-        lookups=build_cache(settings, infra, blocking, domains.knowledge.versions.of),
+        lookups=build_cache(settings, infra, blocking, domains.knowledge.versions.of, domains.usage),
         execution=execution,
         queries=queries,
         conflicts=conflicts,
@@ -132,6 +134,7 @@ def build(
         redis_store=infra.redis_store,
         stops=AgentStops(infra.db, domains.revocations, domains.agents.has),
         guardrails=runner.guardrails,
+        savings=domains.usage.savings,
     )
     batches = _batches(settings, infra, domains, batch_steps)
     own = [Chore(batches.tick_in_background, Work.BATCHES), Chore(waits.look, Work.BUDGET_WAITS)]

@@ -18,6 +18,7 @@ from service.runs.guardrails import Guardrails
 from service.runs.relay_step import RelayDependencies
 from service.runs.remote_questions import RemoteQuestions
 from service.runs.remote_step import RemoteDependencies
+from service.runs.run_documents import RunDocuments
 from service.runs.runner import Runner
 from service.runs.steps import StepDependencies
 from service.runs.tool_execution import ToolExecution
@@ -48,7 +49,7 @@ def build_runner(settings: Settings, infra: Infra, domains: Domains, batch_steps
     )
     room = BytesInFlight(2 * MAX_FILE_BYTES)
     client = ClientWithFiles(domains.model.calls, infra.db, room)
-    documents = domains.knowledge.of_run
+    documents = RunDocuments(domains.knowledge, domains.embeddings)
     steps = StepDependencies(
         client, usage.prices, tools, usage.spending, batch_steps, observer, remote, documents
     )

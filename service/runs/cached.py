@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from service.cache.entries import COST, STORED_FIELDS
 from service.runs.result import Progress, result_of, started_of
 from service.store import runs as rows
 from service.store import steps as step_rows
@@ -12,10 +13,11 @@ from service.store.steps import NOTE
 from service.types import Event, Run, RunEvent, RunStatus, now_ms
 
 
-def complete(run: Run, answer: dict[str, Any]) -> None:
-    """Complete a run with a cached answer."""
+def complete(run: Run, answer: dict[str, Any]) -> int:
+    """Complete a run with a cached answer; return the nano-dollars that it had cost."""
     run.status, run.finished_at, run.tier = RunStatus.SUCCEEDED, now_ms(), answer["tier"]
-    run.result = {**result_of(run, None, Progress()), **answer}
+    run.result = {**result_of(run, None, Progress()), **{name: answer[name] for name in STORED_FIELDS}}
+    return int(answer.get(COST, 0))
 
 
 def events_of(run: Run) -> list[RunEvent]:

@@ -16,10 +16,11 @@ import orjson
 from service.agents.definitions import AgentDefinition
 from service.audit.record import Action, Refusals
 from service.errors import DatabaseUnavailable, GuardrailRefused, guardrail_refused
+from service.guardrails.effort import Effort
 from service.guardrails.filter import Refused
 from service.guardrails.in_force import NOTHING, InForce
 from service.guardrails.keyed_vault import KeyedVault
-from service.guardrails.policy import OFF, Rail, parse_rails, stricter
+from service.guardrails.policy import OFF, Rail, SideSpec, parse_rails, stricter
 from service.guardrails.whole_texts import WholeTexts, filtered_messages
 from service.observe.observer import Observer
 from service.runs.attempt import Attempt
@@ -145,16 +146,21 @@ class Guardrails:
                 raise attempt.rails.refused(error) from None
 
 
+_COUNTED = SideSpec()  # its texts are counted, and not read
+
+
 def _check(request: RunRequest, in_force: InForce) -> None:
-    """Raise `GuardrailRefused` for what was asked."""
-    if not in_force.refuses_in:
+    """Raise `GuardrailRefused` for what was asked; for more of it than guardrails read, whatever they do."""
+    if not in_force.acts_in:
         return
-    strict, mild = WholeTexts(in_force.rail.input, None), WholeTexts(in_force.mild_in, None)
+    effort, reads = Effort(), in_force.refuses_in
+    strict = WholeTexts(in_force.rail.input if reads else _COUNTED, None, effort)
+    mild = WholeTexts(in_force.mild_in if reads else _COUNTED, None, effort)
     try:
         filtered_messages(request.messages, strict, mild, mild)
         for text in filter(None, (request.context, request.instructions)):
             strict.text(text)
-        if request.context:
+        if request.context and reads:
             strict.json(exact_json.loads(request.context.encode()))
     except Refused as refused:
         raise guardrail_refused("input", refused.kind) from None

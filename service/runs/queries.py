@@ -17,13 +17,13 @@ from service.runs.events.follower import Follower
 from service.runs.events.outbox import Outbox
 from service.runs.relay_step import kept_answer
 from service.runs.result import result_of_steps
-from service.store import approvals, feedback, run_lists, task_line, workers
+from service.store import approvals, feedback, run_lists
 from service.store import runs as rows
 from service.store import steps as step_rows
 from service.store.database import Database, Row, Transaction
 from service.store.run_lists import RunFilter
 from service.store.visibility import UNRESTRICTED, visible_to
-from service.types import Caller, Event, Priority, Run, RunEvent, RunStatus
+from service.types import Caller, Event, Run, RunEvent, RunStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +59,6 @@ class RunQueries:
         return self.db.query(
             lambda tx: run_lists.recent(tx, filters, limit=limit, before=before, visible=visible)
         )
-
-    def standing(self, most: int) -> tuple[list[Row], dict[str, Row]]:
-        """List at most `most` worker processes, and count unfinished runs by status."""
-        return self.db.query(lambda tx: (workers.listed(tx, most), run_lists.unfinished(tx)))
-
-    def tasks_in_line(self) -> dict[Priority, Row]:
-        """Count the tasks in line by priority; `since`: when the oldest was queued (ms)."""
-        return self.db.query(task_line.depth, patience=0)
 
     def steps_and_feedback(self, run_id: str) -> tuple[list[Row], Row | None]:
         """Read the steps of a run, and its user's feedback, if any."""

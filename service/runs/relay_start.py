@@ -55,6 +55,7 @@ class RelayStarter:
             if lookup is not None:
                 run.cache = lookup.cache
                 if lookup.answer is not None:
+                    runs.savings.add(run, relayed.request.model, lookup.cost)
                     return Relay(Started(run), iter((lookup.answer,)))
             until_end.enter_context(runs.bulkhead.take(run.user_id))
             try:

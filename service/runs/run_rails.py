@@ -6,7 +6,8 @@ What comes out is filtered where it is told. In between, in what is stored, tool
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from service.agents.definitions import AgentDefinition
 from service.audit.record import Action as Audited
 from service.audit.record import record
 from service.errors import GuardrailRefused, guardrail_refused
+from service.guardrails.effort import Effort
 from service.guardrails.filter import Refused, TextFilter
 from service.guardrails.in_force import InForce
 from service.guardrails.keyed_vault import KeyedVault
@@ -39,7 +41,9 @@ class RunRails:
         rail = in_force.rail
         self.in_force, self.rail, self.vault = in_force, rail, vault
         self._run, self._journal, self._observer = run, journal, observer
-        self._said, self._own = WholeTexts(in_force.mild_in, vault), WholeTexts(in_force.mild_in, vault)
+        self._asked = Effort()
+        self._said = WholeTexts(in_force.mild_in, vault, self._asked)
+        self._own = WholeTexts(in_force.mild_in, vault, self._asked)
         self._found = WholeTexts(rail.input, vault)
         self._out = WholeTexts(rail.output, vault)
 
@@ -72,9 +76,11 @@ class RunRails:
         if not self.in_force.acts_in:
             return request
         system = request.system
-        if of_caller:
-            system = filtered_content(system, self._said, self._found)
-        request = replace(request, messages=self.messages(request.messages), system=system)
+        with self._reading():
+            if of_caller:
+                system = filtered_content(system, self._said, self._found)
+            messages = filtered_messages(request.messages, self._said, self._found, self._own)
+        request = replace(request, messages=messages, system=system)
         if again:
             self._said.acted.clear()
             self._found.acted.clear()
@@ -87,14 +93,25 @@ class RunRails:
         """Return messages as a model, or a remote agent, may read them. Raises `GuardrailRefused`."""
         if not self.in_force.acts_in:
             return messages
-        try:
+        with self._reading():
             return filtered_messages(messages, self._said, self._found, self._own)
-        except Refused as refused:
-            raise self.refusal("tool", refused) from None
 
     def json_in(self, value: Any) -> Any:
-        """Return JSON as a model may read it."""
-        return self._said.json(value) if self.in_force.acts_in else value
+        """Return JSON as a model may read it. Raises `GuardrailRefused`."""
+        if not self.in_force.acts_in:
+            return value
+        with self._reading():
+            return self._said.json(value)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Bound what is read for one request. Raises `GuardrailRefused`."""
+        self._asked.renew()
+        self._found.effort.renew()
+        try:
+            yield
+        except Refused as refused:
+            raise self.refusal("input" if self._asked.is_spent else "tool", refused) from None
 
     # --- on the way out -----------------------------------------------------------------------------
 
@@ -128,6 +145,7 @@ class RunRails:
         """Filter a text, or every text in JSON, for clients. Raises `GuardrailRefused`."""
         if not self.in_force.acts_out or value is None:
             return value
+        self._out.effort.renew()
         try:
             found = self._out.json(value)
         except Refused as refused:
@@ -182,7 +200,10 @@ class RunRails:
             return value
         texts = WholeTexts(self.in_force.mild_out, self.vault)
         was_cut = is_preview and (value.endswith(CUT) or len(value) >= MAX_PREVIEW)
-        found = texts.cut(value.removesuffix(CUT)) + CUT if was_cut else texts.json(value)
+        try:
+            found = texts.cut(value.removesuffix(CUT)) + CUT if was_cut else texts.json(value)
+        except Refused:  # more than guardrails read
+            found = type(value)()
         self._out.acted.update(texts.acted)
         return found
 

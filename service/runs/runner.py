@@ -8,7 +8,6 @@ from typing import Any
 
 from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
-from service.agents.documents import with_documents
 from service.agents.pattern import Context, Events, PatternModule
 from service.cache.entries import MODEL_AWAY
 from service.errors import (
@@ -98,7 +97,7 @@ class Runner:
             current = self.catalog.agents.get(run.agent)
             self.guardrails.begin(attempt, guarded_today(agent, current, run))
             agent = prepare(self.steps.remote.db, self.steps.tool_execution.permitted(agent, run), attempt)
-            agent = with_documents(agent, self.steps.documents, run.workspace_id)
+            agent = self.steps.documents.of(agent, run, journal)
             attempt.form = OutputForm.of(agent, run.request)
             attempt.text.held = attempt.form is not None or attempt.rails.judges_output
             steps = TreeSteps(self.steps, agent, attempt, self.catalog, self.patterns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -27,7 +27,10 @@ from service.runs.result import Progress, problem_of, result_of
 from service.runs.slots import HandedOver, LeaseLost
 from service.runs.stops import AgentStops
 from service.types import Caller, Event, Run, RunEvent, RunRequest, RunStatus, now_ms
+from service.usage.caps import nano_of
 from service.usage.concurrency import ConcurrentRuns, CountedRun
+from service.usage.prices import plain_name
+from service.usage.savings import Savings
 
 FOLLOW_SECONDS = 2.0  # seconds to wait for an identical run's first event before joining its answer
 
@@ -63,6 +66,7 @@ class RunStarter:
     redis_store: RedisStore
     stops: AgentStops
     guardrails: Guardrails
+    savings: Savings
 
     def invoke(
         self, caller: Caller, request: RunRequest, key: Key | None, request_id: str, trip: Trip | None = None
@@ -144,7 +148,7 @@ class RunStarter:
         ):
             # The identical run by its own id: it can be resumed from any event, and a disconnect does not end it.
             same = replace(run, id=owner.run_id, request=replace(run.request, on_disconnect="continue"))
-            return Started(same), self.queries.follow(owner.run_id)
+            return Started(same), self._told_saved(run, self.queries.follow(owner.run_id))
         return Started(run, listener=listener), self._stream_joined(run, key, claim, listener)
 
     def queue(
@@ -195,7 +199,7 @@ class RunStarter:
 
     def _answer(self, run: Run, answer: dict[str, Any], key: Key | None) -> Started:
         """Answer a run from the cache. It is stored only if a client's own key, or its door, must find it again."""
-        cached.complete(run, answer)
+        saved = cached.complete(run, answer)
         if (key is not None and not key.automatic) or run.request.asked_as is not None:
             run.last_seq = cached.events_of(run)[-1].seq
             try:
@@ -203,6 +207,7 @@ class RunStarter:
             except AlreadyStarted as first:
                 with self.bulkhead.take(run.user_id):
                     return self.started_before(first.run_id, self.queries.wait)
+        self._note_saved(run, answer["model"], saved)
         return Started(run)
 
     def _stream_own(self, run: Run, key: Key | None, claim: Claim, listener: Listener) -> Stream:
@@ -244,6 +249,21 @@ class RunStarter:
             run.error = problem_of(error, run)
             events = _at_once([RunEvent(Event.RUN_FAILED, result_of(run, None, Progress()), 1)])
         yield from events
+
+    def _told_saved(self, run: Run, batches: Generator[list[RunEvent]]) -> Generator[list[RunEvent]]:
+        """Follow an identical run, and count at its end what this one has saved."""
+        with closing(batches):
+            for events in batches:
+                yield events
+                if events and events[-1].name is Event.RUN_COMPLETED:
+                    result = events[-1].data
+                    self._note_saved(run, result["model"], nano_of(result["usage"]["cost_usd"]))
+
+    def _note_saved(self, run: Run, model: str | None, saved: int) -> None:
+        """Count what an answer without a call has saved, by its model's name in the ledger, which its agent gives."""
+        plain = plain_name(model or "")
+        asked = (name for name in self.new_runs.agent_of(run).models if plain_name(name) == plain)
+        self.savings.add(run, next(asked, plain), saved)
 
 
 def _at_once(events: list[RunEvent]) -> Generator[list[RunEvent]]:

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 from service.agents.definitions import AgentDefinition
-from service.agents.documents import OfRun, folder_alone
 from service.agents.pattern import Events, Prompt, most_steps
 from service.agents.remote_spec import RemoteSpec
 from service.errors import GuardrailRefused, ModelUnavailable, PromptTooLong, RunLimit, guardrail_refused
@@ -29,6 +28,7 @@ from service.runs.incoming_reply import receive
 from service.runs.journal_codec import decode_reply, decode_result, encode_reply, encode_result
 from service.runs.remote_step import RemoteDependencies, RemoteStep
 from service.runs.replies import MAX_PARTS, call_ids, going_on, joined, well_formed
+from service.runs.run_documents import RunDocuments
 from service.runs.step_spans import in_model_step, in_tool_step
 from service.runs.tier_choice import choose_route
 from service.runs.tool_execution import ToolExecution
@@ -53,7 +53,7 @@ class StepDependencies:
     batch_steps: BatchSteps
     observer: Observer
     remote: RemoteDependencies
-    documents: OfRun = folder_alone
+    documents: RunDocuments
 
 
 class RunSteps:
@@ -81,10 +81,8 @@ class RunSteps:
             self._count()
         if self._attempt.form is not None:
             prompt = self._attempt.form.asked(prompt)
-        if prompt.tier is None:
-            models = yield from self._routed_models(prompt.tools)
-        else:
-            models = self._agent.model_router.route(prompt.tier).models
+        routed = None if prompt.tier is None else self._agent.model_router.route(prompt.tier).models
+        models = routed or (yield from self._routed_models(prompt.tools))
         reply = yield from self._whole_reply(name, self._request(models[0], prompt), models, prompt.publish)
         calls = calls_of(reply, self._run.request)
         if calls and len(calls) == len(reply.tool_uses):

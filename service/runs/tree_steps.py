@@ -13,7 +13,6 @@ from queue import SimpleQueue
 
 from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
-from service.agents.documents import with_documents
 from service.agents.pattern import (
     AgentResult,
     AgentTask,
@@ -107,7 +106,7 @@ class TreeSteps(RunSteps):
                     pattern = self._patterns.get(agent.pattern) if agent is not None else None
                     if agent is not None:
                         agent = self._deps.tool_execution.permitted(agent, self._run)
-                        agent = with_documents(agent, self._deps.documents, self._run.workspace_id)
+                        agent = self._deps.documents.of(agent, self._run, self._journal, shared.tree)
                     work = contextvars.copy_context().run
                     pool.submit(work, branch.execute, self._deps, agent, pattern, shared, told.put)
                 over = 0

@@ -72,6 +72,8 @@ COLUMN_OF = {
 
 def scopes_of(*, end_user: str | None, **whose: str | None) -> list[str]:
     """List the scopes whose caps a call counts against; `whose` has the columns of `COLUMN_OF`."""
+    if whose["user_id"] == whose["workspace_id"]:  # which has embedded documents by itself
+        whose["user_id"] = None
     values = ((kind, whose[column]) for kind, column in COLUMN_OF.items())
     found = ["service", *(f"{kind}:{value}" for kind, value in values if value)]
     if whose["key_id"] and end_user:

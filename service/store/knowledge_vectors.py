@@ -39,6 +39,12 @@ _SIZES = sa.text(
     "SELECT vector_dims(embedding) AS size FROM knowledge_vectors WHERE model = :model"
     f" AND vector_dims(embedding) <= {MOST_DIMENSIONS} GROUP BY 1 HAVING count(*) >= :least ORDER BY 1"
 )
+_WHOLE = sa.text(
+    "SELECT d.id FROM knowledge_documents d JOIN knowledge_scopes s USING (workspace_id, agent)"
+    " WHERE d.id = ANY(:ids) AND s.model = :model AND NOT EXISTS (SELECT 1 FROM knowledge_passages p"
+    " WHERE p.document_id = d.id AND p.build = d.build AND NOT EXISTS (SELECT 1 FROM knowledge_vectors v"
+    " WHERE v.workspace_id = p.workspace_id AND v.agent = p.agent AND v.model = :model AND v.digest = p.digest))"
+)
 _IS_VALID = sa.text("SELECT 1 AS found FROM pg_index WHERE indexrelid = to_regclass(:name) AND indisvalid")
 # A filter that leaves few rows is read through the key; for one that leaves most, the scan of HNSW goes on until
 # enough rows fit.
@@ -61,6 +67,11 @@ def make(tx: Transaction) -> None:
 def known(tx: Transaction, scope: Row, model: str, digests: Sequence[str]) -> set[str]:
     """Return which of the digests have a vector."""
     return {row["digest"] for row in tx.rows(_KNOWN, {**_key(scope, model), "digests": list(digests)})}
+
+
+def whole(tx: Transaction, model: str, document_ids: Sequence[str]) -> set[str]:
+    """Return which documents have a vector of a model for each passage, in a scope that is searched by them."""
+    return {row["id"] for row in tx.rows(_WHOLE, {"model": model, "ids": list(document_ids)})}
 
 
 def digests(tx: Transaction, scope: Row, model: str, *, after: str, limit: int) -> list[str]:

@@ -48,12 +48,17 @@ IS_CALL = ledger.c.account == sa.literal_column(f"'{UPSTREAM}'")
 
 
 class SettledCall(NamedTuple):
-    """Result of a model call: its usage, nano-dollars it cost and the cache saved, and the basis of that figure."""
+    """Result of a model call: its usage, nano-dollars it cost and the cache saved, and the basis of that figure.
+
+    `batch_saved`: nano-dollars that the Batches API saved, of what the call would have cost without the cache; so cost
+    and savings sum to the price of the same call without either.
+    """
 
     usage: Usage
     cost: int
     saved: int
     basis: str
+    batch_saved: int = 0
 
 
 def rows_of_hold(hold: Hold) -> list[dict[str, Any]]:
@@ -75,6 +80,7 @@ def rows_of_settlement(hold: Hold, call: SettledCall, to_tree: bool) -> list[dic
     cost = call.cost
     entry = {**_EMPTY, **_key(hold, "settle"), "basis": call.basis}
     tokens = {**dict(zip(TOKENS, call.usage, strict=True)), "saved_nano": call.saved}
+    tokens["batch_saved_nano"] = call.batch_saved
     return [
         {**entry, **_about(hold), **tokens, "account": UPSTREAM, "amount_nano": cost},
         {

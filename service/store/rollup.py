@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.compiler import compiles
 
+from service.store.adding import InsertAdding
 from service.store.database import InsertOnce, Row, Transaction, clock_ms
 from service.store.fitness import clock
 from service.store.ledger import IS_CALL
@@ -27,20 +27,6 @@ _TABLES = (usage_daily, usage_daily_by_user)
 _IS_CLOSED = usage_days.c.checked_at.is_not(None)
 _ONCE = InsertOnce(usage_days)
 _CALLED_ON = ledger.c.called_at // DAY_MS
-
-
-class _InsertAdding(sa.Insert):
-    """Upsert from a query that adds to the sums of an existing row."""
-
-    inherit_cache = True
-
-
-@compiles(_InsertAdding)
-def _insert_adding(element: Any, compiler: Any, **kw: Any) -> str:
-    table = element.table
-    keys = ", ".join(column.name for column in table.primary_key)
-    added = ", ".join(f"{name} = {table.name}.{name} + excluded.{name}" for name in SUMS)
-    return f"{compiler.visit_insert(element, **kw)} ON CONFLICT ({keys}) DO UPDATE SET {added}"
 
 
 def next_day(tx: Transaction) -> int | None:
@@ -67,7 +53,7 @@ def roll(tx: Transaction, day: int, size: int = BATCH) -> bool:
     since = state["rolled_until"]
     until = _end_of_batch(tx, since, end, size)
     for table in _TABLES:
-        tx.execute(_InsertAdding(table).from_select(_columns(table), _sums(table, since, until)))
+        tx.execute(InsertAdding(table).from_select(_columns(table), _sums(table, since, until)))
     tx.execute(
         sa.update(usage_days)
         .where(usage_days.c.day == day)

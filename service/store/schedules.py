@@ -18,6 +18,7 @@ from service.store.schema import runs, schedule_slots, schedules
 from service.store.visibility import Visibility, in_workspace
 
 MAX_SCHEDULES = 50  # of one user
+MAX_COUNTED = 10_000  # slots that are counted by outcome
 LAST = 5  # runs, and slots without one, that a schedule shows
 ANY_DUE = sa.exists().where(schedules.c.next_at <= clock_ms())
 _CLOCK = sa.select(clock_ms().label("now"))
@@ -111,6 +112,14 @@ def last_without_run(tx: Transaction, schedule_id: str, limit: int = LAST) -> li
     """List the last slots of a schedule that made no run, newest first."""
     query = sa.select(schedule_slots).where(_slots.schedule_id == schedule_id, _slots.run_id.is_(None))
     return tx.rows(query.order_by(_slots.slot.desc()).limit(limit))
+
+
+def outcomes(tx: Transaction, since: int) -> dict[str, int]:
+    """Count slots that were decided from `since` (ms) on, by outcome; of the last `MAX_COUNTED`."""
+    decided = sa.select(_slots.outcome).where(_slots.at >= since).order_by(_slots.at.desc())
+    last = decided.limit(MAX_COUNTED).subquery()
+    query = sa.select(last.c.outcome, sa.func.count().label("count")).group_by(last.c.outcome)
+    return {row["outcome"]: row["count"] for row in tx.rows(query)}
 
 
 def expire(tx: Transaction, before: int, limit: int) -> int:

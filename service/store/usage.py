@@ -1,7 +1,8 @@
 """Usage reports: sums over settled calls, by hour, day, agent, model, user, key, end user and workspace.
 
 Each call counts once: calls of a closed day from the roll-up (`service.store.rollup`), all others from the ledger. One
-snapshot covers the closed days and both sources, so a day that is closed meanwhile is not counted twice.
+snapshot covers the closed days and both sources, so a day that is closed meanwhile is not counted twice. Answers
+without a call come from sums of their own: whole days by day, parts of days by the hours that begin in them.
 
 A page is read in slices, of days or of users, until it is full: its cost depends on its own lines, not on the size of
 the report. Within a slice, keyset pagination starts after the cursor's values, never at an offset.
@@ -18,8 +19,12 @@ import sqlalchemy as sa
 from service.store.database import Row, Transaction
 from service.store.ledger import IS_CALL
 from service.store.schema import (
+    SAVED,
     SUMS,
     ledger,
+    savings_daily,
+    savings_daily_by_user,
+    savings_hourly,
     usage_daily,
     usage_daily_by_user,
     usage_days,
@@ -35,6 +40,7 @@ TIMES = ("day", "hour")  # counted from 1970
 GROUPS = ("hour", "day", "agent", "model", "user", "key", "end_user", "workspace")
 COLUMN_OF = {"agent": "agent", "model": "model", "user": "user_id", "key": "key_id", "end_user": "end_user"}
 UNROLLED = frozenset({"hour", "end_user"})  # groups that the roll-up lacks: summed over single calls
+FIGURES = (*SUMS, *SAVED)
 MAX_SPANS = 100  # of closed days in one query; with more, only the ledger is read
 GROWTH = 4  # factor of days or users from one slice to the next
 
@@ -164,13 +170,13 @@ def closed_spans(tx: Transaction, report: UsageQuery) -> list[tuple[int, int]]:
 def _sums(
     report: UsageQuery, part: _Slice, closed: Sequence[tuple[int, int]], after: Values | None
 ) -> sa.Select[Any]:
-    """Query the sums of a slice: closed days from the roll-up, the others from the ledger."""
-    sources = list(_sources(report, part, closed))
-    rows = (sources[0] if len(sources) == 1 else sa.union_all(*sources)).subquery()
+    """Query the sums of a slice: of its calls, and of its answers without one."""
+    sources = [*_calls(report, part, closed), *_savings(report, part)]
+    rows = sa.union_all(*sources).subquery()
     groups = [rows.c[name] for name in order_of(report.by)]
-    sums = (sa.func.coalesce(sa.func.sum(rows.c[name]), 0) for name in SUMS)
+    sums = (sa.func.coalesce(sa.func.sum(rows.c[name]), 0) for name in FIGURES)
     query = sa.select(
-        *groups, *(sa.cast(each, sa.BigInteger).label(name) for name, each in zip(SUMS, sums, strict=True))
+        *groups, *(sa.cast(each, sa.BigInteger).label(name) for name, each in zip(FIGURES, sums, strict=True))
     )
     if after is not None:
         values = (sa.literal(value, group.type) for value, group in zip(after, groups, strict=True))
@@ -178,44 +184,84 @@ def _sums(
     return query.group_by(*groups).order_by(*groups) if groups else query
 
 
-def _sources(report: UsageQuery, part: _Slice, closed: Sequence[tuple[int, int]]) -> Iterator[sa.Select[Any]]:
+def _by_user(report: UsageQuery) -> bool:
+    """Return whether a report needs sums by user."""
+    of_some = report.visible.user_id is not None or report.visible.workspace_id is not None
+    return of_some or bool({"user", "key", "workspace"} & {*report.by})
+
+
+def _calls(report: UsageQuery, part: _Slice, closed: Sequence[tuple[int, int]]) -> Iterator[sa.Select[Any]]:
     """Yield a query for each span: for spans joined by OR, SQLite would read the whole index."""
     inside, outside = split(part.since, part.until, closed)
     visible = report.visible
-    of_some = visible.user_id is not None or visible.workspace_id is not None
-    by_user = of_some or {"user", "key", "workspace"} & {*report.by}
-    table = usage_daily_by_user if by_user else usage_daily
+    table = usage_daily_by_user if _by_user(report) else usage_daily
     where, of_users = visible.where(table), part.of_users(table)
     for since, until in inside:
-        query = _select(table, report.by, *(table.c[name] for name in SUMS)).where(*where)
+        query = _select(table, report.by, *(table.c[name] for name in SUMS), *_NONE_SAVED).where(*where)
         days = (table.c.day >= since // DAY_MS, table.c.day < until // DAY_MS)
         # The index by user is the most selective: for the first and last users SQLite would choose the one by day.
         yield query.where(*of_users, *(map(filter_only, days) if of_users else days))
     where = [IS_CALL, *visible.where(ledger), *part.of_users(ledger)]
     one = sa.literal_column("1", sa.BigInteger).label("calls")
     for since, until in outside:
-        query = _select(ledger, report.by, one, *(ledger.c[name] for name in SUMS[1:])).where(*where)
+        sums = (ledger.c[name] for name in SUMS[1:])
+        query = _select(ledger, report.by, one, *sums, *_NONE_SAVED).where(*where)
         yield query.where(ledger.c.called_at >= since, ledger.c.called_at < until)
 
 
+def _savings(report: UsageQuery, part: _Slice) -> Iterator[sa.Select[Any]]:
+    """Yield a query for each span: whole days from the sums by day, unless a group is `UNROLLED`; others by hour."""
+    first, end = -(-part.since // DAY_MS) * DAY_MS, part.until // DAY_MS * DAY_MS
+    whole = [] if UNROLLED & {*report.by} or first >= end else [(first, end)]
+    days, hours = split(part.since, part.until, whole)
+    by_day = savings_daily_by_user if _by_user(report) else savings_daily
+    for table, at, unit, spans in (
+        (by_day, by_day.c.day, DAY_MS, days),
+        (savings_hourly, savings_hourly.c.hour, HOUR_MS, hours),
+    ):
+        for since, until in spans:
+            of_users = part.of_users(table)
+            query = _select(table, report.by, *_NO_CALLS, *(table.c[name] for name in SAVED))
+            begins = (at >= -(-since // unit), at < -(-until // unit))
+            query = query.where(*report.visible.where(table), *of_users)
+            yield query.where(*(map(filter_only, begins) if of_users else begins))
+
+
+def _zeros(names: Sequence[str]) -> list[sa.ColumnElement[Any]]:
+    return [sa.literal_column("0", sa.BigInteger).label(name) for name in names]
+
+
+_NO_CALLS, _NONE_SAVED = _zeros(SUMS), _zeros(SAVED)
+
+
 def _select(table: sa.Table, by: Sequence[str], *sums: sa.ColumnElement[Any]) -> sa.Select[Any]:
-    """Select the groups and sums of a table, joined with its users where their workspace is a group."""
+    """Select the groups and sums of a table, joined with its users where their workspace is a group.
+
+    What a workspace itself has spent has its id in place of a user's.
+    """
     query = sa.select(*_groups(table, by), *sums)
     if "workspace" not in by:
         return query
-    return query.select_from(table.outerjoin(users, users.c.id == table.c.user_id))
+    joined = table.outerjoin(users, users.c.id == table.c.user_id)
+    return query.select_from(joined.outerjoin(workspaces, workspaces.c.id == table.c.user_id))
 
 
 def _groups(table: sa.Table, by: Sequence[str]) -> Iterator[sa.ColumnElement[Any]]:
     for name in order_of(by):
         if name == "hour":
-            yield (table.c.called_at // HOUR_MS).label(name)
+            yield (table.c.called_at // HOUR_MS if table is ledger else table.c.hour).label(name)
         elif name == "day":
-            yield (table.c.called_at // DAY_MS if table is ledger else table.c.day).label(name)
+            yield _day(table).label(name)
         elif name == "workspace":
-            yield sa.func.coalesce(users.c.workspace_id, DEFAULT_WORKSPACE).label(name)
+            yield sa.func.coalesce(users.c.workspace_id, workspaces.c.id, DEFAULT_WORKSPACE).label(name)
         else:
             yield sa.func.coalesce(table.c[COLUMN_OF[name]], "").label(name)
+
+
+def _day(table: sa.Table) -> sa.ColumnElement[Any]:
+    if table is ledger:
+        return ledger.c.called_at // DAY_MS
+    return table.c.day if "day" in table.c else table.c.hour // 24
 
 
 def split(

@@ -79,7 +79,8 @@ def in_workspace(table: sa.FromClause, workspace_id: str | None) -> list[sa.Colu
         return []
     if "workspace_id" not in table.c:
         members = sa.select(users.c.id).where(*in_workspace(users, workspace_id))
-        return [table.c.user_id.in_(members)]
+        itself = sa.select(sa.literal(workspace_id, users.c.id.type))  # for what no user of it has asked
+        return [table.c.user_id.in_(members.union_all(itself))]
     of_it = table.c.workspace_id == workspace_id
     if workspace_id == DEFAULT_WORKSPACE:
         return [filter_only(of_it)]

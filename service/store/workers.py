@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import sqlalchemy as sa
 
 from service.store.database import InsertOnce, Row, Transaction, clock_ms
@@ -18,10 +21,10 @@ def register(tx: Transaction, worker_id: str, kind: str, host: str, pid: int, le
     tx.execute(InsertOnce(workers).values(**values, alive_until=clock_ms() + lease_ms))
 
 
-def renew(tx: Transaction, worker_id: str, lease_ms: int) -> bool:
-    """Renew a lease. False: the row is gone, this worker was taken for dead."""
+def renew(tx: Transaction, worker_id: str, lease_ms: int, state: Mapping[str, Any] | None = None) -> bool:
+    """Renew a lease; `state`: what the worker tells of itself. False: the row is gone, it was taken for dead."""
     statement = sa.update(workers).where(workers.c.id == worker_id)
-    return tx.execute(statement.values(alive_until=clock_ms() + lease_ms)) == 1
+    return tx.execute(statement.values(alive_until=clock_ms() + lease_ms, state=state)) == 1
 
 
 def retire(tx: Transaction, worker_id: str) -> None:
@@ -37,9 +40,10 @@ def alive(tx: Transaction, kind: str) -> int:
 
 
 def listed(tx: Transaction, limit: int) -> list[Row]:
-    """List workers, the newest first; `alive`: whether their lease is valid. Dead ones stay for an hour."""
+    """List workers, the newest first; `alive`: whether their lease is valid, for `lease_ms`. Dead ones stay an hour."""
     alive = (workers.c.alive_until > clock_ms()).label("alive")
-    return tx.rows(sa.select(workers, alive).order_by(workers.c.started_at.desc()).limit(limit))
+    left = (workers.c.alive_until - clock_ms()).label("lease_ms")
+    return tx.rows(sa.select(workers, alive, left).order_by(workers.c.started_at.desc()).limit(limit))
 
 
 def sweep(tx: Transaction) -> None:

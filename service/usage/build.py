@@ -13,6 +13,7 @@ from service.usage.caps import nano_of
 from service.usage.prices import PriceTable
 from service.usage.rate_limits import RateLimits
 from service.usage.reservation import Spending
+from service.usage.savings import Savings
 
 if TYPE_CHECKING:
     from config.base import Settings
@@ -23,7 +24,9 @@ class UsageServices:
     prices: PriceTable
     budgets: Budgets
     spending: Spending
+    impatient: Spending  # of embeddings, which wait for no room
     rate_limits: RateLimits
+    savings: Savings
 
 
 def build(
@@ -53,7 +56,10 @@ def build(
     rate_limits = RateLimits.of(infra.redis_store, tokens=settings.limit_tokens, tool=settings.limit_tool)
     run_most = _nano(settings.budget_run_usd)
     spending = Spending(infra.db, budgets, infra.observer, run_most=run_most, used=rate_limits.used)
-    return UsageServices(prices, budgets, spending, rate_limits)
+    impatient = Spending(infra.db, budgets, infra.observer, run_most=run_most, patience=0)
+    return UsageServices(
+        prices, budgets, spending, impatient, rate_limits, Savings(infra.db, infra.metrics.saved)
+    )
 
 
 def _nano(amount_usd: str) -> int | None:

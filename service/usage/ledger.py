@@ -108,10 +108,15 @@ def _name_faults(
 
 
 def _workspaces(db: Database) -> Callable[[str], str | None]:
-    """Return a function that finds a user's workspace: read once for each user whose workspace has a cap."""
+    """Return a function that finds a user's workspace: read once for each user whose workspace has a cap.
+
+    A workspace that has spent by itself stands in a user's place.
+    """
 
     @cache
     def workspace_of(user_id: str) -> str | None:
+        if user_id.startswith("wsp_"):
+            return user_id
         return db.query(lambda tx: users.workspace_of(tx, user_id))
 
     return workspace_of

@@ -24,12 +24,18 @@ PICO_IN_NANO = 1_000
 OFFLINE = "offline-"
 BATCH = "/batch"
 ANTHROPIC, OPENAI = "anthropic", "openai"  # providers: dialects of models
+EMBEDDINGS = "embeddings"  # provider of embedding models, which no run asks
 DATED = re.compile(r"-20[0-9]{6}\Z")  # claude-haiku-4-5-20251001 is claude-haiku-4-5
 
 
 def today() -> date:
     """Return the day whose prices apply, in UTC."""
     return datetime.now(UTC).date()
+
+
+def plain_name(model: str) -> str:
+    """Return the name of a model without a date, and without the prefix of the offline model."""
+    return DATED.sub("", model.removeprefix(OFFLINE))
 
 
 def _pico(text: object) -> int:
@@ -96,7 +102,7 @@ class Price(NamedTuple):
     source: Annotated[str, Field(min_length=1)]
     takes_files: Annotated[bool, Strict()] = True  # whether the model reads images and PDFs
     batched: bool = False  # at the Batches API's discount
-    provider: Literal["anthropic", "openai"] = "anthropic"  # of what dialect
+    provider: Literal["anthropic", "openai", "embeddings"] = "anthropic"  # of what dialect
     max_output_tokens: Annotated[Count, Field(ge=1)] | None = None  # most of an answer
     context_tokens: Annotated[Count, Field(ge=1)] | None = None  # most of a prompt
 
@@ -166,7 +172,8 @@ class PriceTable:
 
     @property
     def models(self) -> list[str]:
-        return sorted(self._rows)
+        """Names of the models that runs ask."""
+        return sorted(name for name, rows in self._rows.items() if rows[0].provider != EMBEDDINGS)
 
     def provider(self, model: str) -> str | None:
         """Return the provider of a model that can be asked today; None: it has no price, or it is not set up."""
@@ -183,23 +190,30 @@ class PriceTable:
         return model.startswith("gpt-") or any(row.provider == OPENAI for row in rows)
 
     def price(self, model: str, on: date) -> Price:
-        """Return the row that applies on that day; `offline-X` costs the same as X. Raises `PriceUnknown`."""
-        name = DATED.sub("", model.removeprefix(OFFLINE))
+        """Return the row of a model that runs ask, on a day; `offline-X` costs as much as X. Raises `PriceUnknown`."""
+        return self._row(model, on, embeds=False)
+
+    def embedding(self, model: str, on: date) -> Price:
+        """Return the row of an embedding model on that day. Raises `PriceUnknown`."""
+        return self._row(model, on, embeds=True)
+
+    def _row(self, model: str, on: date, embeds: bool | None = None) -> Price:
+        name = plain_name(model)
         for row in self._rows.get(name, ()):
-            if row.since <= on:
+            if row.since <= on and embeds in (None, row.provider == EMBEDDINGS):
                 return row
         raise PriceUnknown(f"There is no price for {model} on {on.isoformat()}")
 
     def usd_today(self, model: str, usage: Usage) -> str | None:
         """Price usage at today's prices, in dollars; None for a model without a price."""
         with suppress(PriceUnknown):
-            return usd(self.price(model, today()).cost(usage))
+            return usd(self._row(model, today()).cost(usage))
         return None
 
     def by_id(self, price_id: str) -> Price:
         """Return the row named by a hold or ledger entry. Raises `PriceUnknown`, or `ValueError` for a malformed id."""
         model, _, since = price_id.removesuffix(BATCH).rpartition("@")
-        price = self.price(model, date.fromisoformat(since))
+        price = self._row(model, date.fromisoformat(since))
         return price.in_batch() if price_id.endswith(BATCH) else price
 
 
@@ -212,10 +226,20 @@ def _table(path: Path) -> dict[str, Any]:
     return {**read, "prices": rows}
 
 
+def _of_embeddings(row: dict[str, Any]) -> dict[str, Any]:
+    """Complete the row of an embedding model: `input` is all that it costs."""
+    input_only = dict.fromkeys(("output", "cache_write_5m", "cache_write_1h", "cache_read"), "0")
+    tariffs = [{"above_tokens": 0, **input_only, "input": row.get("input")}]
+    rest = {name: value for name, value in row.items() if name != "input"}
+    return {"tariffs": tariffs, "batch_discount": 0, "server_tool_use": "0", **rest}
+
+
 _ROW = TypeAdapter(Price)
 
 
 def _price(row: dict[str, Any]) -> Price:
+    if row.get("provider") == EMBEDDINGS:
+        row = _of_embeddings(row)
     try:
         return _ROW.validate_python(row)
     except ValidationError as error:

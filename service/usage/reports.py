@@ -12,10 +12,19 @@ from typing import Any, NamedTuple
 
 from service.store import usage
 from service.store.database import Database, Row
+from service.store.schema import SAVED
 from service.store.usage import GROUPS as GROUPS
 from service.store.usage import HOUR_MS, UsageQuery, Values, order_of
 from service.types import rfc3339, usd
 
+# Fields of savings, by the layer that saved.
+SAVINGS = {
+    "hits": "hit_savings_usd",
+    "near hits": "near_savings_usd",
+    "coalesced requests": "coalesced_savings_usd",
+    "prompt cache": "prompt_cache_savings_usd",
+    "batches": "batch_savings_usd",
+}
 FIGURES = (
     "calls",
     "input_tokens",
@@ -23,7 +32,10 @@ FIGURES = (
     "cache_read_input_tokens",
     "cache_creation_input_tokens",
     "cost_usd",
-    "cache_savings_usd",
+    "hits",
+    "near_hits",
+    "coalesced",
+    *SAVINGS.values(),
 )
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # as OWASP's page on CSV injection lists them
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
@@ -120,7 +132,8 @@ def _cells(row: Row, by: Sequence[str]) -> list[Any]:
         row["cache_read_tokens"],
         row["cache_creation_tokens"],
         usd(row["amount_nano"]),
-        usd(row["saved_nano"]),
+        *(row[name] for name in SAVED[:3]),
+        *(usd(row[name]) for name in (*SAVED[3:], "saved_nano", "batch_saved_nano")),
     ]
 
 

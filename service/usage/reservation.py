@@ -32,6 +32,7 @@ from service.usage.tree import HoldRefused, TreeReservation
 log = logging.getLogger("slipway.money")
 PATIENCE = 3.0  # seconds a call waits for calls under way to release money
 FIRST_PAUSE, MAX_PAUSE = 0.02, 0.25
+NOTHING = ledger.SettledCall(Usage(), 0, 0, "nothing")
 LATEST_HOLD = 60_000  # ms from creating a hold to writing it; an older one is created anew
 
 
@@ -74,6 +75,11 @@ class Spending:
         """Return the most that a run may cost in all: the setting's, or less by its own request."""
         bounds = [most for most in (self._run_most, run.request.cap_nano) if most is not None]
         return min(bounds, default=None)
+
+    def has_room(self, estimate: CallEstimate) -> bool:
+        """Return whether a call would fit every cap as things are."""
+        hold = estimate.hold(estimate.max_tokens, now_ms())
+        return all(hold.amount_nano <= state.left for state in self._budgets.of(hold.scopes))
 
     def check_running(self, agent: str) -> None:
         """Check that an agent is not stopped. Raises `AgentStopped`."""
@@ -121,13 +127,15 @@ class Spending:
         cost = price.cost(usage)
         prompt = usage.input_tokens + usage.cache_read_input_tokens + usage.cache_creation_input_tokens
         plain = Usage(prompt, usage.output_tokens, server_tool_requests=usage.server_tool_requests)
-        saved = 0 if plain == usage else price.cost(plain) - cost
+        uncached = cost if plain == usage else price.cost(plain)
+        unbatched = price._replace(batched=False).cost(plain) if price.batched else uncached
+        call = ledger.SettledCall(usage, cost, uncached - cost, basis, unbatched - uncached)
         source: UsageSource = "reported" if basis == "exact" else "estimated"
-        return Settlement(usage, cost, source, lambda tx: self._settle(tx, hold, usage, cost, saved, basis))
+        return Settlement(usage, cost, source, lambda tx: self._settle(tx, hold, call))
 
     def settle_unused(self, hold: Hold) -> Settlement:
         """Settle to zero a call for which the provider did no work; release what is left of a tree's hold."""
-        return Settlement(Usage(), 0, "reported", lambda tx: self._settle(tx, hold, Usage(), 0, 0, "nothing"))
+        return Settlement(Usage(), 0, "reported", lambda tx: self._settle(tx, hold, NOTHING))
 
     def settle_worst(self, hold: Hold) -> Settlement:
         """Settle to the full hold a call whose charge by the provider cannot be known.
@@ -137,9 +145,8 @@ class Spending:
         if hold.is_tree:
             return self.settle_unused(hold)
         cost = hold.amount_nano
-        return Settlement(
-            Usage(), cost, "worst", lambda tx: self._settle(tx, hold, Usage(), cost, 0, "worst")
-        )
+        call = ledger.SettledCall(Usage(), cost, 0, "worst")
+        return Settlement(Usage(), cost, "worst", lambda tx: self._settle(tx, hold, call))
 
     def end_tree(self, tree: Hold) -> Settlement:
         """Release what is left of a tree's hold, once its calls are settled."""
@@ -168,8 +175,8 @@ class Spending:
         if not bookings.hold(tx, hold):
             raise HoldRefused
 
-    def _settle(self, tx: Transaction, held: Hold, usage: Usage, cost: int, saved: int, basis: str) -> None:
-        rest = held.amount_nano - cost
+    def _settle(self, tx: Transaction, held: Hold, call: ledger.SettledCall) -> None:
+        rest = held.amount_nano - call.cost
         to_tree = held.in_tree and holds.give_back(tx, held, rest)
         hold = holds.close(tx, held)
         if hold is None:  # settled already: by this same write, another worker, or the sweep
@@ -179,11 +186,13 @@ class Spending:
         if hold.is_tree:
             bookings.release(tx, hold, self._budgets.warnings.watch)
             return
-        call = ledger.SettledCall(usage, cost, saved, basis)
         bookings.settle(tx, hold, call, self._budgets.warnings.watch, to_tree=to_tree)
-        settled = Settled(hold.id, hold.agent, hold.model, usage, cost, hold.amount_nano, saved)
+        settled = Settled(
+            *(hold.id, hold.agent, hold.model, call.usage, call.cost, hold.amount_nano),
+            *(call.saved, call.batch_saved),
+        )
         tx.after_commit(lambda: self._observer.settlement(settled))
-        tx.after_commit(lambda: self._used(hold.user_id, usage))
+        tx.after_commit(lambda: self._used(hold.user_id, call.usage))
 
     def _make_room(self, estimate: CallEstimate, hold: Hold, *, waits: bool) -> tuple[HoldAttempt, bool]:
         """Return the next attempt, and whether it fits now; if not, the caller waits before trying it.

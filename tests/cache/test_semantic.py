@@ -3,79 +3,52 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from service.cache.answers import AnswerCache
 from service.cache.entries import CacheEntry
 from service.cache.semantic import MAX_VECTORS, Semantic
+from service.errors import DatabaseUnavailable
 from service.ids import new_id
 from service.infra.redis import RedisStore
-from service.llm.embeddings import HttpEmbedder, unit
-from service.types import Caller
+from service.llm.embeddings import unit
+from service.store.schema import ledger
+from service.types import Caller, Run
 from tests.cache.questions import SPEC, an_owner, cache, find, finish, question, redis_store, unique
+from tests.embedding_endpoint import Endpoint, paid, serving
 from tests.runs.house import ADA, BOB, PLAIN, answered, asked, run_of
+from tests.usage.house import House
 
 __all__ = ["cache", "redis_store"]
 
 
-class Meanings(BaseHTTPRequestHandler):
-    """OpenAI's embeddings API for texts about refunds, about invoices, and about both."""
-
-    server: Any
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append((body, self.headers.get("Authorization")))
-        text = body["input"]
-        vector = [float("refund" in text or "money back" in text), float("invoice" in text), 0.05]
-        told = {"data": [{"embedding": vector}]} if self.server.answer is None else self.server.answer
-        answer = json.dumps(told).encode()
-        self.send_response(self.server.status)
-        self.send_header("Content-Length", str(len(answer)))
-        self.end_headers()
-        self.wfile.write(answer)
-
-    def log_message(self, *_: Any) -> None: ...
-
-
-class Endpoint(ThreadingHTTPServer):
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Meanings)
-        self.asked: list[Any] = []
-        self.status = 200
-        self.answer: Any = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1/embeddings"
-
-
-@contextmanager
-def serving() -> Iterator[Endpoint]:
-    with Endpoint() as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+def meanings(text: str) -> list[float]:
+    """Return the vector of a text about refunds, about invoices, or about both."""
+    return [float("refund" in text or "money back" in text), float("invoice" in text), 0.05]
 
 
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
-    with serving() as server:
+    with serving(meanings) as server:
         yield server
 
 
 @pytest.fixture
-def meaning(redis_store: RedisStore, endpoint: Endpoint) -> AnswerCache:
-    nearest = Semantic(redis_store, HttpEmbedder(endpoint.url, "secret", new_id("model")), 0.95)
-    return AnswerCache(redis_store, PLAIN, nearest)
+def house(tmp_path: Path) -> Iterator[House]:
+    made = House(f"sqlite:///{tmp_path}/money.db", patience=0)
+    yield made
+    made.db.close()
+
+
+@pytest.fixture
+def meaning(redis_store: RedisStore, endpoint: Endpoint, house: House) -> AnswerCache:
+    embeddings = paid(endpoint.url, house.db, house.spending, new_id("model"))
+    return AnswerCache(redis_store, PLAIN, Semantic(redis_store, embeddings, 0.95))
 
 
 def make(cache: AnswerCache, text: str, output: str, caller: Caller = ADA) -> CacheEntry:
@@ -155,13 +128,48 @@ def test_a_scope_holds_so_many_vectors_and_no_more(redis_store: RedisStore) -> N
     class Spread:
         name = new_id("model")
 
+        def of(self, asker: Run) -> Spread:
+            return self
+
         def embed(self, text: str) -> Any:
             return unit([float(text.split()[-1].count("x")), 1.0])
 
     cache = AnswerCache(
-        redis_store, PLAIN, Semantic(redis_store, Spread(), threshold=2.0)
+        redis_store,
+        PLAIN,
+        Semantic(redis_store, Spread(), threshold=2.0),  # type: ignore[arg-type]
     )  # nothing is so near
     for number in range(MAX_VECTORS + 20):
         make(cache, f"How about {'x' * number}a", "So.")
     keys = list(redis_store.client.scan_iter(f"slipway:vectors:{question(cache, 'x').scope}:*"))
     assert max(int(redis_store.client.hlen(key)) for key in keys) == MAX_VECTORS
+
+
+def test_who_asks_pays_for_the_look_up(meaning: AnswerCache, house: House) -> None:
+    make(meaning, unique("How do I get a refund?"), "So.")
+    assert make(meaning, unique("How do I get my money back?"), "Not kept.").cache == "near"
+    calls = house.db.query(lambda tx: tx.rows(sa.select(ledger).where(ledger.c.account == "upstream")))
+    assert [(call["user_id"], call["agent"], call["run_id"]) for call in calls] == [
+        ("usr_ada", "assistant", "")
+    ] * 2
+    assert [call["input_tokens"] for call in calls] == [7, 8]
+
+
+def test_without_money_a_question_is_a_miss_and_is_not_sent(
+    meaning: AnswerCache, endpoint: Endpoint, house: House
+) -> None:
+    make(meaning, unique("How do I get a refund?"), "So.")
+    house.budgets.put("user:usr_ada", "day", 0)
+    assert make(meaning, unique("How do I get my money back?"), "So.").cache == "miss"
+    assert len(endpoint.asked) == 1
+
+
+def test_without_the_database_a_question_is_a_miss(
+    meaning: AnswerCache, endpoint: Endpoint, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: Any, **__: Any) -> None:
+        raise DatabaseUnavailable
+
+    monkeypatch.setattr(house.db, "transact", away)
+    assert make(meaning, unique("How do I get a refund?"), "So.").cache == "miss"
+    assert not endpoint.asked

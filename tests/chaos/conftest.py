@@ -76,6 +76,21 @@ def run(context: Context) -> Events[Answer]:
     answer = Prompt(context.system, messages, tools=True, may_call_tools=False)
     return answer_of((yield from context.steps.model("answer", answer)))
 """
+# Keeps notes about its user, one after the other, under keys that begin with the question's last word.
+NOTES = """\
+import time
+
+from service.agents import Answer, Context, Events
+
+
+def run(context: Context) -> Events[Answer]:
+    word = context.request.question.split()[-1]
+    for number in range(8):
+        time.sleep(0.03)  # so that kills come between two calls too
+        note = {"key": f"{word}-{number}", "text": f"{word} is {number}"}
+        yield from context.steps.call_tool(f"note {number}", "memory_write", note)
+    return Answer("Noted.", "end_turn", "none")
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -103,6 +118,11 @@ def agents_dir(scratch: Path) -> Path:
     shutil.copytree(scribe, coded)
     (coded / "agent.yaml").write_text(AGENT.replace("react", "code"))
     (coded / "agent.py").write_text(CODE)
+    noter = folder / "noter"
+    noter.mkdir()
+    (noter / "agent.yaml").write_text(AGENT.replace("react", "code").replace("append_line", "memory_write"))
+    (noter / "prompt.md").write_text("You keep notes.")
+    (noter / "agent.py").write_text(NOTES)
     return folder
 
 

@@ -12,6 +12,7 @@ from flask import Flask
 from tests.made import app_in, close
 
 TEXT = "# Zeppelins\n\nA zeppelin of ours is insured for exactly 4,711 flights."
+WORDS_ALONE = "Searches are by words alone: KNOWLEDGE_EMBEDDINGS_URL is not set."
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +31,15 @@ def test_document_from_its_file_to_its_end(app: Flask, tmp_path: Path) -> None:
     file.write_text(TEXT)
     added = run(app, "add", "support", str(file), "--category", "general", "--title", "Airships")
     assert added.exit_code == 0 and "1 passages" in added.output, added.output
-    assert "zeppelins.md" in run(app, "list", "support").output
+    listed = run(app, "list", "support").output
+    assert "zeppelins.md" in listed and "no_endpoint" in listed and WORDS_ALONE in listed
     found = run(app, "search", "support", "How many flights of a zeppelin?", "--limit", "1").output
     assert "4,711" in found and "Zeppelins" in found
     indexed = run(app, "index", "--agent", "support")
     assert indexed.exit_code == 0 and "KNOWLEDGE_EMBEDDINGS_URL is not set" in indexed.output
     assert run(app, "remove", "support", "zeppelins.md").output == "Removed zeppelins.md.\n"
-    assert run(app, "list", "support").output == "There are no documents.\n"
+    told = run(app, "list", "support").output
+    assert told == f"There are no documents.\n{WORDS_ALONE}\n"
 
 
 @pytest.mark.parametrize(

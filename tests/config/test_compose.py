@@ -70,7 +70,7 @@ def test_docs_create_every_secret() -> None:
 
 
 def test_demo_compose_changes_only_demo_settings() -> None:
-    demo = services("docker-compose.demo.yml")
+    demo = services("docker-compose.override.yml")
     assert demo["services"]["slipway-1"]["environment"].keys() == (
         DEMO | {"BOOTSTRAP_USERNAME", "BOOTSTRAP_PASSWORD"} | {f"{name}_FILE" for name in FILES}
     )

@@ -16,6 +16,8 @@ import pytest
 from service.cache.forget import forget_answers
 from service.cache.relayed import MOST_ANSWERS, MOST_BYTES, Freshness
 from service.llm.relay import RelayedRequest
+from service.store import usage
+from service.store.usage import UsageQuery
 from service.types import now_ms
 from tests.conftest import RedisServer, wait_until
 from tests.gateway import house
@@ -89,11 +91,19 @@ def question(**changes: Any) -> dict[str, Any]:
     return {**HELLO, "messages": asked, **changes}
 
 
+def hits(gateway: Gateway) -> tuple[int, int]:
+    """Answers that were kept bytes so far, and the nano-dollars that they had cost."""
+    gateway.services.usage.savings.write()
+    total = gateway.services.infra.db.query(lambda tx: usage.total(tx, UsageQuery(0, now_ms() + 1)))
+    return total["hits"], total["hit_saved_nano"]
+
+
 @pytest.mark.parametrize("streams", [False, True])
 def test_same_body_is_answered_once_byte_for_byte(
     gateway: Gateway, model: WireServer, key: str, streams: bool
 ) -> None:
     body = question(stream=streams)
+    before, earlier = hits(gateway), gateway.spent
     first = gateway.post(key, body, **FRESH)
     spent = gateway.spent
     again = gateway.post(key, dict(reversed(body.items())), **FRESH)
@@ -101,6 +111,7 @@ def test_same_body_is_answered_once_byte_for_byte(
     assert again.content == first.content and again.headers["Content-Type"] == first.headers["Content-Type"]
     assert again.headers["X-Cost-USD"] == "0.000000"
     assert len(model.requests) == 1 and gateway.spent == spent and gateway.held == 0
+    assert hits(gateway) == (before[0] + 1, before[1] + spent - earlier) and spent > earlier
     other = gateway.post(key, {**body, "stream": not streams}, **FRESH)
     assert other.headers["X-Cache"] == "miss", "JSON is no stream"
 

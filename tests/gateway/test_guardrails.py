@@ -12,6 +12,7 @@ import httpx2
 import openai
 import pytest
 
+from service.guardrails import effort
 from service.store.schema import audit, gateway_calls, steps
 from service.types import Caller
 from tests.conftest import RedisServer, wait_until
@@ -28,6 +29,7 @@ RAILS: dict[str, dict[str, Any]] = {
     "redact": {"input": {"email": "redact"}, "output": {"email": "redact"}},
     "mask": {"input": {"email": "mask"}},
     "refuse in": {"input": {"email": "refuse"}},
+    "mask out": {"output": {"email": "mask"}},
     "judge": {"judge": {"input": "Anything about weapons."}},
     "mild judge": {"judge": {"input": "Anything about weapons.", "on_error": "allow"}},
     "refuse out": {"output": {"email": "refuse"}},
@@ -291,3 +293,29 @@ def test_masked_data_does_not_come_back(guarded: Guarded) -> None:
 def test_without_guardrails_bytes_pass_untouched(guarded: Guarded, dialect: str) -> None:
     answer = guarded.post("none", dialect)
     assert MAIL in answer.text and OWN in guarded.asked(dialect)
+
+
+@pytest.mark.parametrize("dialect", list(PATHS))
+def test_more_than_guardrails_read_is_not_sent(guarded: Guarded, dialect: str) -> None:
+    calls, before, text = guarded.calls, guarded.gateway.spent, "a " * (effort.MOST // 2)
+    changes = {"input": text} if dialect == "responses" else {"messages": [{"role": "user", "content": text}]}
+    answer = guarded.post("redact", dialect, **changes)
+    assert answer.status_code in (400, 422), answer.text[:500]
+    error = answer.json()["error"]
+    assert error["code"] == "guardrail_refused" and "length" in error["message"]
+    assert (guarded.calls, guarded.gateway.spent, guarded.gateway.held) == (calls, before, 0)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_answer_of_more_than_guardrails_read_ends_as_a_refused_one(
+    guarded: Guarded, monkeypatch: pytest.MonkeyPatch, streams: bool
+) -> None:
+    monkeypatch.setattr(effort, "MOST", 3_000)
+    text = "a@ " * 300
+    answer = {**MESSAGE, "content": [{"type": "text", "text": text}]}
+    events = [start(), *events_of([("text", text)], 5)[1:]]
+    guarded.claude.otherwise = stream(events) if streams else whole(answer)
+    told = guarded.post("mask out", "messages", stream=streams)
+    assert told.status_code == (200 if streams else 400), told.text
+    assert "guardrail_refused" in told.text and "end_turn" not in told.text
+    wait_until(lambda: guarded.gateway.held == 0, "the settlement", 5)

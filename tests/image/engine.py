@@ -90,7 +90,7 @@ def composed(folder: Path, *files: str, **env: str) -> Iterator[Compose]:
     """Copies of the Compose files and what they mount, not started yet; at the end all is removed."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(ROOT / "nginx", folder / "nginx", dirs_exist_ok=True)
-    for name in ("docker-compose.yml", "docker-compose.demo.yml", "tests/image/stand-ins.yml"):
+    for name in ("docker-compose.yml", "docker-compose.override.yml", "tests/image/stand-ins.yml"):
         shutil.copy(ROOT / name, folder)
     compose = Compose(folder, [*files, *(["stand-ins.yml"] if RIG else [])], env)
     try:

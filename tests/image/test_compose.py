@@ -68,7 +68,7 @@ def test_worker_differs_from_a_replica_in_its_command_only() -> None:
 @pytest.fixture(scope="module")
 def demo(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
     port = free_port()
-    files = ("docker-compose.yml", "docker-compose.demo.yml")
+    files = ("docker-compose.yml", "docker-compose.override.yml")
     with composed(tmp_path_factory.mktemp("demo"), *files, SLIPWAY_PORT=str(port)) as compose:
         compose("up", "--detach", "--no-build", "--wait", "--wait-timeout", "120")
         yield compose
@@ -139,7 +139,7 @@ def test_replica_logs_are_json(demo: Compose) -> None:
 
 
 @pytest.mark.parametrize(
-    "files", [("docker-compose.yml",), ("docker-compose.yml", "docker-compose.demo.yml")]
+    "files", [("docker-compose.yml",), ("docker-compose.yml", "docker-compose.override.yml")]
 )
 def test_every_line_of_env_reaches_every_replica(image: str, tmp_path: Path, files: tuple[str, ...]) -> None:
     """`.env.example` with each of its lines switched on, as Compose itself reads it."""
@@ -185,7 +185,7 @@ def test_production_with_the_secrets_that_the_docs_make(image: str, tmp_path: Pa
         "    networks: [data]\n"
         "    environment: {PORT: '8099'}\n"
     )
-    make_secrets = shell_block("secrets/anthropic_api_key").replace("sk-ant-…", "sk-ant-not-a-real-key")
+    make_secrets = shell_block("secrets/anthropic_api_key").replace("sk-ant-…", "sk-ant-not-a-real-one")
     subprocess.run(["bash", "-euc", make_secrets], cwd=tmp_path, check=True, timeout=30)
     files = ("docker-compose.yml", "model.yml")
     with composed(tmp_path, *files, SLIPWAY_PORT=str(port)) as compose:
@@ -196,7 +196,7 @@ def test_production_with_the_secrets_that_the_docs_make(image: str, tmp_path: Pa
             assert ask(client).status_code == 200
             rolling_restart(compose, client)
         said = compose("logs")
-        assert password not in said and "sk-ant-not-a-real-key" not in said
+        assert password not in said and "sk-ant-not-a-real-one" not in said
 
 
 def rolling_restart(compose: Compose, client: httpx2.Client) -> None:

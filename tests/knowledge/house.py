@@ -11,6 +11,7 @@ from service.knowledge import Knowledge
 from service.knowledge.documents import Documents, Limits, NewDocument
 from service.knowledge.indexing import Indexing
 from service.knowledge.search import RunKnowledge
+from service.knowledge.vectors import NoVectors, Why
 from service.knowledge.words import indexed, stems
 from service.store.database import Database, Row
 from service.text.stop_words import STOP_WORDS
@@ -30,22 +31,30 @@ STOP_STEMS = frozenset(stems(sorted(STOP_WORDS)))
 
 
 class DeterministicEmbedder:
-    """Vectors of hashed stems and of their meanings; the same text has the same vector everywhere."""
+    """Vectors of hashed stems and of their meanings; the same text has the same vector everywhere.
+
+    Nobody pays for them. `refuses`: why there are none for now.
+    """
 
     def __init__(self, name: str = "deterministic", size: int = 512) -> None:
         self.name = name
-        self.away = False
+        self.refuses: Why | None = None
         self.asked: list[str] = []
         self._size = size
         self._meanings = {stem: f"meaning {n}" for n, words in enumerate(MEANINGS) for stem in indexed(words)}
 
-    def embed(self, text: str) -> array[float] | None:
-        found = self.embed_all([text])
-        return None if found is None else found[0]
+    def of_workspace(self, workspace_id: str, agent: str) -> DeterministicEmbedder:
+        return self
 
-    def embed_all(self, texts: Sequence[str]) -> list[array[float]] | None:
-        if self.away:
-            return None
+    def refusal(self, workspace_id: str, agent: str, tokens: int) -> Why | None:
+        return self.refuses
+
+    def embed(self, text: str) -> array[float] | None:
+        return None if self.refuses else self.embed_all([text])[0]
+
+    def embed_all(self, texts: Sequence[str]) -> list[array[float]]:
+        if self.refuses:
+            raise NoVectors(self.refuses)
         self.asked += texts
         return [self._vector(text) for text in texts]
 
@@ -63,10 +72,16 @@ class House:
     """Documents of workspaces in one database."""
 
     def __init__(
-        self, url: str, embedder: DeterministicEmbedder | None = None, limits: Limits = ANYTHING
+        self,
+        url: str,
+        embedder: DeterministicEmbedder | None = None,
+        limits: Limits = ANYTHING,
+        *,
+        create: bool = True,
     ) -> None:
         self.db = Database(url)
-        create_tables(self.db.engine)
+        if create:
+            create_tables(self.db.engine)
         self.embedder = embedder
         self.changes: list[str] = []
         self.documents = Documents(self.db, limits, embedder, self.changes.append)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from service.knowledge import Knowledge, indexing
 from service.knowledge import documents as documents_module
-from service.knowledge.indexing import EndpointAway
+from service.knowledge.vectors import NoVectors
 from service.store import knowledge_vectors as vectors
 from service.store.schema.knowledge import VECTORS
 from service.types import DEFAULT_WORKSPACE
@@ -46,7 +46,7 @@ def test_meaning_finds_what_words_do_not(meaning: House, make: Make) -> None:
 def test_without_a_vector_of_the_query_words_are_enough(meaning: House) -> None:
     meaning.add("returns.md", RETURNS)
     assert meaning.embedder is not None
-    meaning.embedder.away = True
+    meaning.embedder.refuses = "endpoint_away"
     assert meaning.titles(QUESTION) == []
     assert meaning.titles("When is a payment reimbursed?") == ["Returns"]
 
@@ -97,12 +97,39 @@ def test_another_model_takes_over_when_all_have_its_vectors(make: Make) -> None:
 
 
 @ON_POSTGRES
+def test_documents_tell_what_they_are_searched_by(meaning: House, make: Make) -> None:
+    assert meaning.embedder is not None
+
+    def told(house: House = meaning) -> list[tuple[str, str | None]]:
+        page = house.documents.page(DEFAULT_WORKSPACE, "support", limit=9, after=None)
+        return [(row["searched_by"], row["reason"]) for row in page]
+
+    meaning.add("returns.md", RETURNS)
+    assert told() == [("meaning", None)] and told(make()) == [("words", "no_endpoint")]
+    meaning.embedder.refuses = "cap_reached"
+    meaning.add("tea.md", OTHERS["tea.md"])
+    assert told() == [("words", "cap_reached")] * 2, "as no query is embedded"
+    meaning.embedder.refuses = None
+    assert told() == [("meaning", None), ("words", "not_indexed")]
+    assert meaning.index() == 1 and told() == [("meaning", None)] * 2
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_without_vectors_nothing_is_embedded(meaning: House) -> None:
+    assert meaning.embedder is not None
+    meaning.add("returns.md", RETURNS)
+    (row,) = meaning.documents.page(DEFAULT_WORKSPACE, "support", limit=9, after=None)
+    assert (row["searched_by"], row["reason"]) == ("words", "no_extension")
+    assert not meaning.embedder.asked, "as nobody would search them"
+
+
+@ON_POSTGRES
 def test_endpoint_that_fails_changes_nothing(meaning: House, make: Make) -> None:
     meaning.add("returns.md", RETURNS)
     other = make(embedder=DeterministicEmbedder("other"))
     assert other.embedder is not None
-    other.embedder.away = True
-    with pytest.raises(EndpointAway):
+    other.embedder.refuses = "endpoint_away"
+    with pytest.raises(NoVectors):
         other.index()
     assert meaning.titles(QUESTION) == ["Returns"]
 

@@ -47,7 +47,7 @@ def resolver(folder: Path, address: str) -> str:
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     shell, option, script = compose["services"]["nginx"]["command"]
     script = script.replace("$$", "$").replace("/etc/resolv.conf", f"{folder}/resolv.conf")
-    script = script.replace("/run/resolver.conf", f"{folder}/resolver.conf")
+    script = script.replace("> /run/", f"> {folder}/")
     script = script.replace("exec nginx -g 'daemon off;'", "")
     subprocess.run([shell, option, script], check=True, timeout=10)
     return (folder / "resolver.conf").read_text()
@@ -60,6 +60,8 @@ def lay_out(folder: Path, port: int, upstreams: Sequence[int], names: int | None
     the ports. Without, they are the group of `tls.conf`: so each may have a port of its own.
     """
     shutil.copytree(ROOT / "nginx" / "slipway", folder / "slipway")
+    server = folder / "slipway" / "server.conf"
+    server.write_text(server.read_text().replace("/run/slipway.maintenance", f"{folder}/maintenance"))
     shutil.copy(ROOT / "nginx" / "nginx.conf", folder)
     text = (ROOT / "nginx" / "sites" / "compose.conf").read_text()
     if names is None:

@@ -10,7 +10,7 @@ import pytest
 
 from config.base import Settings
 from service.error_table import all_errors
-from tests.nginx.edge import ROOT, Edge
+from tests.nginx.edge import ROOT, Edge, resolver, scratch_paths
 
 NGINX_FILES = ROOT / "nginx"
 SERVER = (NGINX_FILES / "slipway" / "server.conf").read_text()
@@ -48,6 +48,23 @@ def test_tls_configuration_is_valid(tmp_path: Path) -> None:
     assert "emerg" not in done.stderr
 
 
+def test_compose_configuration_with_tls_is_valid(tmp_path: Path) -> None:
+    done = Edge(tmp_path / "n", [1, 2], compose_tls).check()
+    assert done.returncode == 0, done.stderr
+    assert "emerg" not in done.stderr
+
+
+def compose_tls(folder: Path) -> None:
+    """Put the site with TLS of docker-compose.yml in place of the plain one, and its files into the folder."""
+    certificate(folder)
+    resolver(folder, "127.0.0.53")
+    text = (NGINX_FILES / "sites" / "compose-tls.conf").read_text()
+    text = text.replace("/run/secrets/tls_certificate", f"{folder}/fullchain.pem")
+    text = text.replace("/run/secrets/tls_key", f"{folder}/privkey.pem")
+    text = text.replace("include /run/", f"include {folder}/").replace("/dev/stdout", f"{folder}/access.log")
+    (folder / "site.conf").write_text(scratch_paths(folder) + text)
+
+
 def certificate(folder: Path) -> None:
     names = ["-keyout", f"{folder}/privkey.pem", "-out", f"{folder}/fullchain.pem"]
     kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
@@ -78,7 +95,7 @@ def test_default_site_of_the_image_is_not_included() -> None:
     assert re.findall(r"include (.+);", (NGINX_FILES / "nginx.conf").read_text()) == ["site.conf"]
 
 
-@pytest.mark.parametrize("site", ["compose.conf", "tls.conf"])
+@pytest.mark.parametrize("site", ["compose.conf", "compose-tls.conf", "tls.conf"])
 def test_every_server_sets_its_logs(site: str) -> None:
     """Check each server: an inherited log would contain query strings."""
     text = (NGINX_FILES / "sites" / site).read_text()
@@ -141,6 +158,8 @@ def test_bodies_with_images_pass_where_the_service_takes_them() -> None:
         "~ ^/v1/(chat/completions|responses)$": "33m",
         "~ ^/v1/messages(/count_tokens)?$": "33m",
         "= /_problem": "0",
+        "= /_maintenance.json": "0",
+        "= /_maintenance.html": "0",
         "~ ^/v1/admin/knowledge/[^/]+$": "33m",
     }
     assert Settings.model_fields["door_body_limit"].default == 32 * 1024 * 1024

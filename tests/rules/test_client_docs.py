@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import httpx2
+import pytest
 
 from tests.conftest import ROOT
 from tests.launcher.house import Launcher
@@ -63,3 +64,14 @@ def test_the_examples_of_other_clients_run(launched: Launcher) -> None:
     for block in blocks:
         said = printed([block], launched, environment={**os.environ, "SLIPWAY_KEY": token})
         assert said.count("30 days") >= 2, said
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("litellm", "Hello"), ("langgraph-server", "30 days"), ("fastapi", "30 days")]
+)
+def test_the_examples_for_those_from_elsewhere_run(launched: Launcher, name: str, said: str) -> None:
+    page = (ROOT / "docs" / f"from-{name}.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S)
+    login = {"username": "demo", "password": "demo-password"}
+    token = httpx2.post(f"{launched.url}/v1/auth/login", json=login, trust_env=False).json()["access_token"]
+    assert said in printed(blocks, launched, environment={**os.environ, "SLIPWAY_KEY": token})

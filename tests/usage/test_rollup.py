@@ -23,7 +23,7 @@ from service.store.visibility import UNRESTRICTED, Visibility
 from service.types import Usage
 from service.usage.rollup import check, roll_up
 from tests.conftest import ROOT
-from tests.usage.calls import TODAY, Call, book, expected, some, told
+from tests.usage.calls import TODAY, Call, answer, answers, book, expected, some, told
 from tests.usage.conftest import Make
 from tests.usage.house import House, at_once
 
@@ -86,6 +86,21 @@ def test_rolled_up_and_open_days_sum_to_the_ledger(house: House) -> None:
     late = some(50, TODAY, TODAY + 1, seed=2)
     book(house.db, late)
     all_right(house.db, calls + late, questions(3))
+
+
+def test_answers_without_a_call_are_in_every_report(house: House) -> None:
+    calls: list[Call] = [*some(100, FIRST, TODAY + 1)]
+    given = answers(120, FIRST, TODAY + 1, seed=3)
+    book(house.db, calls)
+    roll_up(house.db, batches=15, size=10)
+    answer(house.db, given)
+    all_right(house.db, [*calls, *given], questions(6, 40))
+    for asked in questions(7, 10):
+        whole, pages, after = read(house.db, asked), list[tuple[Any, ...]](), None
+        while asked.by and (page := read(house.db, asked, limit=13, after=after)):
+            pages += page
+            after = page[-1][: len(asked.by)]
+        assert not asked.by or pages == whole, asked
 
 
 def test_pages_are_the_whole_report(house: House) -> None:

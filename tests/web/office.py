@@ -138,6 +138,13 @@ class Office:
 @contextmanager
 def office_server(home: Path, redis_url: str, model_url: str, **settings: str) -> Iterator[Slipway]:
     """Start a Slipway whose agents write lines."""
+    settings |= {"AGENTS_DIR": write_agents(home), "WEB_CONCURRENCY": "2", "THREADS": "12"}
+    with slipway_server(home, redis_url, model_url, **settings) as server:
+        yield server
+
+
+def write_agents(home: Path) -> str:
+    """Write the folders of the agents; return AGENTS_DIR."""
     lines = home / "lines"
     for name, (tool, asks) in AGENTS.items():
         folder = home / "agents" / name
@@ -150,9 +157,7 @@ def office_server(home: Path, redis_url: str, model_url: str, **settings: str) -
     chief.mkdir()
     (chief / "agent.yaml").write_text(CHIEF)
     (chief / "prompt.md").write_text("You have others write lines.")
-    settings |= {"AGENTS_DIR": str(home / "agents"), "WEB_CONCURRENCY": "2", "THREADS": "12"}
-    with slipway_server(home, redis_url, model_url, **settings) as server:
-        yield server
+    return str(home / "agents")
 
 
 @pytest.fixture(scope="module")

@@ -21,11 +21,26 @@ def usage(client: Slipway, options: argparse.Namespace) -> int:
     table(rows, options.by.upper(), "CALLS", "TOKENS IN", "TOKENS OUT", "USD", empty="No usage in this time.")
     bars([(name, each.cost_usd) for name, each in named], "USD")
     total = sum((each.cost_usd for each in lines), Decimal(0))
-    saved = sum((each.cache_savings_usd for each in lines), Decimal(0))
-    note(f"total {total} USD, {saved} USD saved by caches")
+    note(f"total {total} USD{saved_by_layer(lines)}")
     for budget in client.usage.budget():
         note(told(budget))
     return 0
+
+
+LAYERS = {
+    "same questions": "hit_savings_usd",
+    "near questions": "near_savings_usd",
+    "requests at once": "coalesced_savings_usd",
+    "the provider's prompt cache": "prompt_cache_savings_usd",
+    "batches": "batch_savings_usd",
+}
+
+
+def saved_by_layer(lines: list[UsageLine]) -> str:
+    """Tell what was saved by each layer that saved something."""
+    sums = {layer: sum(getattr(each, name) for each in lines) for layer, name in LAYERS.items()}
+    told = [f"{amount} by {layer}" for layer, amount in sums.items() if amount]
+    return f", saved {', '.join(told)}" if told else ""
 
 
 def name_of(usage_line: UsageLine, groups: list[str]) -> str:

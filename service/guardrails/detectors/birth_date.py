@@ -26,7 +26,9 @@ _FORMS = (
     r"(?P<y8>(?:19|20)[0-9]{2})(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])",
     r"(?:0[1-9]|[12][0-9]|3[01])(?:0[1-9]|1[0-2])(?P<y9>(?:19|20)[0-9]{2})",
 )
-_SHAPES = tuple(re.compile(rf"{form}(?![^\W_]|[./-][0-9])", re.IGNORECASE) for form in _FORMS)
+_ENDS = r"(?![^\W_]|[./-][0-9])"
+_SHAPES = tuple(re.compile(rf"{form}{_ENDS}", re.IGNORECASE) for form in _FORMS)
+_ANY = re.compile(rf"(?:{'|'.join(_FORMS)}){_ENDS}", re.IGNORECASE)  # a cheap look first
 _WORDS = (
     r"born|b\.|birth|birthdays?|birthdates?|birth ?date|dob|d\.o\.b\.?|b-?day|date of birth|"
     r"geboren\w*|geb|geburts(?:datum|tag|daten)\w*|geburt|gebürtig|zur welt|"
@@ -41,6 +43,7 @@ _OTHERS = (
     r"(?:fête|soirée|gâteau|cadeau|carte|goûter) d['’]anniversaire|(?:fiesta|tarta|regalo|tarjeta) de cumpleaños|"
     r"(?:festa|torta|regalo|biglietto) di compleanno|anniversaire (?:de|du) (?:mariage|l['’]entreprise|la)|"
     r"missing|unknown|fehlt|auftrags?\w*|manqu\w*|inconnue?|falta|desconocid\w*|manca|ontbreekt|onbekend|"
+    r"(?<!geboren )wurden?|(?<!geboren )werd|"
     r"hired|joined|closed|ended|opened|geschlossen|eröffnet|ferm[ée]\w*|cerrad[oa]|chius[oa]|gesloten|signed|since|died|death|deceased|expires?|expir\w*|valid|until|due|delivered|"
     r"delivery|issued|released?|"
     r"founded|launch\w*|appointment|meeting|invoice\w*|order\w*|ordered|paid|party|celebrat\w*|created|"
@@ -61,13 +64,14 @@ _OTHERS = (
 )
 _PLACE = r"(?:in|im|at|à|a|en|te) [\w'’-]{2,25} "  # `am 12.03.1985 in Kassel geboren`
 _SIGN = re.compile(r"(?:^|[\s(])\*\s?\Z")  # `* 12.03.1985`
+_LONGER_BEFORE = re.compile(r"[0-9][./-]\Z")
 _EARLIEST = 1900
 
 
 def match_birth_date(window: Window) -> Answer:
     """Match a date that words tell to be one of a birth."""
     text, start = window.text, window.start
-    if re.search(r"[0-9][./-]\Z", text[max(0, start - 2) : start]):
+    if _ANY.match(text, start, window.group) is None or _LONGER_BEFORE.search(text, max(0, start - 2), start):
         return None
     end = _end_of_date(window)
     if end is None:

@@ -82,14 +82,26 @@ def in_account_number(text: str, start: int) -> bool:
     return _ACCOUNT_BEFORE.search(text, max(0, start - 40), start) is not None
 
 
+def has_words(text: str, start: int) -> bool:
+    """Return whether there are letters so near before a place that `before` reads them."""
+    return _LETTER.search(text, max(0, start - BEFORE), start) is not None
+
+
+def in_row(text: str, start: int, end: int, last: int) -> bool:
+    """Return whether a comma without a space parts a number from digits: fields of a row, or a longer number."""
+    before = text[start - 2 : start] if start >= 2 else ""
+    after = text[end : min(end + 2, last)]
+    return (before[1:] == "," and before[0].isdigit()) or (after[:1] == "," and after[1:].isdigit())
+
+
 def before(text: str, start: int, words: str, *, things: str = THINGS, others: str = "(?!)") -> Near:
     """Return whether one of the `words` stands before a place.
 
     It does not count if one of the `things` is named right before the place, or if one of the `others` is nearer.
     """
-    least = max(0, start - BEFORE)
-    if _LETTER.search(text, least, start) is None:  # a cheap look first
+    if not has_words(text, start):  # a cheap look first
         return Near.NONE
+    least = max(0, start - BEFORE)
     if _named(things).search(text, least, start) is not None:
         return Near.NO
     nearest = Near.NONE

@@ -43,12 +43,13 @@ def match_ip(window: Window) -> Match | None:
     text, start = window.text, window.start
     v4 = _V4.match(text, start, window.group)
     if v4 is not None:
-        return Match("ip", start, v4.end()) if _is_v4(text, start, v4[0]) else None
+        return Match("ip", start, v4.end()) if _is_v4(window, v4[0]) else None
     v6 = _V6.match(text, start, window.group)
     return Match("ip", start, v6.end()) if v6 is not None and _is_v6(text, start, v6[0]) else None
 
 
-def _is_v4(text: str, start: int, found: str) -> bool:
+def _is_v4(window: Window, found: str) -> bool:
+    text, start = window.text, window.start
     try:
         address = ipaddress.IPv4Address(found)
     except ValueError:
@@ -60,7 +61,7 @@ def _is_v4(text: str, start: int, found: str) -> bool:
         return near is Near.YES
     return (
         any(int(part) > 99 for part in found.split("."))
-        or _ADDRESSED.match(text, start + len(found)) is not None
+        or _ADDRESSED.match(text, start + len(found), window.end) is not None
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 
-from service.guardrails.detectors.context import Near, after, before
+from service.guardrails.detectors.context import Near, after, before, in_row
 from service.guardrails.match import WAIT, Answer, Match, Window
 
 _ANY = (
@@ -138,16 +138,21 @@ _NUMBERS = (
     ),
     _Number(_compiled(r"[0-9]{11}|[0-9]{6}[ -][0-9]{5}"), _by("pl.pesel"), r"pesel\w*"),
 )
+_ANY_SHAPE = re.compile("|".join(one.shape.pattern for one in _NUMBERS), re.IGNORECASE)  # a cheap look first
+_LONGER_BEFORE = re.compile(r"(?:[0-9][-./]|[A-Za-z]-|[#$€£_])\Z")
 
 
 def match_national_id(window: Window) -> Answer:
     """Match a national number whose check digits are right."""
+    text, start = window.text, window.start
+    if _ANY_SHAPE.match(text, start, window.group) is None:
+        return None
+    if _LONGER_BEFORE.search(text, max(0, start - 2), start) is not None:
+        return None
     waits = False
     for number in _NUMBERS:
-        found = number.shape.match(window.text, window.start, window.group)
-        if found is None or not _stands_alone(window.text, window.start):
-            continue
-        if not number.is_valid(re.sub("[ ./]", "", found[0])):
+        found = number.shape.match(text, start, window.group)
+        if found is None or not number.is_valid(re.sub("[ ./]", "", found[0])):
             continue
         answer = _told(number, window, found)
         waits = waits or answer is WAIT
@@ -156,17 +161,15 @@ def match_national_id(window: Window) -> Answer:
     return WAIT if waits else None
 
 
-def _stands_alone(text: str, start: int) -> bool:
-    return re.search(r"(?:[0-9][-./,]|[A-Za-z]-|[#$€£_])\Z", text[max(0, start - 2) : start]) is None
-
-
 def _told(number: _Number, window: Window, found: re.Match[str]) -> Answer:
     match = Match("national_id", window.start, found.end())
+    certain = number.certain is None or number.certain.fullmatch(found[0]) is not None
+    if not (number.alone and certain) and in_row(window.text, window.start, window.start, window.start):
+        return None
     words = rf"{number.words}|{_ANY}"
     near = before(window.text, window.start, words)
     if near is Near.YES:
         return match
-    certain = number.certain is None or number.certain.fullmatch(found[0]) is not None
     if number.alone and certain and near is Near.NONE:
         return match
     told = after(window, found.end(), words)

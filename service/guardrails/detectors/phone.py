@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from service.guardrails.detectors.context import THINGS, Near, after, before, in_account_number
+from service.guardrails.detectors.context import THINGS, Near, after, before, in_account_number, in_row
 from service.guardrails.match import WAIT, Answer, Match, Wait, Window
 
 REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "PL", "AT", "CH", "BE", "IE", "PT")
@@ -18,9 +18,9 @@ _EXTENSION = r"(?:[ ,]{0,2}(?:ext\.?|extension|x|durchwahl|poste|int\.?|toestel)
 _SEPARATED = r"(?:(?:[ -]|\.(?! )|/| / |\)[ -]?| ?\(){1,2}[0-9]{1,12}){0,8}\)?"
 _SHAPE = re.compile(rf"\(?(?:\+|00)?[ ]?\(?[0-9]{{1,14}}{_SEPARATED}{_EXTENSION}(?![0-9])", re.IGNORECASE)
 _EXTENSION_AT = re.compile(r"[ ,]{0,2}(?:ext|x|d|poste|int|toe)[a-z]*[ .]{0,2}[0-9]{1,5}\Z", re.IGNORECASE)
-_LONGER_BEFORE = re.compile(r"(?:[0-9][-.,/: ]|[A-Za-z]-|[#_]|[$€£] ?)\Z")
+_LONGER_BEFORE = re.compile(r"(?:[0-9][-./: ]|[A-Za-z]-|[#_]|[$€£] ?)\Z")
 _LONGER_AFTER = re.compile(
-    r"[^\W]|[-/:.,][0-9]|[-_](?!(?:office|fax|home|work|mobile|cell|tel))[A-Za-z]| ?[%€£$°]", re.IGNORECASE
+    r"[^\W]|[-/:.][0-9]|[-_](?!(?:office|fax|home|work|mobile|cell|tel))[A-Za-z]| ?[%€£$°]", re.IGNORECASE
 )
 _UNITS = re.compile(
     r"[ ]?(?:eur|euros?|usd|dollars?|gbp|pounds?|chf|zł|pln|million|mio|mrd|milliard|people|inhabitants|"
@@ -33,6 +33,7 @@ _DATE = re.compile(
     r"(?:[0-9]{1,2}([-./ ])[0-9]{1,2}\1(?:19|20)[0-9]{2}|(?:19|"
     r"20)[0-9]{2}([-./ ])[0-9]{1,2}\2[0-9]{1,2})(?![0-9])"
 )
+_NO_DIGITS = re.compile("[^0-9]+")
 _YEARS = re.compile("(?:19|20)[0-9]{2} ?[-/] ?(?:19|20)[0-9]{2}")
 _DECIMAL = re.compile(r"[0-9]+\.[0-9]{1,2}")
 _ADDRESS = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?!\.?[0-9])")  # of IP
@@ -85,19 +86,22 @@ def match_phone(window: Window) -> Answer:
     if in_account_number(text, start):
         return None
     end = shape.end() - (shape[0].count("(") < shape[0].count(")"))
-    if _LONGER_AFTER.match(text, end) or _UNITS.match(text, end, window.end):
+    if text.count("(", start, end) != text.count(")", start, end):
+        return None
+    if _LONGER_AFTER.match(text, end, window.end) or _UNITS.match(text, end, window.end):
         return None
     number = _EXTENSION_AT.sub("", text[start:end])
-    digits = "".join(re.findall("[0-9]+", number))
     if (
-        not 7 <= len(digits) <= 15
+        not 7 <= len(_NO_DIGITS.sub("", number)) <= 15
         or _DATE.match(number)
         or _DECIMAL.fullmatch(number)
         or _YEARS.fullmatch(number)
         or _ADDRESS.match(number)
     ):
         return None
-    if number.count("(") != number.count(")") or (number[0] == "(" and number[-1] == ")"):
+    if number[0] == "(" and number[-1] == ")":
+        return None
+    if in_row(text, start, end, window.end) and not (number[0] == "+" or _CERTAIN.fullmatch(number)):
         return None
     told = _is_international(number) or (
         not number.lstrip("(").startswith("+") and _is_national(window, end, number)
@@ -111,14 +115,14 @@ def _is_international(number: str) -> bool:
     plain = number.replace("(0)", "").lstrip("( ")
     if not plain.startswith(("+", "00")):
         return False
-    return _is_phone("+" + "".join(re.findall("[0-9]+", plain.removeprefix("00"))), None)
+    return _is_phone("+" + _NO_DIGITS.sub("", plain.removeprefix("00")), None)
 
 
 def _is_national(window: Window, end: int, number: str) -> bool | Wait:
     near = before(window.text, window.start, _WORDS, things=f"{THINGS}|{_THINGS}", others=_OTHERS)
     if near is Near.NO:
         return False
-    if _CERTAIN.fullmatch(number) and len(re.findall("[0-9]", number)) >= 9 and _is_valid(number):
+    if _CERTAIN.fullmatch(number) and len(_NO_DIGITS.sub("", number)) >= 9 and _is_valid(number):
         return True
     told = near is Near.YES or after(window, end, f"{_WORDS}|office|home|work")
     if not isinstance(told, bool) or not told:

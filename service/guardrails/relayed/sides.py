@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from service.guardrails.effort import Effort
 from service.guardrails.filter import Matches, Refused, TextFilter
 from service.guardrails.policy import SideSpec
 from service.guardrails.vault import Restorer, Vault
@@ -16,11 +17,11 @@ class Inward:
     signed = True
 
     def __init__(self, side: SideSpec, vault: Vault) -> None:
-        self._side, self._vault = side, vault
+        self._side, self._vault, self._effort = side, vault, Effort()
         self.acted = Matches()
 
     def text(self) -> FilteredText:
-        return FilteredText(TextFilter(self._side, self._vault), self.acted)
+        return FilteredText(TextFilter(self._side, self._vault, self._effort), self.acted)
 
     thought = argument = text
 
@@ -37,14 +38,14 @@ class Outward:
     signed = False
 
     def __init__(self, side: SideSpec, vault: Vault) -> None:
-        self._side, self._vault = side, vault
+        self._side, self._vault, self._effort = side, vault, Effort()
         self.acted = Matches()
 
     def text(self) -> FilteredText:
-        return FilteredText(TextFilter(self._side), self.acted, Restorer(self._vault))
+        return FilteredText(TextFilter(self._side, effort=self._effort), self.acted, Restorer(self._vault))
 
     def thought(self) -> FilteredText:
-        return FilteredText(TextFilter(self._side), self.acted)
+        return FilteredText(TextFilter(self._side, effort=self._effort), self.acted)
 
     argument = text
 

@@ -88,8 +88,8 @@ class AloneExecution:
         self, agent: AgentDefinition, order: Order, client: ModelClient, attempt: Attempt
     ) -> Events[Answer]:
         tools = AloneTools(self._runner, order.decisions)
-        # No money and no batches: `AloneSteps` reaches neither.
-        dependencies = StepDependencies(client, self._prices, tools, None, None, Observer(), None)  # type: ignore[arg-type]
+        # No money, no batches and no documents of workspaces: `AloneSteps` reaches none.
+        dependencies = StepDependencies(client, self._prices, tools, None, None, Observer(), None, None)  # type: ignore[arg-type]
         steps = AloneSteps(dependencies, agent, attempt)
         context = Context(agent, order.request, order.messages, agent.system, steps)
         answer = yield from PATTERNS[agent.pattern].run(context)

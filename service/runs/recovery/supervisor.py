@@ -8,17 +8,17 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from service.errors import DatabaseUnavailable
 from service.runs.execution import Execution
 from service.runs.slots import Handle
 from service.store import ownership, sweep, workers
 from service.store import runs as rows
-from service.store.database import Database
+from service.store.database import Database, Transaction
 from service.store.sweep import Work
 from service.types import mode_of, now_ms
 
@@ -93,6 +93,9 @@ class Supervisor:
         self._kind, self._wakeup, self._draining = role
         self._lease, self._sweep, self._grace = times
         self._chores = list(chores)
+        self.state: Callable[[], Mapping[str, Any] | None] = lambda: (
+            None
+        )  # of this process, kept with its lease
         self._stopped = threading.Event()
         self._drain_until: float | None = None
         self._orphans: dict[tuple[str, int], float] = {}  # by run and attempt: time.monotonic(), first seen
@@ -214,15 +217,22 @@ class Supervisor:
         self._renewed_at, self._next_renewal = began, now + self._lease / 3
 
     def _renew_lease(self) -> None:
-        lease_ms = int(self._lease * 1000)
-        renewed = partial(workers.renew, worker_id=self._worker_id, lease_ms=lease_ms)
+        lease_ms, host, pid = int(self._lease * 1000), socket.gethostname(), os.getpid()
+        renewed = partial(workers.renew, worker_id=self._worker_id, lease_ms=lease_ms, state=self._told())
+
+        def register(tx: Transaction) -> None:
+            workers.register(tx, self._worker_id, self._kind, host, pid, lease_ms)
+            renewed(tx)
+
         if not self._db.transact(renewed, patience=1, priority=True):
-            host, pid = socket.gethostname(), os.getpid()
-            self._db.transact(
-                lambda tx: workers.register(tx, self._worker_id, self._kind, host, pid, lease_ms),
-                patience=1,
-                priority=True,
-            )
+            self._db.transact(register, patience=1, priority=True)
+
+    def _told(self) -> Mapping[str, Any] | None:
+        try:
+            return self.state()
+        except Exception:  # the lease does not depend on it
+            log.exception("state_not_told")
+            return None
 
     def _hand_over(self, now: float) -> None:
         """Let runs finish within a stopping worker's grace period, then return the others to the queue."""

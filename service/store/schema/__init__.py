@@ -43,12 +43,16 @@ from service.store.schema.knowledge import knowledge_documents, knowledge_passag
 from service.store.schema.mcp import mcp_credentials, mcp_tools
 from service.store.schema.memory import memory_notes
 from service.store.schema.money import (
+    SAVED,
     SUMS,
     caps,
     closed_windows,
     counters,
     holds,
     ledger,
+    savings_daily,
+    savings_daily_by_user,
+    savings_hourly,
     usage_daily,
     usage_daily_by_user,
     usage_days,

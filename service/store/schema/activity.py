@@ -78,6 +78,7 @@ workers = sa.Table(
     Column("started_at", BigInteger, nullable=False),
     # By the database's clock. Renewed often, so not indexed: PostgreSQL then updates only the row's page.
     Column("alive_until", BigInteger, nullable=False),
+    Column("state", Json),  # what the process tells of itself with each renewal; NULL by a release before
 )
 
 runs = sa.Table(

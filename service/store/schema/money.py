@@ -117,6 +117,9 @@ ledger = sa.Table(
     Column("cache_creation_1h_tokens", BigInteger),
     Column("server_tool_requests", BigInteger),
     Column("saved_nano", BigInteger),  # savings by the provider's prompt cache, less the cost of writing it
+    Column(
+        "batch_saved_nano", BigInteger
+    ),  # savings by the Batches API; none of calls settled by a release before
     Column("cap_nano", BigInteger),  # the whole cap, in entries of kind open, cap and share
     Column("counters", Json),  # [[counter id, seq, spent, held, cap], …] as this entry left them
     Column("end_user", String(64)),  # none where a release before has settled the call
@@ -139,7 +142,11 @@ SUMS = (
     "cache_creation_tokens",
     "amount_nano",
     "saved_nano",
+    "batch_saved_nano",
 )
+# Answers given without a model call, and what their calls would have cost, by layer: the same question (hit), one with
+# the same meaning (near), and the answer that another request was waiting for (coalesced).
+SAVED = ("hits", "near_hits", "coalesced", "hit_saved_nano", "near_saved_nano", "coalesced_saved_nano")
 
 # A day (since 1970, UTC) whose calls are in both tables below once `checked_at` is set; until then the ledger has them.
 usage_days = sa.Table(
@@ -151,6 +158,17 @@ usage_days = sa.Table(
     Column("checked_at", BigInteger),  # time at which the day was closed or last recounted
 )
 
+
+def _sums() -> list[Column[int]]:
+    """Build the columns of sums; the default is for replicas of releases that do not know all of them."""
+    defaults = {"batch_saved_nano": "0"}
+    return [Column(name, BigInteger, nullable=False, server_default=defaults.get(name)) for name in SUMS]
+
+
+def _saved() -> list[Column[int]]:
+    return [Column(name, BigInteger, nullable=False) for name in SAVED]
+
+
 # Calls of a day over all users: small, however many users there are.
 usage_daily = sa.Table(
     "usage_daily",
@@ -158,7 +176,7 @@ usage_daily = sa.Table(
     Column("day", BigInteger, primary_key=True, autoincrement=False),
     Column("agent", String(64), primary_key=True),
     Column("model", String(128), primary_key=True),
-    *(Column(name, BigInteger, nullable=False) for name in SUMS),
+    *_sums(),
 )
 
 # Calls of a day by user and API key; the key is empty for calls authenticated by a token.
@@ -170,6 +188,42 @@ usage_daily_by_user = sa.Table(
     Column("key_id", String(32), primary_key=True),
     Column("agent", String(64), primary_key=True),
     Column("model", String(128), primary_key=True),
-    *(Column(name, BigInteger, nullable=False) for name in SUMS),
+    *_sums(),
     Index("ix_usage_daily_by_user_user_id_day", "user_id", "day"),
+)
+
+# Answers that no model was asked for, by the hour (since 1970, UTC) in which they were given; a key, an end user or a
+# model that there is none of is empty. Each process adds its own: see `service.usage.savings`.
+savings_hourly = sa.Table(
+    "savings_hourly",
+    metadata,
+    Column("hour", BigInteger, primary_key=True, autoincrement=False),
+    Column("user_id", String(32), primary_key=True),
+    Column("key_id", String(32), primary_key=True),
+    Column("end_user", String(64), primary_key=True),
+    Column("agent", String(64), primary_key=True),
+    Column("model", String(128), primary_key=True),
+    *_saved(),
+    Index("ix_savings_hourly_user_id_hour", "user_id", "hour"),
+)
+
+# The same by day: over all users, and by user and API key.
+savings_daily = sa.Table(
+    "savings_daily",
+    metadata,
+    Column("day", BigInteger, primary_key=True, autoincrement=False),
+    Column("agent", String(64), primary_key=True),
+    Column("model", String(128), primary_key=True),
+    *_saved(),
+)
+savings_daily_by_user = sa.Table(
+    "savings_daily_by_user",
+    metadata,
+    Column("day", BigInteger, primary_key=True, autoincrement=False),
+    Column("user_id", String(32), primary_key=True),
+    Column("key_id", String(32), primary_key=True),
+    Column("agent", String(64), primary_key=True),
+    Column("model", String(128), primary_key=True),
+    *_saved(),
+    Index("ix_savings_daily_by_user_user_id_day", "user_id", "day"),
 )

@@ -9,7 +9,8 @@ const COLUMNS = [
   ["output_tokens", "Tokens out"],
   ["cache_read_input_tokens", "From cache"],
   ["cost_usd", "Cost"],
-  ["cache_savings_usd", "Saved"],
+  ["prompt_cache_savings_usd", "Saved by prompt cache"],
+  ["hits", "Cache hits"],
 ];
 const PERIOD = { day: "today", month: "this month", total: "in all" };
 

@@ -9,9 +9,8 @@ from flask import Blueprint, Response, current_app
 from service import __version__
 from service.errors import Forbidden, NotFound
 from service.observe.probes import Probe, run_all
-from service.types import public_fields, rfc3339
 from service.web.admission import guard, public
-from service.web.current import services
+from service.web.current import current_caller, services
 from service.web.lifecycle import draining
 from service.web.openapi import api
 from service.web.schemas import AgentStopView, Shape, json_response
@@ -19,17 +18,6 @@ from service.web.schemas import AgentStopView, Shape, json_response
 blueprint = Blueprint("health", __name__)
 MODEL_TTL = 5.0  # seconds a model probe is cached: /ready is polled often, the model is remote
 REDIS_TTL = 1.0  # seconds a Redis probe is cached; it tries every permission needed
-
-
-MAX_REPLICAS = 500  # processes in the answer
-# What is left when a part is not well, in the words of docs/when-a-part-is-down.md.
-MEANS = {
-    "database": "Only cached answers are given; all else is 503 `database_unavailable` until it is back.",
-    "redis": "Limits are counted per process, answers are not cached, streams are read from the database.",
-    "model": "Agents use their other models, or a stale answer where they allow one; else 503 `model_unavailable`.",
-    "worker": "Tasks are accepted, and executed by the web processes.",
-    "keyring": "Keys are known for ten minutes; without, texts of users are 503 `keyring_unavailable`.",
-}
 
 
 class Health(Shape):
@@ -52,8 +40,33 @@ class Ready(Shape):
     keyring: Part | None = None  # where texts are sealed
 
 
+class Pool(Shape):
+    """Pool of a process, such as its places for requests and its connections to the database."""
+
+    name: str
+    used: int
+    size: int
+
+
+class Traffic(Shape):
+    """Requests of the last minute, without probes; `failed`: with a status from 500 on.
+
+    The times are upper bounds within which a half and 95 of 100 were answered; null beyond 300 seconds, and without
+    requests.
+    """
+
+    requests: int
+    failed: int
+    p50_seconds: float | None
+    p95_seconds: float | None
+
+
 class Replica(Shape):
-    """Process of a web or task worker; one that is not alive is forgotten after an hour."""
+    """Process of a web or task worker; one that is not alive is forgotten after an hour.
+
+    `lease_seconds` are left of its lease; below 0, it ended so long ago. What it tells of itself is as of the last
+    renewal, and null in a release before.
+    """
 
     id: str
     kind: str
@@ -61,49 +74,109 @@ class Replica(Shape):
     pid: int
     started_at: str
     alive: bool
+    uptime_seconds: int
+    lease_seconds: float
+    version: str | None
+    runs: int | None
+    pools: list[Pool]
+    traffic: Traffic | None
 
 
-class QueueState(Shape):
-    """Unfinished runs of one status; `oldest_at`: when the oldest of them was created."""
+class Waiting(Shape):
+    """Things that wait, or are open; `oldest_at`: since when the oldest does."""
+
+    count: int
+    oldest_at: str | None
+
+
+class QueueState(Waiting):
+    """Unfinished runs of one status."""
 
     status: str
-    count: int
-    oldest_at: str
 
 
-class LineState(Shape):
-    """Tasks of one priority in line for a worker; `oldest_at`: when the oldest of them was queued."""
+class LineState(Waiting):
+    """Tasks of one priority in line for a worker."""
 
     priority: str
-    count: int
-    oldest_at: str
+
+
+class ScheduleState(Shape):
+    """Slots that are overdue, and how many of the last day made no run."""
+
+    overdue: Waiting
+    missed: int
+
+
+class HoldState(Waiting):
+    """Money that is held for calls under way."""
+
+    held_usd: str
+
+
+class AuditState(Shape):
+    """Age of the oldest row that its chain lacks; `intact`: null until a process has verified all of it."""
+
+    unlinked_seconds: float
+    intact: bool | None
+
+
+class Disk(Shape):
+    free_bytes: int
+    size_bytes: int
 
 
 class BreakerState(Shape):
-    """Circuit breaker of a model at a provider, in the process that answers."""
+    """Circuit breaker of a model at a provider: the worst state of any process, and in how many it is not closed."""
 
     model: str
     state: str
     retry_after: float
     provider: str
+    open_in: int
+
+
+class McpServerState(Shape):
+    """Server of tools: in how many processes it is reached, and in how many it is not."""
+
+    server: str
+    up_in: int
+    away_in: int
+    breaker: str
 
 
 class Degraded(Shape):
+    """Part that is degraded, which one of its kind, what that means and what to do; `see`: a page of `docs/`."""
+
     part: str
+    about: str | None
     means: str
+    do: str
+    see: str
 
 
 class Overview(Shape):
-    """State of the service. `replicas`, `runs` and `tasks` are empty while the database is away."""
+    """State of the service, at most two seconds old.
+
+    From `replicas` to `stopped_agents` for admins of the service only, else null; those that stand in the database are
+    null while it cannot be read.
+    """
 
     status: str
     version: str
     parts: Ready
-    replicas: list[Replica]
-    runs: list[QueueState]
-    tasks: list[LineState]
+    replicas: list[Replica] | None
+    traffic: Traffic | None
+    runs: list[QueueState] | None
+    tasks: list[LineState] | None
+    approvals: Waiting | None
+    schedules: ScheduleState | None
+    holds: HoldState | None
+    audit: AuditState | None
+    disk: Disk | None
+    stopped_agents: list[AgentStopView] | None
     breakers: list[BreakerState]
-    stopped_agents: list[AgentStopView]
+    mcp_servers: list[McpServerState]
     degraded: list[Degraded]
 
 
@@ -134,44 +207,17 @@ def _readiness() -> dict[str, Any]:
 
 @blueprint.get("/v1/admin/health")
 @api(
-    "State of the service: processes, runs that have not ended, breakers, and what a degraded part means",
+    "State of the service: processes, traffic, queues, breakers, and what a degraded part means",
     returns={200: Overview},
     errors=[Forbidden],
     tag="Admin",
 )
 @guard()
 def overview() -> Response:
-    state, parts = _readiness(), services()
-    stored = _stored() if state["database"]["status"] == "ok" else dict.fromkeys(_STORED, ())
-    breakers = [each._asdict() for each in parts.runs.model.breakers()]
-    degraded = [
-        {"part": part, "means": means}
-        for part, means in MEANS.items()
-        if part in state and state[part]["status"] != "ok"
-    ]
+    state, caller = _readiness(), current_caller()
     about = {"status": state["status"], "version": __version__, "parts": state}
-    return json_response({**about, **stored, "breakers": breakers, "degraded": degraded})
-
-
-_STORED = ("replicas", "runs", "tasks", "stopped_agents")
-
-
-def _stored() -> dict[str, Any]:
-    """Read processes, unfinished runs, tasks in line and stopped agents."""
-    rows, counts = services().runs.queries.standing(MAX_REPLICAS)
-    replicas = [
-        public_fields(row, "id kind host pid started_at") | {"alive": bool(row["alive"])} for row in rows
-    ]
-    found = [
-        {"status": status, "count": row["count"], "oldest_at": rfc3339(row["since"])}
-        for status, row in sorted(counts.items())
-    ]
-    tasks = [
-        {"priority": priority, "count": row["count"], "oldest_at": rfc3339(row["since"])}
-        for priority, row in services().runs.queries.tasks_in_line().items()
-    ]
-    every = services().runs.stops.every()
-    return dict(zip(_STORED, (replicas, found, tasks, every), strict=True))
+    found = services().health.read(state, whole=caller.confined_to is None)
+    return json_response({**about, **found})
 
 
 @blueprint.get("/metrics")

@@ -14,6 +14,7 @@ from service.agents.documents import check_category
 from service.auth.workspaces import no_workspace
 from service.knowledge.documents import NewDocument, public
 from service.knowledge.formats import MEDIA_TYPES, SUFFIXES, kind_of
+from service.knowledge.vectors import Why
 from service.web.admission import allowed_agent, guard
 from service.web.current import current_caller, services
 from service.web.idempotency import once
@@ -81,7 +82,10 @@ class DocumentBody(Body):
 
 
 class DocumentView(Shape):
-    """Document of a workspace. `size`: bytes of its text; `passages`: parts that searches find."""
+    """Document of a workspace. `size`: bytes of its text; `passages`: parts that searches find.
+
+    `searched_by`: words alone, for the `reason`, or words and meaning; see docs/knowledge.md.
+    """
 
     id: str
     workspace_id: str
@@ -92,6 +96,8 @@ class DocumentView(Shape):
     trusted: bool
     size: int
     passages: int
+    searched_by: Literal["words", "meaning"]
+    reason: Why | None
     created_at: str
     updated_at: str
 

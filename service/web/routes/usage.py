@@ -35,7 +35,11 @@ MAX_CURSOR = 2048  # characters; the longest names make a cursor of some 1,500
 
 
 class UsageLine(Shape):
-    """Sums of one group; only the fields named in `group_by` are set."""
+    """Sums of one group; only the fields named in `group_by` are set.
+
+    `hits`, `near_hits` and `coalesced` are answers that no model was asked for, beside the `calls`; the savings are
+    what they would have cost, and what the provider's prompt cache and the Batches API saved.
+    """
 
     hour: str | None = None
     day: str | None = None
@@ -51,7 +55,14 @@ class UsageLine(Shape):
     cache_read_input_tokens: int
     cache_creation_input_tokens: int
     cost_usd: str
-    cache_savings_usd: str
+    hits: int
+    near_hits: int
+    coalesced: int
+    hit_savings_usd: str
+    near_savings_usd: str
+    coalesced_savings_usd: str
+    prompt_cache_savings_usd: str
+    batch_savings_usd: str
 
 
 class UsageReport(Shape):
