@@ -48,6 +48,7 @@ _LINKS = (
     r"which|that|c'est|número|numero|numéro|number|nummer|du|del|di|van|of|for|so)\s+|l['’])*"
 )
 _ACCOUNT_BEFORE = re.compile(r"(?<![^\W_])[A-Z]{2}[0-9]{2}(?:[ -]?[A-Z0-9]{4}){1,7}[ -]?\Z")
+_FIELD_BEFORE, _FIELD_AFTER = re.compile(r"[0-9],\Z"), re.compile(",[0-9]")
 _LETTER = re.compile(r"[^\W0-9_]")
 _STOP = re.compile(r"[.!?;]\s|\n")
 
@@ -89,9 +90,9 @@ def has_words(text: str, start: int) -> bool:
 
 def in_row(text: str, start: int, end: int, last: int) -> bool:
     """Return whether a comma without a space parts a number from digits: fields of a row, or a longer number."""
-    before = text[start - 2 : start] if start >= 2 else ""
-    after = text[end : min(end + 2, last)]
-    return (before[1:] == "," and before[0].isdigit()) or (after[:1] == "," and after[1:].isdigit())
+    return _FIELD_BEFORE.search(text, max(0, start - 2), start) is not None or (
+        _FIELD_AFTER.match(text, end, last) is not None
+    )
 
 
 def before(text: str, start: int, words: str, *, things: str = THINGS, others: str = "(?!)") -> Near:
