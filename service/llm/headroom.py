@@ -6,6 +6,7 @@ https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 # Headers of a limit and of what remains of it, by kind.
@@ -26,7 +27,7 @@ _PAIRS: Mapping[str, tuple[tuple[bytes, bytes], ...]] = {
     ),
 }
 LIMITS = frozenset(name for pairs in _PAIRS.values() for pair in pairs for name in pair)
-MAX_DIGITS = 15
+_COUNT = re.compile(rb"[0-9]{1,15}")
 
 
 def headroom(limits: Mapping[bytes, bytes]) -> tuple[tuple[str, float], ...]:
@@ -41,6 +42,6 @@ def headroom(limits: Mapping[bytes, bytes]) -> tuple[tuple[str, float], ...]:
 
 
 def _count(value: bytes | None) -> int | None:
-    if value is None or len(value) > MAX_DIGITS or not value.isdigit():
+    if value is None or not _COUNT.fullmatch(value):
         return None
     return int(value)

@@ -75,6 +75,9 @@ def test_every_setting_may_come_from_a_file(name: str, tmp_path: Path) -> None:
         "oidc_issuer": "https://login.example.com",
         "public_url": "https://agents.example.com",
         "oidc_roles": "admins:admin",
+        "otel_exporter_otlp_endpoint": "http://collector:4318",
+        "otel_exporter_otlp_headers": "x-key=secret",
+        "otel_resource_attributes": "team=support",
     }.get(name)
     default = str(Settings.model_fields[name].get_default())
     if name.startswith("limit_") and not name.endswith("_runs"):

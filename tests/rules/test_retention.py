@@ -17,6 +17,7 @@ STORE = ROOT / "service" / "store"
 CHANGES = re.compile(r"sa\.(?:delete|update)\(([\w.]+)\)")
 # Statements that name neither a whole key nor a limit, and why few rows are meant all the same.
 FEW = {
+    "agent_versions.trim": "versions of one agent, each by its whole key",
     "memory.put": "one note, by its user, holder and digest",
     "memory.delete": "one note, by its user, holder and digest",
     "knowledge.update_scope": "one agent's sums in one workspace, by both",

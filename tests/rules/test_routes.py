@@ -56,6 +56,7 @@ UNLIMITED = {
 # Operators read what admins did, and change nothing.
 FOR_OPERATORS = {
     *("GET /v1/admin/audit", "GET /v1/admin/audit/verify"),
+    "GET /v1/admin/health",
     *("GET /v1/admin/knowledge/<agent>", "GET /v1/admin/knowledge/<agent>/<document_id>"),
 }
 # Tokens are never kept, so their answers cannot be given again; a log-in that was not heard of is made once more.
