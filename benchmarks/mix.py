@@ -10,7 +10,6 @@ Kept in `benchmarks/results/`, with Locust's own page of the mix; `--write` also
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import shutil
@@ -94,8 +93,17 @@ def locust(host: str, folder: Path, people: int, seconds: int, *more: str) -> li
     """Run the locustfile without its page; Locust's report is then in `folder`. Raises `Failed` when it cannot run."""
     command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--host", host]
     command += ["--users", str(people), "--spawn-rate", str(SPAWN), "--run-time", f"{seconds}s"]
-    command += ["--stop-timeout", str(GRACE), "--csv", str(folder / "locust"), "--csv-full-history"]
-    command += ["--html", str(folder / "locust.html"), "--only-summary", "--exit-code-on-error", "0", *more]
+    command += ["--stop-timeout", str(GRACE)]
+    command += [
+        "--html",
+        str(folder / "locust.html"),
+        "--json-file",
+        str(folder / "locust"),
+        "--only-summary",
+        "--exit-code-on-error",
+        "0",
+        *more,
+    ]
     limit = seconds + people / SPAWN + 2 * GRACE + 30
     try:
         done = subprocess.run(
@@ -106,7 +114,7 @@ def locust(host: str, folder: Path, people: int, seconds: int, *more: str) -> li
     (folder / "locust.log").write_text(done.stdout + done.stderr)
     if done.returncode:
         raise Failed(f"Locust ended with {done.returncode}: {done.stderr[-400:]}")
-    return statistics(folder / "locust_stats.csv")
+    return statistics(folder / "locust.json")
 
 
 def _env() -> dict[str, str]:
@@ -115,23 +123,27 @@ def _env() -> dict[str, str]:
 
 
 def statistics(path: Path) -> list[Line]:
-    """Read Locust's statistics, without its line of everything."""
-    with path.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["Name"] != "Aggregated"]
+    """Read Locust's statistics of its end: those that it writes as CSV may lack the last second."""
     return [
         Line(
-            row["Type"],
-            row["Name"],
-            int(row["Request Count"]),
-            int(row["Failure Count"]),
-            *(_number(row[share]) for share in ("50%", "95%", "99%")),
+            one["method"],
+            one["name"],
+            one["num_requests"],
+            one["num_failures"],
+            *(_quantile(one["response_times"], share) for share in (0.5, 0.95, 0.99)),
         )
-        for row in rows
+        for one in json.loads(path.read_text())
     ]
 
 
-def _number(text: str) -> float:
-    return float(text) if text not in ("", "N/A") else 0.0
+def _quantile(counts: dict[str, int], share: float) -> float:
+    """Return the time that `share` of the requests do not pass; `counts` has how often each time was."""
+    left = share * sum(counts.values())
+    for time_ms, count in sorted((float(time_ms), count) for time_ms, count in counts.items()):
+        left -= count
+        if left <= 0:
+            return time_ms
+    return 0.0
 
 
 @dataclass(frozen=True)
