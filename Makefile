@@ -55,6 +55,7 @@ docs: ## write the generated pages
 	$(PY) -m config --env > .env.example
 	$(PY) -m scripts.errors_page > docs/errors.md
 	$(PY) -m scripts.permissions_page > docs/permissions.md
+	$(PY) -m scripts.boards deploy/observability/grafana/boards
 	$(PY) -m scripts.metrics_page > docs/metrics.md
 	$(PY) -m scripts.licences_page > docs/licences.md
 

@@ -62,6 +62,7 @@ class Server(BaseApplication):  # type: ignore[misc]
             "control_socket_disable": True,
             "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,
             "logger_class": ServiceLogger,
+            "worker_exit": lambda server, worker: self._app.extensions["tracer"].close(),
         }
         for name, value in chosen.items():
             self.cfg.set(name, value)

@@ -44,7 +44,7 @@ class AgentServer:
         self._agents = agents
         self._execution = AloneExecution(prices, ToolRunner(slots=settings.at_once * 2))
         self._running = Running(settings.at_once)
-        self._tracer = tracer.build(settings.traces, {}, lambda outcome, number: None)
+        self.tracer = tracer.build(settings.traces, {}, lambda outcome, number: None)
 
     def authenticate(self) -> None:
         """Raises `Unauthenticated` without the operator's token, where there is one."""
@@ -57,7 +57,7 @@ class AgentServer:
         """Execute a run; stream its events where the client accepts them, else answer with JSON."""
         definition = self._agent(agent)
         place = TraceContext.parse(request.headers.get("traceparent"))
-        tracing.enter(place and Span(place, self._tracer))  # also where it is off: the gateway is told
+        tracing.enter(place and Span(place, self.tracer))  # also where it is off: the gateway is told
         asked = Ask.read(_body())
         streams = SSE in request.headers.get("Accept", "")
         work = partial(self._execute, definition, asked, asked.order(agent, streams=streams))
@@ -121,6 +121,7 @@ def create_app(settings: Settings, agents: Mapping[str, AgentDefinition], prices
     app.register_error_handler(SlipwayError, _problem)
     app.register_error_handler(HTTPException, _http_problem)
     app.register_error_handler(Exception, _unexpected)
+    app.extensions["tracer"] = server.tracer
     return app
 
 

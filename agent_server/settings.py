@@ -81,7 +81,9 @@ def _traces() -> Observe:
     if secret := _secret(HEADERS):
         given[HEADERS.lower()] = secret
     try:
-        return Observe.model_validate({"otel_service_name": "agent-server", **given})
+        # No content: what guardrails leave of it, the Slipway knows that asks.
+        own = {"otel_service_name": "agent-server", **given, "otel_capture_content": False}
+        return Observe.model_validate(own)
     except ValidationError as error:
         wrong = {str(fault["loc"][0]).upper() for fault in error.errors(include_input=False)}
         sys.exit(f"{', '.join(sorted(wrong))}: see docs/settings.md.")

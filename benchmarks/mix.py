@@ -254,6 +254,7 @@ def main() -> None:
     asked = parser.parse_args()
     many_files()
     orderly_end()
+    machine = describe()
     out = RESULTS / time.strftime("load-%Y%m%d-%H%M%S", time.gmtime())
     out.mkdir(parents=True)
     with (
@@ -268,7 +269,7 @@ def main() -> None:
         kinds = ALONE.items() if asked.each else ()
         phases = [phase(found, out / kind, people, kind, count, asked.each) for kind, count in kinds]
         phases.append(phase(found, out / "mix", people, "", asked.people, asked.seconds))
-    kept = {"machine": describe(), "idle": idle, "phases": [asdict(one) for one in phases]}
+    kept = {"machine": machine, "idle": idle, "phases": [asdict(one) for one in phases]}
     (out / "found.json").write_text(json.dumps(kept, indent=1))
     print(f"kept in {out}; Locust's page of the mix: {out / 'mix' / 'locust.html'}")
     print(mix_page.page(kept))

@@ -64,7 +64,7 @@ def application(folder: Path, redis_url: str, model_url: str, **more: str) -> Fl
         "PROMETHEUS_MULTIPROC_DIR": str(figures),
         **more,
     }
-    migrate({})
+    migrate({"SLIPWAY_HOME": str(home)})
     from config import load  # these read the environment
     from service.app import create_app
 

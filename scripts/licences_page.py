@@ -48,6 +48,7 @@ NAMES = {  # words that metadata uses, as SPDX
     "Apache License 2.0": "Apache-2.0",
     "Apache Software License": "Apache-2.0",
     "BSD License": "BSD-3-Clause",
+    "3-Clause BSD License": "BSD-3-Clause",
     "BSD": "BSD-3-Clause",
     "Dual License": "Apache-2.0 OR BSD-3-Clause",
     "LGPL": "LGPL-2.1-or-later",

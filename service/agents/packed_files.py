@@ -5,10 +5,12 @@ from __future__ import annotations
 import hmac
 import os
 import shutil
+import time
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
+from secrets import token_hex
 
 import orjson
 
@@ -17,6 +19,7 @@ from service.text.packed import packed, unpacked
 
 MAX_BYTES = 8 * 1024 * 1024  # of all files of a version
 MAX_FILES = 2_000
+UNUSED_SECONDS = 24 * 3600
 Files = Mapping[str, bytes]  # by name, relative to the folder
 
 
@@ -78,6 +81,22 @@ def folder_with(files: Files, place: Path, agent: str, version: str) -> Path:
     if not _has(folder, files, version):
         raise BadFiles("does not have the files that were published")
     return folder
+
+
+def prune(place: Path, agent: str, used: Collection[str]) -> None:
+    """Delete folders of an agent's versions that nobody has used for `UNUSED_SECONDS`. `used`: versions in use now.
+
+    Replicas may share the place: a folder is out of their way before its files go.
+    """
+    for folder in list((place / agent).glob("*")) + list((place / agent).glob(".*")):
+        try:
+            if folder.name in used:
+                os.utime(folder)
+            elif folder.stat().st_mtime < time.time() - UNUSED_SECONDS:
+                gone = folder.rename(folder.with_name(f".{token_hex(8)}-gone"))
+                shutil.rmtree(gone, ignore_errors=True)
+        except OSError:  # another process was faster
+            continue
 
 
 def _has(folder: Path, files: Files, version: str) -> bool:

@@ -17,7 +17,7 @@ from service.agents.canaries import Canaries, split_of
 from service.agents.canary_split import ServedCanary
 from service.agents.catalog import AgentCatalog
 from service.agents.definitions import AgentDefinition
-from service.agents.packed_files import BadFiles, folder_with, pack, read, signature, unpack
+from service.agents.packed_files import BadFiles, folder_with, pack, prune, read, signature, unpack
 from service.audit.record import Action, record
 from service.errors import Conflict, DatabaseUnavailable, NotFound, fault
 from service.store import agent_canaries
@@ -59,6 +59,7 @@ class AgentVersions:
             files = read(loaded.agent.folder)
             text = pack(files)
             folder_with(files, self.home, agent, loaded.version)
+            self._prune(agent, loaded.version)
         except BadFiles as error:
             raise Conflict(f"The folder of {agent} {error}.") from None
         except OSError:
@@ -136,6 +137,8 @@ class AgentVersions:
         """
         key = (agent, version)
         found = self._loaded.get(key)  # once: another thread may leave it out meanwhile
+        if found is not None and not found.folder.is_dir():  # pruned
+            found = None
         if found is None and (found := self._load(agent, version)) is not None:
             if len(self._loaded) >= MOST_LOADED:
                 served = {*self._pinned.items(), *((row["agent"], row["version"]) for row in self._on_trial)}
@@ -191,6 +194,10 @@ class AgentVersions:
             tx.after_commit(self.refresh_in_background)
         return self.shown(tx, agent)
 
+    def _prune(self, agent: str, version: str) -> None:
+        """Delete what was unpacked of the agent's other versions and is not used any more."""
+        prune(self.home, agent, {version, *self.db.query(lambda tx: rows.in_use(tx, agent))})
+
     def _load(self, agent: str, version: str) -> AgentDefinition | None:
         row = self.db.query(lambda tx: rows.get(tx, agent, version))
         if row is None:
@@ -201,6 +208,7 @@ class AgentVersions:
             ):
                 raise BadFiles("was not published under this SECRET_KEY")
             folder = folder_with(unpack(row["files"]), self.home, agent, version)
+            self._prune(agent, version)
         except (BadFiles, OSError) as error:
             _log_failed(agent, version, str(error) if isinstance(error, BadFiles) else type(error).__name__)
             return None

@@ -17,7 +17,7 @@ from service.infra.redis import RedisStore
 from service.infra.redis_client import Script
 from service.infra.redis_trip import ScriptCall
 from service.llm.relay import ChatRequest, RelayedRequest
-from service.text import exact_json
+from service.text import exact_json, numerals
 from service.types import Caller, Run, RunStatus, now_ms
 
 MOST_BYTES = 256 * 1024  # of an answer that is kept
@@ -76,7 +76,10 @@ class RelayedLookup:
     def cost(self) -> int:
         """Nano-dollars that the answer had cost; 0 of an entry from a release before."""
         head = self.call.answer.split(b" ", 2) if self.call is not None and self.call.answer else (b"", b"")
-        return int(head[1]) if head[1].isdigit() else 0
+        try:
+            return int(numerals.amount(head[1].decode()))
+        except ValueError:
+            return 0
 
     @property
     def cache(self) -> str:

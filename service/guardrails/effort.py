@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 MOST = 4_000_000  # units: characters, and those below; of the dearest texts some seconds of a processor
-LOOK = 20  # units of a place at which a value may begin
+LOOK = 40  # units of a place at which a value may begin
 RULE = 1  # of a rule tried at such a place
 TEXT = 20  # of each text
 

@@ -19,6 +19,9 @@ _TOKEN = 80  # characters of a word before a sign in it
 
 _OPENING = "\"'([{<>«„“*|:="
 _BEGUN_BEFORE = re.compile(rf"(?:[A-Z]{{2}}|(?i:{MONTHS})\.?)")  # IBAN, month
+# An `[at]` after a space, as much as has arrived: an address begins before it.
+_AT_BEGUN = re.compile(r"(?:[(\[{](?:[aAäc][A-Za-z]{0,6}[)\]}]?)?)?\Z|[(\[{](?:at|AT|ät|arroba|chez)[)\]}]")
+_WORD_BEFORE = re.compile(r"[\w%+'-] ")
 _MORE = (
     r"[0-9(+@]|[A-Za-z]{1,2}[0-9]|[A-Za-z]{4}\s[0-9]|[A-Za-z](?![^\W_])|"
     rf"(?:(?:de|of|del|di|{MONTHS})(?![^\W_]))"
@@ -36,6 +39,8 @@ def begin_of_token(plain: PlainStream, place: int, least: int) -> int:
     if place <= least:
         return place
     begin = _begin_of_word(text, least, place)
+    if begin - 1 > least and _WORD_BEFORE.match(text, begin - 2) and _AT_BEGUN.match(text, begin):
+        return _begin_of_word(text, least, begin - 1)
     end = begin
     while end > least and begin - end < 2 and text[end - 1] == " ":
         end -= 1

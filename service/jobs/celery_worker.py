@@ -179,6 +179,7 @@ class _PoolProcess:
             self._services.versions.refresh()
         self._services.audit.chainer.start()
         self._services.runs.supervisor.start()
+        self._services.pools.start()
 
     def _drain(self, **_: Any) -> None:
         self._stopping[0] = 1

@@ -176,7 +176,7 @@ SECTIONS: Mapping[str, tuple[Metric, ...]] = {
             "saved_usd",
             "Money that was not spent, by cache",
             *("agent", "layer"),
-            notes="`prompt`: the provider's cache, where it saved more than its writing cost",
+            notes="`hit`, `near`, `coalesced`: answers; `prompt`: the provider's, where it paid; `batch`",
         ),
         counter(
             "cache",
@@ -281,6 +281,7 @@ SECTIONS: Mapping[str, tuple[Metric, ...]] = {
             "see [locks](architecture.md#locks)), or a statement had another result than usual (`unexpected_result`, "
             "see [trips](architecture.md#trips))",
         ),
+        counter("spans", "Spans of [traces](tracing.md): `sent`, `failed` to be, or `dropped`", "outcome"),
         gauge("disk_free_bytes", "Space left on the disk of SLIPWAY_HOME", merge="host"),
         gauge("disk_size_bytes", "Size of the disk of SLIPWAY_HOME", merge="host"),
         gauge(

@@ -94,10 +94,15 @@ class Metrics(Observer):
         for kind, amount in zip(_KINDS, settled.usage, strict=False):
             if amount:
                 self.counted["tokens"](agent, model, kind).inc(amount)
-        if settled.saved > 0:
-            self.counted["saved_usd"](agent, "prompt").inc(settled.saved / NANO)
+        self.saved(agent, "prompt", settled.saved)
+        self.saved(agent, "batch", settled.batch_saved)
         if settled.cost > settled.held:
             self.counted["hold_overruns"].inc()
+
+    def saved(self, agent: str, layer: str, nano: int) -> None:
+        """Count what was not spent; `layer`: `prompt`, `batch`, or the cache result of an answer."""
+        if nano > 0:
+            self.counted["saved_usd"](agent, layer).inc(nano / NANO)
 
     def budget_refused(self, scope: str) -> None:
         self.counted["budget_refused"](scope).inc()

@@ -53,6 +53,7 @@ class Settled(NamedTuple):
     cost: int
     held: int
     saved: int = 0  # by the provider's prompt cache, less the cost of writing it
+    batch_saved: int = 0  # by the Batches API
 
 
 class Observer:

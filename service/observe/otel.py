@@ -90,8 +90,12 @@ class OtelTracer(Tracer):
         if parent is not None and not parent.sampled:
             return Span(TraceContext.unsampled(parent.trace_id), self)
         tracer = self._tracer or self._start()
+        if tracer is None:
+            return Span(TraceContext.unsampled(0 if parent is None else parent.trace_id), self)
         given = {key: value for key, value in attributes.items() if value is not None}
         begun = tracer.start_span(name, _context_of(parent), _KINDS[kind], given, start_time=began_ns)
+        if not begun.get_span_context().is_valid:  # OTEL_SDK_DISABLED is set
+            return Span(TraceContext.unsampled(), self)
         return RecordedSpan(begun, self, content=self._export.content)
 
     def incoming(self, traceparent: str | None, *, trusted: bool) -> TraceContext | None:
@@ -113,7 +117,16 @@ class OtelTracer(Tracer):
             sending.start()
             sending.join(CLOSE_SECONDS)
 
-    def _start(self) -> trace.Tracer:
+    def _start(self) -> trace.Tracer | None:
+        """Start to record; None where that cannot be: a request must not fail by its trace."""
+        try:
+            return self._started()
+        except (RuntimeError, OSError, ValueError) as error:  # such as the system's limit of threads
+            self._count("dropped", 1)
+            log.warning("traces_not_begun", extra={"error": type(error).__name__})
+            return None
+
+    def _started(self) -> trace.Tracer:
         with self._lock:
             if self._tracer is None:
                 resource = Resource.create({**self._export.resource, "process.pid": os.getpid()})

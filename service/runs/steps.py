@@ -158,8 +158,7 @@ class RunSteps:
 
     def _count(self) -> None:
         self._calls += 1
-        most = most_steps(self._agent, self._run.request)
-        if self._calls > most:
+        if self._calls > (most := most_steps(self._agent, self._run.request)):
             raise RunLimit(f"There is no answer after {most} model calls, and the run may make no more.")
 
     def _routed_models(self, tools: bool) -> Events[tuple[str, ...]]:

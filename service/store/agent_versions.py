@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from service.store import agent_canaries, scope_locks
 from service.store.database import InsertOnce, Row, Transaction
-from service.store.schema import agent_pins, agent_versions
+from service.store.schema import UNFINISHED, agent_pins, agent_versions, runs
 from service.types import now_ms
 
 MOST = 50  # versions kept of an agent; older ones are deleted unless pinned lately
@@ -73,6 +73,18 @@ def trim(tx: Transaction, agent: str) -> None:
     for row in listed(tx, agent)[MOST:]:
         if row["version"] not in kept:
             tx.execute(sa.delete(agent_versions).where(*_key(agent, row["version"])))
+
+
+def in_use(tx: Transaction, agent: str) -> set[str]:
+    """Return the versions of the last two pins, of an open canary, and of runs that have not ended."""
+    found = {pin["version"] for pin in last_pins(tx, agent, 2)}
+    if (canary := agent_canaries.open_of(tx, agent)) is not None:
+        found |= {canary["version"], canary["against"]}
+    of_it = sa.text(f"runs.{UNFINISHED}"), runs.c.agent == agent
+    found |= {
+        row["agent_version"] for row in tx.rows(sa.select(runs.c.agent_version).where(*of_it).distinct())
+    }
+    return found - {None}
 
 
 def _key(agent: str, version: str) -> tuple[sa.ColumnElement[bool], ...]:

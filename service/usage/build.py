@@ -57,7 +57,9 @@ def build(
     run_most = _nano(settings.budget_run_usd)
     spending = Spending(infra.db, budgets, infra.observer, run_most=run_most, used=rate_limits.used)
     impatient = Spending(infra.db, budgets, infra.observer, run_most=run_most, patience=0)
-    return UsageServices(prices, budgets, spending, impatient, rate_limits, Savings(infra.db))
+    return UsageServices(
+        prices, budgets, spending, impatient, rate_limits, Savings(infra.db, infra.metrics.saved)
+    )
 
 
 def _nano(amount_usd: str) -> int | None:

@@ -188,7 +188,8 @@ class Spending:
             return
         bookings.settle(tx, hold, call, self._budgets.warnings.watch, to_tree=to_tree)
         settled = Settled(
-            hold.id, hold.agent, hold.model, call.usage, call.cost, hold.amount_nano, call.saved
+            *(hold.id, hold.agent, hold.model, call.usage, call.cost, hold.amount_nano),
+            *(call.saved, call.batch_saved),
         )
         tx.after_commit(lambda: self._observer.settlement(settled))
         tx.after_commit(lambda: self._used(hold.user_id, call.usage))

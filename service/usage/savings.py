@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
@@ -29,10 +30,11 @@ _AMOUNT = 3
 
 
 class Savings:
-    """Count of saved calls. One per process; thread-safe."""
+    """Count of saved calls. One per process; thread-safe. `told`: agent, cache result and nano-dollars of each."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, told: Callable[[str, str, int], object] = lambda *about: None) -> None:
         self._db = db
+        self._told = told
         self._lock = threading.Lock()
         self._writing = threading.Lock()
         self._sums: dict[Key, list[int]] = {}
@@ -43,6 +45,7 @@ class Savings:
         place = _PLACES.get(run.cache)
         if place is None:
             return
+        self._told(run.agent, run.cache, saved)
         hour, end_user = now_ms() // 3_600_000, run.request.end_user or ""
         key = (hour, run.user_id, run.key_id or "", end_user, run.agent, model)
         with self._lock:

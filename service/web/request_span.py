@@ -20,7 +20,7 @@ def begin(request: Request) -> None:
     tracing.enter(None)
     sent = request.environ
     given = sent.get("HTTP_X_API_KEY") or sent.get("HTTP_AUTHORIZATION", "").rpartition(" ")[2]
-    if sent["PATH_INFO"] not in POLLED and not given.startswith(RUN_PREFIX):
+    if sent.get("PATH_INFO") not in POLLED and not given.startswith(RUN_PREFIX):
         _begin(request, trusted=False)
 
 

@@ -78,12 +78,15 @@ def run(context: Context) -> Events[Answer]:
 """
 # Keeps notes about its user, one after the other, under keys that begin with the question's last word.
 NOTES = """\
+import time
+
 from service.agents import Answer, Context, Events
 
 
 def run(context: Context) -> Events[Answer]:
     word = context.request.question.split()[-1]
     for number in range(8):
+        time.sleep(0.03)  # so that kills come between two calls too
         note = {"key": f"{word}-{number}", "text": f"{word} is {number}"}
         yield from context.steps.call_tool(f"note {number}", "memory_write", note)
     return Answer("Noted.", "end_turn", "none")

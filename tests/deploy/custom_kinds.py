@@ -65,6 +65,8 @@ CUSTOM_KINDS = {
         "monitoring.coreos.com/v1",
         shape(
             "selector endpoints",
+            "jobLabel",
+            jobLabel={"type": "string"},
             selector=shape("matchLabels", matchLabels=LABELS),
             endpoints=several(ENDPOINT),
         ),

@@ -85,6 +85,7 @@ def test_balancers_ask_nginx_and_nginx_asks_the_replica() -> None:
     nginx = resources["WebTask"]["Properties"]["ContainerDefinitions"][0]
     assert [port["ContainerPort"] for port in nginx["PortMappings"]] == [int(listens)]
     assert resources["Targets"]["Properties"]["Port"] == int(listens)
+    assert resources["Targets"]["Properties"]["HealthCheckPath"] == "/health", "ECS replaces what fails it"
     for container in CONTAINERS:
         if container.port is not None:
             assert container.port == int(asks)
@@ -110,7 +111,11 @@ def test_nginx_of_the_sidecar_image_answers(tmp_path: Path) -> None:
         (folder / "site.conf").write_text(scratch_paths(folder) + site)
         with edge:
             headers = {"X-Forwarded-For": "198.51.100.1, 203.0.113.7"}
-            assert edge.http.get("/v1/agents", headers=headers).status_code == 200
+            answer = edge.http.get("/v1/agents", headers=headers)
+            assert (answer.status_code, answer.headers["Strict-Transport-Security"]) == (
+                200,
+                "max-age=31536000",
+            )
             assert replica.seen[-1][2]["x-forwarded-for"] == "203.0.113.7"
             assert edge.http.get("/metrics").status_code == 404
 

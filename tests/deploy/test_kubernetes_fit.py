@@ -130,7 +130,9 @@ def test_probes_ask_what_they_mean(tmp_path: Path) -> None:
     # Liveness asks no dependency: a database that is away must not restart every process.
     assert paths == {"startupProbe": "/health", "livenessProbe": "/health", "readinessProbe": "/ready"}
     assert set(paths.values()) <= routes
-    assert web["readinessProbe"]["timeoutSeconds"] > 2, "/ready answers within 2 s"
+    ready = web["readinessProbe"]
+    assert ready["timeoutSeconds"] > 2, "/ready answers within 2 s"
+    assert ready["periodSeconds"] * ready["failureThreshold"] >= 30, "runs wait 30 s for the database"
     for monitor in of_kind(rendered("monitoring"), "ServiceMonitor").values():
         assert {each["path"] for each in monitor["spec"]["endpoints"]} <= routes
 
@@ -152,6 +154,15 @@ def test_a_pod_that_stops_has_the_time_for_it(name: str, tmp_path: Path) -> None
         assert grace > sleep + drain, pod
     for pod in ("slipway-web", "slipway-nginx"):  # an address is used for a while after it is gone
         assert dict(containers(manifests))[pod]["lifecycle"]["preStop"]["sleep"]["seconds"] >= 10
+
+
+def test_jobs_have_the_names_that_alerts_ask_for() -> None:
+    services = of_kind(rendered("base"), "Service")
+    jobs = set()
+    for name, monitor in of_kind(rendered("monitoring"), "ServiceMonitor").items():
+        label = monitor["spec"].get("jobLabel")
+        jobs.add(services[name]["metadata"]["labels"][label] if label else name)
+    assert jobs == {"slipway", "slipway-worker"}
 
 
 def metrics() -> dict[str, set[str]]:

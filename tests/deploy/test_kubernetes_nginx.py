@@ -91,13 +91,14 @@ def asked(base: list[Manifest], tmp_path: Path) -> Iterator[tuple[Edge, Replica]
 
 def test_it_finds_the_replicas_by_the_name_of_its_own_namespace(asked: tuple[Edge, Replica]) -> None:
     edge, replica = asked
-    assert edge.http.post("/v1/agents/support/invoke", json={"input": "?"}).status_code == 200
+    answer = edge.http.post("/v1/agents/support/invoke", json={"input": "?"})
+    assert (answer.status_code, answer.headers["Strict-Transport-Security"]) == (200, "max-age=31536000")
     assert [path for _, path, _ in replica.seen] == ["/v1/agents/support/invoke"]
     assert edge.http.get("/metrics").status_code == 404 and len(replica.seen) == 1
 
 
 def test_the_client_is_the_last_address_that_the_gateway_names(asked: tuple[Edge, Replica]) -> None:
-    """What a client writes there itself stands before it."""
+    """Addresses that a client writes there itself stand before it."""
     edge, replica = asked
     edge.http.get("/ready", headers={"X-Forwarded-For": "198.51.100.1, 203.0.113.7"})
     assert replica.seen[-1][2]["x-forwarded-for"] == "203.0.113.7"
@@ -110,4 +111,4 @@ def test_without_a_replica_it_says_so_in_the_words_of_the_service(asked: tuple[E
     replica.server.server_close()
     answer = edge.http.get("/ready")
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
-    assert answer.headers["Retry-After"] == "1"
+    assert answer.headers["Retry-After"] == "1" and answer.headers["Strict-Transport-Security"]

@@ -81,7 +81,7 @@ def test_texts_of_a_relayed_body_count_together(kind: type[Inward] | type[Outwar
 def test_refusal_is_no_other_error() -> None:
     """Text before the end of the effort may go on, as before any refusal."""
     one = TextFilter(SIDE, effort=nearly_spent(200))
-    assert one.feed("some words ") == "some words "
+    assert one.feed("some words, ") == "some words, "
     with pytest.raises(Refused) as raised:
         one.feed("and more " * 50)
     assert raised.value.kind == "length" and not isinstance(raised.value, GuardrailRefused)

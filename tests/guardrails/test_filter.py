@@ -107,6 +107,10 @@ PIECES = [
         "y",
         "de ",
         "I am",
+        " (at) ",
+        " [at] example [dot] org",
+        "DE89 3704 0044 0532\n0130 00",
+        "\n0130 00",
         "Tel.",
     ),
 ]
@@ -187,7 +191,8 @@ def test_words_go_on_at_once() -> None:
     assert one.feed("Nothing to hide here, ") == "Nothing to hide here, "
     assert one.feed("mail jo@exa") == "mail "
     assert one.feed("mple.com ") == ""
-    assert one.feed("now, ok ") == "[EMAIL] now, ok "
+    assert one.feed("now, ok ") == "[EMAIL] now, "  # `ok (at) example.com` may follow
+    assert one.feed("so ") == "ok "
 
 
 def test_long_secrets_are_swallowed_to_their_end() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
@@ -49,7 +50,10 @@ def test_no_secret_stands_in_the_file() -> None:
 
 
 def test_the_replicas_are_equal_and_stop_in_peace() -> None:
-    assert SERVICES["slipway-1"] == SERVICES["slipway-2"]
+    further = {
+        name: value for name, value in SERVICES["slipway-more"].items() if name not in ("profiles", "scale")
+    }
+    assert SERVICES["slipway-1"] == SERVICES["slipway-2"] == further
     grace = int(SERVICES["slipway-1"]["stop_grace_period"].rstrip("s"))
     assert grace > 30 + 5, "GRACEFUL_TIMEOUT and what Gunicorn adds"
 
@@ -65,6 +69,14 @@ def test_worker_differs_from_a_replica_in_its_command_only() -> None:
     assert worker["restart"] == "unless-stopped"  # Celery exits when Redis dies
 
 
+def test_what_a_fresh_clone_starts_is_the_demo_apart_from_production() -> None:
+    """Compose reads these two files by itself; COMPOSE_FILE of the docs leaves the second out."""
+    override = (ROOT / "docker-compose.override.yml").read_text()
+    assert "\nname: slipway-demo" in override and TEXT.count("\nname: slipway\n") == 1
+    assert "127.0.0.1:${SLIPWAY_PORT" in override
+    assert "echo COMPOSE_FILE=docker-compose.yml >> .env" in DEPLOY
+
+
 @pytest.fixture(scope="module")
 def demo(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
     port = free_port()
@@ -78,8 +90,9 @@ def address(compose: Compose) -> str:
     return f"http://127.0.0.1:{compose.env['SLIPWAY_PORT']}"
 
 
-def signed_in(url: str, username: str, password: str) -> httpx2.Client:
-    client = httpx2.Client(base_url=url, timeout=60, trust_env=False)
+def signed_in(url: str, username: str, password: str, trusted: Path | None = None) -> httpx2.Client:
+    verify = ssl.create_default_context(cafile=trusted) if trusted else True
+    client = httpx2.Client(base_url=url, timeout=60, trust_env=False, verify=verify)
     answer = client.post("/v1/auth/login", json={"username": username, "password": password})
     assert answer.status_code == 200, answer.text
     client.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
@@ -133,6 +146,15 @@ def test_the_demo_lives_on_with_one_replica(demo: Compose) -> None:
         demo("start", "slipway-1")
 
 
+def test_maintenance_as_the_docs_say(demo: Compose) -> None:
+    switch, back = shell_block("slipway.maintenance").replace("docker compose exec", "exec -T").splitlines()
+    with closing(httpx2.Client(base_url=address(demo), timeout=30, trust_env=False)) as client:
+        demo(*switch.split())
+        assert (client.get("/v1/agents").status_code, client.get("/health").status_code) == (503, 200)
+        demo(*back.split())
+        assert client.get("/v1/agents").status_code == 401
+
+
 def test_replica_logs_are_json(demo: Compose) -> None:
     lines = demo("logs", "--no-log-prefix", "slipway-2").splitlines()
     assert lines and all(isinstance(json.loads(line), dict) for line in lines)
@@ -172,6 +194,13 @@ def shell_block(containing: str) -> str:
     return str(found)
 
 
+CERTIFICATE = """
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost \\
+    -addext subjectAltName=DNS:localhost -keyout secrets/tls_key -out secrets/tls_certificate
+chmod 444 secrets/tls_*
+"""
+
+
 def test_production_with_the_secrets_that_the_docs_make(image: str, tmp_path: Path) -> None:
     """Everything as in production, but that the address of the model is the offline model's."""
     port = free_port()
@@ -186,14 +215,17 @@ def test_production_with_the_secrets_that_the_docs_make(image: str, tmp_path: Pa
         "    environment: {PORT: '8099'}\n"
     )
     make_secrets = shell_block("secrets/anthropic_api_key").replace("sk-ant-…", "sk-ant-not-a-real-one")
-    subprocess.run(["bash", "-euc", make_secrets], cwd=tmp_path, check=True, timeout=30)
+    subprocess.run(["bash", "-euc", f"{make_secrets}\n{CERTIFICATE}"], cwd=tmp_path, check=True, timeout=30)
+    secure, plain = f"https://localhost:{port}", f"127.0.0.1:{free_port()}"
+    settings = {"NGINX_SITE": "compose-tls", "SLIPWAY_TLS_PORT": f"127.0.0.1:{port}", "SLIPWAY_PORT": plain}
     files = ("docker-compose.yml", "model.yml")
-    with composed(tmp_path, *files, SLIPWAY_PORT=str(port)) as compose:
+    with composed(tmp_path, *files, **settings) as compose:
         compose("up", "--detach", "--no-build", "--wait", "--wait-timeout", "120")
         assert compose.exit_code("migrate") == 0
         password = (tmp_path / "secrets" / "bootstrap_password").read_text().strip()
-        with closing(signed_in(address(compose), "admin", password)) as client:
-            assert ask(client).status_code == 200
+        trusted = tmp_path / "secrets" / "tls_certificate"
+        with closing(signed_in(secure, "admin", password, trusted)) as client:
+            assert ask(client).headers["Strict-Transport-Security"] == "max-age=31536000"
             rolling_restart(compose, client)
         said = compose("logs")
         assert password not in said and "sk-ant-not-a-real-one" not in said

@@ -72,7 +72,7 @@ def test_image_user_and_contents(image: str) -> None:
     assert inside(image, "id -u; id -g").split() == ["10001", "10001"]
     there = set(inside(image, "ls -A /app").split()) - {"__pycache__"}
     assert there == {
-        "agent_server", "agents", "alembic.ini", "config", "gunicorn.conf.py", "launcher", "mcp.yaml",
+        "LICENSE", "agent_server", "agents", "alembic.ini", "config", "gunicorn.conf.py", "launcher", "mcp.yaml",
         "mcp_servers", "migrations", "offline_model", "requirements-providers.txt", "requirements.txt", "service",
         "worker.py", "wsgi.py",
     }  # fmt: skip

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 
 from service.store.schema import knowledge_documents, knowledge_passages
@@ -24,6 +25,7 @@ KILLS = int(os.environ.get("KNOWLEDGE_KILLS", "3"))
 SECONDS = 1.5  # longest life of a process at its work
 
 
+@pytest.mark.timeout(1_800)
 def test_killed_writers_leave_whole_documents(make: Make, url: str, tmp_path: Path) -> None:
     random.seed(int(os.environ.get("SEED", "24")))
     house, log = make(embedder=DeterministicEmbedder("model0", 64)), tmp_path / "log"
@@ -86,7 +88,7 @@ def searching(house: House) -> Iterator[list[int]]:
     over = threading.Event()
 
     def work() -> None:
-        while not over.wait(0.02):
+        while not over.wait(0.1):
             found.append(len(house.knowledge().search("which version is this part of", limit=9)))
 
     thread = threading.Thread(target=work)

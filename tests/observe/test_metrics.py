@@ -39,7 +39,7 @@ def test_everything_counted_is_rendered() -> None:
     usage = Usage(10, 5, 3, 0)
     left = (("tokens", 0.25),)
     metrics.attempt(ModelAttempt("claude", 4, True, 500.0, usage, None, True, True, "bedrock", 90.0, left))
-    metrics.settlement(Settled("hld_1", "support", "claude", usage, 1_500, 2_000, 500))
+    metrics.settlement(Settled("hld_1", "support", "claude", usage, 1_500, 2_000, 500, 1_500))
     metrics.context("support", "claude", 0.85)
     metrics.first_text("support", 0.3)
     metrics.escalated("support")
@@ -70,6 +70,7 @@ def test_everything_counted_is_rendered() -> None:
         'slipway_tokens_total{agent="support",kind="cache_read",model="claude"} 3.0',
         'slipway_cost_usd_total{agent="support",model="claude"} 1.5e-06',
         'slipway_saved_usd_total{agent="support",layer="prompt"} 5e-07',
+        'slipway_saved_usd_total{agent="support",layer="batch"} 1.5e-06',
         'slipway_tool_calls_total{ok="true",tool="calculator"} 1.0',
         'slipway_tool_call_seconds_sum{tool="calculator"} 0.004',
         'slipway_approvals_total{agent="support",decision="denied"} 1.0',

@@ -24,6 +24,7 @@ CODE = (
     "scripts",
     "tests",
     "nginx",
+    "deploy",
     "agents",
 )
 BESIDE = ("*.py", "Makefile", ".importlinter", "docker-compose.yml", "requirements*.in", "docs/settings.md")

@@ -96,7 +96,7 @@ def answer(db: Database, answers: Iterable[Answer]) -> None:
     for number, each in enumerate(answers):
         sums = processes[number % 2].setdefault(each.key_of_sums(), [0] * len(SAVED))
         sums[:] = map(sum, zip(sums, each.sums[len(SUMS) :], strict=True))
-    for found in processes:
+    for found in filter(None, processes):
         db.transact(lambda tx, found=found: savings.add(tx, found))  # type: ignore[misc]
 
 

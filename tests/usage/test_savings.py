@@ -40,7 +40,7 @@ def totals(house: House) -> tuple[int, ...]:
 
 
 def test_answers_of_several_threads_are_each_counted_once(house: House) -> None:
-    tally = Savings(house.db)
+    tally = Savings(house.db, house.metrics.saved)
 
     def work() -> None:
         for cache, saved in (("hit", 7), ("near", 5), ("coalesced", 3), ("miss", 1), ("stale", 1)) * 40:
@@ -54,6 +54,8 @@ def test_answers_of_several_threads_are_each_counted_once(house: House) -> None:
         thread.join()
     tally.write()
     assert totals(house) == (160, 160, 160, 160 * 7, 160 * 5, 160 * 3)
+    told = house.metrics.render()[0].decode().splitlines()
+    assert sum(line.startswith("slipway_saved_usd_total") for line in told) == 3
 
 
 def test_what_could_not_be_written_is_written_later(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -154,6 +155,37 @@ def test_queued_run_ends_under_the_version_it_began_with(house: House) -> None:
             sa.delete(schema.agent_versions).where(schema.agent_versions.c.version == versions[1])
         )
     assert house.services(1).runs.execution.waiting.claim(again.id).agent_version == versions[0]
+
+
+def test_unpacked_versions_are_pruned_once_nobody_uses_them(house: House) -> None:
+    """Kept are those that are pinned or were before, of open runs, of a canary, and those of the last day."""
+    services, place = house.services(0), house.folders[0].parents[1] / "agent-versions" / "probe"
+    user = services.auth.users.by_name("demo")
+    versions = []
+    for word in ("queued", "unused", "before", "pinned", "trial", "fresh"):
+        house.edit(word)
+        versions.append(house.change("publish")["data"][0]["version"])
+        if word in ("queued", "before", "pinned"):
+            house.change("pin", version=versions[-1])
+            house.served(0)
+        if word == "queued":
+            request = RunRequest("probe", ({"role": "user", "content": "Hello"},))
+            run = services.runs.start.queue(Caller(user.id, "demo", "admin"), request, None, "req").run
+            assert run.agent_version == versions[0]
+    house.change("canary", version=versions[4], share=0.05)
+    (place / ".1-killed").mkdir()
+    for folder in place.iterdir():
+        if folder.name != versions[5]:
+            os.utime(folder, (0, 0))
+    house.edit("newest")
+    newest = house.change("publish")["data"][0]["version"]
+    kept = {one for one in versions if one != versions[1]}
+    assert {folder.name for folder in place.iterdir()} == {newest, *kept}
+    assert all(folder.stat().st_mtime > 0 for folder in place.iterdir()), "the day counts from the last use"
+    unused = services.versions.find("probe", versions[1])
+    assert unused.prompt == "Say unused."
+    shutil.rmtree(place / versions[1])
+    assert services.versions.find("probe", versions[1]).folder.is_dir(), "it is unpacked again"
 
 
 def test_what_is_refused(house: House) -> None:

@@ -43,6 +43,7 @@ _OTHERS = (
     r"(?:fête|soirée|gâteau|cadeau|carte|goûter) d['’]anniversaire|(?:fiesta|tarta|regalo|tarjeta) de cumpleaños|"
     r"(?:festa|torta|regalo|biglietto) di compleanno|anniversaire (?:de|du) (?:mariage|l['’]entreprise|la)|"
     r"missing|unknown|fehlt|auftrags?\w*|manqu\w*|inconnue?|falta|desconocid\w*|manca|ontbreekt|onbekend|"
+    r"(?<!geboren )wurden?|(?<!geboren )werd|"
     r"hired|joined|closed|ended|opened|geschlossen|eröffnet|ferm[ée]\w*|cerrad[oa]|chius[oa]|gesloten|signed|since|died|death|deceased|expires?|expir\w*|valid|until|due|delivered|"
     r"delivery|issued|released?|"
     r"founded|launch\w*|appointment|meeting|invoice\w*|order\w*|ordered|paid|party|celebrat\w*|created|"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from service.guardrails.detectors.context import Near, before, has_words, in_account_number
+from service.guardrails.detectors.context import Near, before, has_words, in_account_number, in_row
 from service.guardrails.match import Match, Window
 
 _DIGITS = re.compile(r"[0-9]{1,19}(?:[ .-]{1,2}[0-9]{1,7}){0,18}")
@@ -12,8 +12,8 @@ _SHORTEST, _LONGEST = 12, 19
 _LEAST = re.compile(rf"(?:[ .-]*[0-9]){{{_SHORTEST}}}[0-9]*")
 _GROUPS = re.compile(r"[0-9]+")
 _NO_SIGNS = str.maketrans("", "", " .-")
-_LONGER_BEFORE = re.compile(r"(?:[0-9][-.,/:]|[0-9]{4} |[A-Za-z]-)\Z")
-_LONGER_AFTER = re.compile(r"[0-9]|[-.,/:][0-9]| [0-9]{4}(?![0-9/])|-[A-Za-z0-9]")
+_LONGER_BEFORE = re.compile(r"(?:[0-9][-./:]|[0-9]{4} |[A-Za-z]-)\Z")
+_LONGER_AFTER = re.compile(r"[0-9]|[-./:][0-9]| [0-9]{4}(?![0-9/])|-[A-Za-z0-9]")
 # Beginnings of the numbers of each brand, and their lengths.
 _BRANDS = (
     (re.compile(r"4"), (16, 19)),
@@ -58,6 +58,8 @@ def match_card(window: Window) -> Match | None:
             continue
         near = before(text, start, _WORDS)
         usual = _USUAL.fullmatch(text, start, end) is not None and _is_of_brand(number)
+        if not usual and in_row(text, start, end, window.group):
+            continue
         if near is Near.YES or (near is Near.NONE and usual):
             return Match("card", start, end)
     return None

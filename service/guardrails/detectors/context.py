@@ -87,6 +87,13 @@ def has_words(text: str, start: int) -> bool:
     return _LETTER.search(text, max(0, start - BEFORE), start) is not None
 
 
+def in_row(text: str, start: int, end: int, last: int) -> bool:
+    """Return whether a comma without a space parts a number from digits: fields of a row, or a longer number."""
+    before = text[start - 2 : start] if start >= 2 else ""
+    after = text[end : min(end + 2, last)]
+    return (before[1:] == "," and before[0].isdigit()) or (after[:1] == "," and after[1:].isdigit())
+
+
 def before(text: str, start: int, words: str, *, things: str = THINGS, others: str = "(?!)") -> Near:
     """Return whether one of the `words` stands before a place.
 

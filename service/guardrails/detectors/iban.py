@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import re
 
-from service.guardrails.match import Match, Window
+from service.guardrails.match import WAIT, Answer, Match, Window
 
 _SHAPE = re.compile(r"([A-Za-z]{2})[ -]?[0-9][ -]?[0-9](?:[ .-]{0,2}[A-Za-z0-9]){10,30}")
+_BEGIN = re.compile("([A-Za-z]{2})[ -]?[0-9][ -]?[0-9]")
+# In capitals, its groups of digits on two lines.
+_BROKEN = re.compile(
+    r"[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){1,6} ?(?:\r?\n {0,4}(?:[0-9]{1,4}(?: ?[0-9]{1,4}){0,6} ?)?|\r?\Z)"
+)
 _LENGTHS_WORDS = (
     "AD24 AE23 AL28 AO25 AT20 AZ28 BA20 BE16 BF28 BG22 BH22 BI27 BJ28 BR29 BY28 CH21 CI28 CM27 CR22 "
     "CV25 CY28 CZ24 DE22 "
@@ -21,19 +26,29 @@ _LENGTHS_WORDS = (
 _LENGTHS = {word[:2]: int(word[2:]) for word in _LENGTHS_WORDS.split()}
 
 
-def match_iban(window: Window) -> Match | None:
-    """Match an IBAN, also in small letters or in groups."""
-    text, start = window.text, window.start
-    shape = _SHAPE.match(text, start, window.group)
-    if shape is None:
-        return None
-    length = _LENGTHS.get(shape[1].upper())
+def match_iban(window: Window) -> Answer:
+    """Match an IBAN, also in small letters, in groups, and broken over two lines between those."""
+    begin = _BEGIN.match(window.text, window.start, window.group)
+    length = _LENGTHS.get(begin[1].upper()) if begin is not None else None
     if length is None:
         return None
-    end = _end_of(text, start, shape.end(), length)
+    shape = _SHAPE.match(window.text, window.start, window.group)
+    found = _match(window, shape, length)
+    if found is not None:
+        return found
+    broken = _BROKEN.match(window.text, window.start, window.end)
+    if broken is None:
+        return None
+    return WAIT if broken.end() == window.end and not window.final else _match(window, broken, length)
+
+
+def _match(window: Window, shape: re.Match[str] | None, length: int) -> Match | None:
+    """Match as much of a shape as the number of a country has, if its check digits are right."""
+    text, start = window.text, window.start
+    end = _end_of(text, start, shape.end(), length) if shape is not None else None
     if end is None or text[end : end + 1].isalnum():
         return None
-    number = re.sub("[ .-]", "", text[start:end]).upper()
+    number = re.sub(r"[ .\r\n-]", "", text[start:end]).upper()
     turned = "".join(str(int(character, 36)) for character in number[4:] + number[:4])
     return Match("iban", start, end) if int(turned) % 97 == 1 else None
 
@@ -41,7 +56,7 @@ def match_iban(window: Window) -> Match | None:
 def _end_of(text: str, start: int, end: int, length: int) -> int | None:
     """Return where `length` letters and digits end."""
     for place in range(start, end):
-        length -= text[place] not in " .-"
+        length -= text[place] not in " .-\r\n"
         if length == 0:
             return place + 1
     return None

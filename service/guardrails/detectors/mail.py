@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import re
 
-from service.guardrails.match import Match, Window
+from service.guardrails.match import WAIT, Answer, Match, Window
 
 _LABEL = r"[^\W_](?:[\w-]{0,61}[^\W_])?"
 _AT = r"(?:@|[(\[{](?:at|AT|ät|arroba|chez)[)\]}])"
 _DOT = r"(?:\.|[(\[{](?:dot|DOT|punkt|point|punto|punt)[)\]}])"
+# The same with spaces, as in `jo [at] example [dot] com`.
+_SPACED_AT = r" ?[(\[{](?:at|AT|ät|arroba|chez)[)\]}] ?"
+_SPACED_DOT = rf"(?:\.| ?{_DOT[3:-1].split('|', 1)[1]} ?)"
+_LOCAL = r"[\w+][\w.%+'-]{0,63}"
+_SPACED = re.compile(rf"{_LOCAL}{_SPACED_AT}")
+_SPACED_OPEN = re.compile(rf"{_LOCAL}(?: (?:[(\[{{][A-Za-zä]{{0,7}})?)?\Z")
+_SPACED_ADDRESS = re.compile(
+    rf"{_LOCAL}{_SPACED_AT}(?:{_LABEL}{_SPACED_DOT}){{1,8}}(?P<end>[a-z]{{2,63}})(?![\w@])"
+)
 _HAS_AT = re.compile(r"[@(\[{]")  # a cheap look first
 _ADDRESS = re.compile(
     rf"[\w+][\w.%+'-]{{0,63}}{_AT}({_LABEL}(?:{_DOT}{_LABEL}){{0,7}}{_DOT}"
@@ -23,9 +32,15 @@ _FILES_WORDS = (
 _FILES = frozenset(_FILES_WORDS.split())
 
 
-def match_mail(window: Window) -> Match | None:
+def match_mail(window: Window) -> Answer:
     """Match a mail address."""
     text, start = window.text, window.start
+    if _SPACED.match(text, start, window.end):
+        spaced = _SPACED_ADDRESS.match(text, start, window.end) if window.final else None
+        if not window.final or spaced is not None:
+            return WAIT if spaced is None else Match("email", start, spaced.end())
+    elif not window.final and _SPACED_OPEN.match(text, start, window.end):
+        return WAIT
     if _HAS_AT.search(text, start, window.group) is None:
         return None
     found = _ADDRESS.match(text, start, window.group)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 
-from service.guardrails.detectors.context import Near, after, before
+from service.guardrails.detectors.context import Near, after, before, in_row
 from service.guardrails.match import WAIT, Answer, Match, Window
 
 _ANY = (
@@ -139,7 +139,7 @@ _NUMBERS = (
     _Number(_compiled(r"[0-9]{11}|[0-9]{6}[ -][0-9]{5}"), _by("pl.pesel"), r"pesel\w*"),
 )
 _ANY_SHAPE = re.compile("|".join(one.shape.pattern for one in _NUMBERS), re.IGNORECASE)  # a cheap look first
-_LONGER_BEFORE = re.compile(r"(?:[0-9][-./,]|[A-Za-z]-|[#$€£_])\Z")
+_LONGER_BEFORE = re.compile(r"(?:[0-9][-./]|[A-Za-z]-|[#$€£_])\Z")
 
 
 def match_national_id(window: Window) -> Answer:
@@ -163,11 +163,13 @@ def match_national_id(window: Window) -> Answer:
 
 def _told(number: _Number, window: Window, found: re.Match[str]) -> Answer:
     match = Match("national_id", window.start, found.end())
+    certain = number.certain is None or number.certain.fullmatch(found[0]) is not None
+    if not (number.alone and certain) and in_row(window.text, window.start, window.start, window.start):
+        return None
     words = rf"{number.words}|{_ANY}"
     near = before(window.text, window.start, words)
     if near is Near.YES:
         return match
-    certain = number.certain is None or number.certain.fullmatch(found[0]) is not None
     if number.alone and certain and near is Near.NONE:
         return match
     told = after(window, found.end(), words)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from service.guardrails.detectors.context import THINGS, Near, after, before, in_account_number
+from service.guardrails.detectors.context import THINGS, Near, after, before, in_account_number, in_row
 from service.guardrails.match import WAIT, Answer, Match, Wait, Window
 
 REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "PL", "AT", "CH", "BE", "IE", "PT")
@@ -18,9 +18,9 @@ _EXTENSION = r"(?:[ ,]{0,2}(?:ext\.?|extension|x|durchwahl|poste|int\.?|toestel)
 _SEPARATED = r"(?:(?:[ -]|\.(?! )|/| / |\)[ -]?| ?\(){1,2}[0-9]{1,12}){0,8}\)?"
 _SHAPE = re.compile(rf"\(?(?:\+|00)?[ ]?\(?[0-9]{{1,14}}{_SEPARATED}{_EXTENSION}(?![0-9])", re.IGNORECASE)
 _EXTENSION_AT = re.compile(r"[ ,]{0,2}(?:ext|x|d|poste|int|toe)[a-z]*[ .]{0,2}[0-9]{1,5}\Z", re.IGNORECASE)
-_LONGER_BEFORE = re.compile(r"(?:[0-9][-.,/: ]|[A-Za-z]-|[#_]|[$€£] ?)\Z")
+_LONGER_BEFORE = re.compile(r"(?:[0-9][-./: ]|[A-Za-z]-|[#_]|[$€£] ?)\Z")
 _LONGER_AFTER = re.compile(
-    r"[^\W]|[-/:.,][0-9]|[-_](?!(?:office|fax|home|work|mobile|cell|tel))[A-Za-z]| ?[%€£$°]", re.IGNORECASE
+    r"[^\W]|[-/:.][0-9]|[-_](?!(?:office|fax|home|work|mobile|cell|tel))[A-Za-z]| ?[%€£$°]", re.IGNORECASE
 )
 _UNITS = re.compile(
     r"[ ]?(?:eur|euros?|usd|dollars?|gbp|pounds?|chf|zł|pln|million|mio|mrd|milliard|people|inhabitants|"
@@ -100,6 +100,8 @@ def match_phone(window: Window) -> Answer:
     ):
         return None
     if number[0] == "(" and number[-1] == ")":
+        return None
+    if in_row(text, start, end, window.end) and not (number[0] == "+" or _CERTAIN.fullmatch(number)):
         return None
     told = _is_international(number) or (
         not number.lstrip("(").startswith("+") and _is_national(window, end, number)

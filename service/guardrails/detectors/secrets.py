@@ -33,9 +33,12 @@ _VENDORS = {
     "do[opr]_v1_|dapi|key-|shp(?:at|ca|pa|ss)_": r"[0-9a-fA-F]{32,}",
     r"hv[sbr]\.": r"[A-Za-z0-9_-]{24,}",
     "AGE-SECRET-KEY-1": r"[0-9A-Z]{50,}",
-    "ATATT3x": r"[A-Za-z0-9_=-]{30,}",
+    "ATATT3x|ATCTT3x": r"[A-Za-z0-9_=-]{30,}",
+    r"figd_|sbp_|pplx-|tskey-|fo1_|pscale_(?:tkn|pw)_|dp\.(?:pt|st|ct|sa)\.|sntryu_|lin_oauth_": r"[A-Za-z0-9_-]{24,}",
+    "NR(?:AK|II|RA)-": r"[A-Za-z0-9]{27,}",
+    "https://(?=[0-9a-f]{32}@)": r"[0-9a-f]{32}@[A-Za-z0-9.-]{3,80}/[0-9]{1,20}",  # of Sentry
     "sq0(?:atp|csp|idp)-": r"[A-Za-z0-9_-]{22,}",
-    r"hooks\.slack\.com/services/": r"[A-Z0-9]{8,}/[A-Z0-9]{8,}/[A-Za-z0-9]{16,}",
+    r"(?:https://)?hooks\.slack\.com/services/": r"[A-Z0-9]{8,}/[A-Z0-9]{8,}/[A-Za-z0-9]{16,}",
     "eyJ": r"[A-Za-z0-9_-]{12,}\.[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)?|(?:hb|0e|ra|4N|jd|"
     "lb)[A-Za-z0-9_.-]{60,}",
 }
@@ -43,7 +46,7 @@ _KEYS = tuple((re.compile(begin), re.compile(rf"(?:{begin})(?:{rest})")) for beg
 _BEGINS = re.compile("|".join(_VENDORS))
 _OTHER_KEYS = re.compile(
     r"[A-Za-z0-9_~.-]{3}8Q~[A-Za-z0-9_~.-]{31,34}"  # of Azure
-    r"|[0-9]{8,10}:AA[A-Za-z0-9_-]{33}(?![A-Za-z0-9_-])"  # of Telegram
+    r"|(?:bot)?(?P<telegram>[0-9]{8,10}:AA[A-Za-z0-9_-]{33})(?![A-Za-z0-9_-])"
     r"|[0-9a-f]{32}-us[0-9]{1,2}(?![A-Za-z0-9])"  # of Mailchimp
 )
 _URL = re.compile(
@@ -73,14 +76,16 @@ _OF_KEYS = re.compile(
 _FOR = r"(?:for|to|of|für|zum?|zur|pour|du|de|para|del|di|per|voor|van)"
 # Of what a password is: with a word such as `for`, or right after it, as in `mot de passe wifi`.
 _WHOSE = r"(?:wifi|wlan|router|root|admin|vpn|mail|login|web|temporal|actual|actuel|attuale)"
+_NOW = r"(?:\s\[[\w*]{0,24}\])?"  # as prompts show what is set, see `aws configure`
 _OF = rf"(?:\s{_FOR}(?:\s[\w'’-]{{1,20}}){{1,4}}?(?=[\s:=])|\s{_WHOSE}(?![^\W_]))?"
 # Words after a name of a secret that `_BETWEEN` may go on with.
 _OPEN = re.compile(
-    rf"[\"']?\s{{0,3}}(?:{_FOR}(?:\s[\w'’-]{{0,20}}){{0,5}}|[^\W0-9]{{0,8}})\s{{0,3}}", re.IGNORECASE
+    rf"[\"']?\s{{0,3}}(?:{_FOR}(?:\s[\w'’-]{{0,20}}){{0,5}}|\[[\w*]{{0,24}}\]?|[^\W0-9]{{0,8}})\s{{0,3}}",
+    re.IGNORECASE,
 )
 _IS = r"(?:(?:is|was|ist|war|lautet|lautete|est|es|era|è)(?![^\W_])|=>|:=|[:=])"
 _BETWEEN = re.compile(
-    rf"(?:{_OF}[\"']?\s{{0,3}}{_IS}\s{{0,3}}|[\"']?\s)"
+    rf"(?:{_OF}{_NOW}[\"']?\s{{0,3}}{_IS}\s{{0,3}}|[\"']?\s)"
     r"(?:(?:Bearer|Basic|now|set to|still|jetzt|nu|ahora|ora)\s{1,2})?[\"'`«„“]?",
     re.IGNORECASE,
 )
@@ -129,6 +134,10 @@ SIGNS = (
         "glpat-",
         "npm_",
         "AIza",
+        "hf_",
+        "hvs.",
+        "gsk_",
+        "GOCSPX-",
     ),
     *(form for word in _SIGN_WORDS.split() for form in _forms(word)),
 )
@@ -160,7 +169,9 @@ def _vendor_key(window: Window) -> Match | None:
             found = whole.match(text, start, window.group)
             return _long(window, found.end()) if found is not None else None
     other = _OTHER_KEYS.match(text, start, window.group)
-    return Match("secret", start, other.end()) if other is not None else None
+    if other is None:
+        return None
+    return Match("secret", start if other["telegram"] is None else other.start("telegram"), other.end())
 
 
 def _long(window: Window, end: int) -> Match:
