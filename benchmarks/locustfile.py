@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
 
-from locust import HttpUser, between, events, tag, task
+import gevent
+from locust import HttpUser, events, tag, task
 from locust.env import Environment
 from locust.exception import StopUser
 
@@ -50,6 +51,7 @@ def add_options(parser: Any) -> None:
     parser.add_argument(
         "--signed-in", default="", help="file: JSON list of name, password and headers, the admin first"
     )
+    parser.add_argument("--things", type=int, default=0, help="done by all before the test ends; 0: no end")
     parser.add_argument(
         "--model-ms", type=int, default=2000, help="milliseconds that the benchmark's model takes; 0: none"
     )
@@ -68,14 +70,20 @@ def log_in(client: Any, name: str, password: str) -> dict[str, str]:
 class Person(HttpUser):
     """One signed-in person."""
 
-    wait_time = between(*PAUSE)
     known: ClassVar[list[dict[str, Any]]] = []  # name, password and headers of each; the admin first
-    taken = 0
+    taken = done = 0
+
+    def wait_time(self) -> float:
+        """Return the seconds of thinking; after the last of `--things` end the test."""
+        Person.done += 1
+        if Person.done == self.environment.parsed_options.things:
+            gevent.spawn(self.environment.runner.quit)
+        return random.uniform(*PAUSE)
 
     def on_start(self) -> None:
         """Take one who is signed in, or make one and sign in."""
         options = self.environment.parsed_options
-        self.wish = Wish(wait=options.model_ms)
+        self.wish = Wish(wait=options.model_ms, first=options.model_ms)  # a task's answer is streamed
         self.stream_wish = STREAM if options.model_ms else AT_ONCE
         if not Person.known and options.signed_in:
             Person.known = json.loads(Path(options.signed_in).read_text())
@@ -246,4 +254,4 @@ def _turns() -> Iterator[bool]:
 @events.test_start.add_listener
 def begin(environment: Environment, **_: Any) -> None:
     """Begin anew where a test is started again from Locust's page."""
-    Person.known, Person.taken = [], 0
+    Person.known, Person.taken, Person.done = [], 0, 0

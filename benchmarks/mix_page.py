@@ -97,8 +97,15 @@ def _told(mix: Found, costs: Mapping[str, Mapping[str, float]]) -> str:
         f"second, {used:.1f} s of CPU, that is {1000 * used / max(requests, 1):.1f} ms a request and "
         f"{used / mix['seconds']:.2f} cores."
     )
+    things = sum(_count(mix, kind) for kind in TITLES) + _again_first(mix)
+    parts = ", ".join(f"{part} {1000 * mix['cpu'][part] / max(things, 1):.1f}" for part in PARTS)
+    told += (
+        f" CPU milliseconds for each of the {things:,} things that people did, whatever its kind: {parts}."
+    )
     if costs:
-        reckoned = sum(cost["all"] * _count(mix, kind) for kind, cost in costs.items()) / 1000
+        counts = {kind: _count(mix, kind) for kind in costs}
+        counts["invoke"] = counts.get("invoke", 0) + _again_first(mix)
+        reckoned = sum(cost["all"] * counts[kind] for kind, cost in costs.items()) / 1000
         told += f" Reckoned from the kinds alone: {reckoned:.1f} s."
     return told
 
@@ -111,7 +118,7 @@ def cost_of_kinds(found: Found) -> dict[str, dict[str, float]]:
         done = _count(one, kind)
         if not done:
             continue
-        misses = sum(line["count"] for line in one["lines"] if line["name"] == "again: first time")
+        misses = _again_first(one)
         cost = {"done": float(done)}
         for part in PARTS:
             spent = one["cpu"][part] - found["idle"]["cpu"][part] * one["seconds"]
@@ -124,6 +131,10 @@ def cost_of_kinds(found: Found) -> dict[str, dict[str, float]]:
 def _count(one: Found, kind: str) -> int:
     name = FIRST.get(kind, kind)
     return sum(line["count"] - line["failures"] for line in one["lines"] if line["name"] == name)
+
+
+def _again_first(one: Found) -> int:
+    return sum(line["count"] for line in one["lines"] if line["name"] == "again: first time")
 
 
 def cores(samples: Sequence[Mapping[str, float]]) -> dict[str, list[tuple[float, float]]]:

@@ -38,7 +38,7 @@ def server(scratch: Path, redis_server: RedisServer, upstream_process: Upstream)
 def test_people_are_made_and_do_one_kind_without_a_failure(
     server: Slipway, tmp_path: Path, tag: str, names: set[str]
 ) -> None:
-    found = locust(server.url, tmp_path, 2, 3, "--tags", tag, "--model-ms", "0")
+    found = locust(server.url, tmp_path, 2, 90, "--tags", tag, "--model-ms", "0", "--things", "2")
     assert {line.name for line in found} == names
     assert [line for line in found if line.failures or not line.count] == []
     assert "<html" in (tmp_path / "locust.html").read_text()
