@@ -176,7 +176,8 @@ SECTIONS: Mapping[str, tuple[Metric, ...]] = {
             "saved_usd",
             "Money that was not spent, by cache",
             *("agent", "layer"),
-            notes="`hit`, `near`, `coalesced`: answers; `prompt`: the provider's, where it paid; `batch`",
+            notes="`hit`, `near`, `coalesced`: answers; `batch`; `prompt`: the provider's, where it paid: what calls lost "
+            "that only wrote it is not taken off, as a counter cannot fall: [usage](money.md#usage) has the balance",
         ),
         counter(
             "cache",
@@ -262,8 +263,7 @@ SECTIONS: Mapping[str, tuple[Metric, ...]] = {
             merge="database",
             notes="`web`, `task`, over all replicas",
         ),
-        counter("spans", "Spans of traces: sent, failed to be, or dropped", "outcome"),
-        gauge("database_up", "0 while the values below are not read", merge="database"),
+        gauge("database_up", "0 while values marked *database* are not read", merge="database"),
         gauge("redis_up", "0 while a process skips Redis", merge="livemin"),
         gauge("limiter_fallback", "1 while limits are counted per process", merge="livemax"),
         gauge(
