@@ -28,9 +28,7 @@ SECTIONS: Mapping[str, tuple[Metric, ...]] = {
         ),
         counter("rate_limited", "Requests refused by a rate limit", "action"),
         counter("login_failures", "Log-ins that were refused"),
-        gauge(
-            "websockets", "WebSockets that are open", merge="livesum", notes="see [WebSocket](websocket.md)"
-        ),
+        gauge("websockets", "WebSockets that are open", merge="livesum", notes="[WebSocket](websocket.md)"),
         gauge("streams_active", "Streams that clients are reading", merge="livesum"),
     ),
     "Runs": (
@@ -176,8 +174,8 @@ SECTIONS: Mapping[str, tuple[Metric, ...]] = {
             "saved_usd",
             "Money that was not spent, by cache",
             *("agent", "layer"),
-            notes="`hit`, `near`, `coalesced`: answers; `batch`; `prompt`: the provider's, where it paid: what calls lost "
-            "that only wrote it is not taken off, as a counter cannot fall: [usage](money.md#usage) has the balance",
+            notes="`hit`, `near`, `coalesced`: answers; `batch`; `prompt`: the provider's, where it paid: what writing "
+            "it lost elsewhere is not taken off, as a counter cannot fall: [usage](money.md#usage) has the balance",
         ),
         counter(
             "cache",
@@ -263,7 +261,7 @@ SECTIONS: Mapping[str, tuple[Metric, ...]] = {
             merge="database",
             notes="`web`, `task`, over all replicas",
         ),
-        gauge("database_up", "0 while values marked *database* are not read", merge="database"),
+        gauge("database_up", "0 while the database is not read", merge="database"),
         gauge("redis_up", "0 while a process skips Redis", merge="livemin"),
         gauge("limiter_fallback", "1 while limits are counted per process", merge="livemax"),
         gauge(
@@ -281,7 +279,9 @@ SECTIONS: Mapping[str, tuple[Metric, ...]] = {
             "see [locks](architecture.md#locks)), or a statement had another result than usual (`unexpected_result`, "
             "see [trips](architecture.md#trips))",
         ),
-        counter("spans", "Spans of [traces](tracing.md): `sent`, `failed` to be, or `dropped`", "outcome"),
+        counter(
+            "spans", "Spans of traces", "outcome", notes="[traces](tracing.md): `sent`, `failed`, `dropped`"
+        ),
         gauge("disk_free_bytes", "Space left on the disk of SLIPWAY_HOME", merge="host"),
         gauge("disk_size_bytes", "Size of the disk of SLIPWAY_HOME", merge="host"),
         gauge(

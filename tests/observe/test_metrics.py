@@ -36,6 +36,11 @@ def test_a_metric_is_in_the_table_once() -> None:
     assert [name for name in set(names) if names.count(name) > 1] == []
 
 
+def test_help_is_plain_text() -> None:
+    about = [metric.about for metrics in SECTIONS.values() for metric in metrics]
+    assert [text for text in about if set(text) & set("[]`*")] == []
+
+
 def test_everything_counted_is_rendered() -> None:
     metrics = Metrics()
     metrics.request("/x", "GET", 200, 0.02)
