@@ -174,8 +174,7 @@ SECTIONS: Mapping[str, tuple[Metric, ...]] = {
             "saved_usd",
             "Money that was not spent, by cache",
             *("agent", "layer"),
-            notes="`hit`, `near`, `coalesced`: answers; `batch`; `prompt`: the provider's, where it paid: what writing "
-            "it lost elsewhere is not taken off, as a counter cannot fall: [usage](money.md#usage) has the balance",
+            notes="`hit`, `near`, `coalesced`: answers; `batch`; `prompt`: gains only ([usage](money.md#usage))",
         ),
         counter(
             "cache",
