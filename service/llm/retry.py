@@ -25,13 +25,12 @@ from service.errors import (
 from service.llm.breaker import Breaker, BreakerPermit, BreakerState
 from service.llm.client import ModelCall, ModelClient, ModelReply, ModelRequest, TextDelta
 from service.llm.headroom import headroom
-from service.observe.observer import ModelAttempt
+from service.observe.observer import CALLER_LEFT, ModelAttempt
 
 FIRST_PAUSE = 0.25  # seconds; doubled with each attempt
 MAX_PAUSE = 8.0
 RETRIED = (ModelUnavailable, ModelTimeout, ModelInterrupted)
 HEALTHY = (ModelRejected, ModelRateLimited, ModelKeyRefused)
-CALLER_LEFT = "caller_left"
 
 
 class Provider(NamedTuple):

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from service.observe.observer import ModelAttempt, Observer, RunPhase, Settled
+from service.observe.observer import CALLER_LEFT, ModelAttempt, Observer, RunPhase, Settled
 from service.types import Run, Usage
 
 log = logging.getLogger("slipway")
@@ -49,7 +49,10 @@ class LogLines(Observer):
             "cost_usd": self._price(attempt.model, usage) if usage else None,
             "stream": attempt.stream,
         }
-        log.info("llm_call", extra=fields)
+        if attempt.ok or attempt.error_code == CALLER_LEFT:
+            log.info("llm_call", extra=fields)
+        else:  # in production too, where INFO is not logged: without it nothing tells why a breaker opened
+            log.warning("llm_call", extra=fields)
 
     def settlement(self, settled: Settled) -> None:
         if settled.cost > settled.held:  # never seen yet: a bound of ours would not hold

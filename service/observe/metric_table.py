@@ -28,9 +28,7 @@ SECTIONS: Mapping[str, tuple[Metric, ...]] = {
         ),
         counter("rate_limited", "Requests refused by a rate limit", "action"),
         counter("login_failures", "Log-ins that were refused"),
-        gauge(
-            "websockets", "WebSockets that are open", merge="livesum", notes="see [WebSocket](websocket.md)"
-        ),
+        gauge("websockets", "WebSockets that are open", merge="livesum", notes="[WebSocket](websocket.md)"),
         gauge("streams_active", "Streams that clients are reading", merge="livesum"),
     ),
     "Runs": (
@@ -176,7 +174,7 @@ SECTIONS: Mapping[str, tuple[Metric, ...]] = {
             "saved_usd",
             "Money that was not spent, by cache",
             *("agent", "layer"),
-            notes="`hit`, `near`, `coalesced`: answers; `prompt`: the provider's, where it paid; `batch`",
+            notes="`hit`, `near`, `coalesced`: answers; `batch`; `prompt`: gains only ([usage](money.md#usage))",
         ),
         counter(
             "cache",
@@ -262,8 +260,7 @@ SECTIONS: Mapping[str, tuple[Metric, ...]] = {
             merge="database",
             notes="`web`, `task`, over all replicas",
         ),
-        counter("spans", "Spans of traces: sent, failed to be, or dropped", "outcome"),
-        gauge("database_up", "0 while the values below are not read", merge="database"),
+        gauge("database_up", "0 while the database is not read", merge="database"),
         gauge("redis_up", "0 while a process skips Redis", merge="livemin"),
         gauge("limiter_fallback", "1 while limits are counted per process", merge="livemax"),
         gauge(

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from service.types import Run, Usage
 
+CALLER_LEFT = "caller_left"  # error code of an attempt that was given up here: no fault of the model
 # `started` and `over` delimit an execution in this process, whatever its outcome. In between: `ended` (see its status),
 # `failed` by an internal error, waiting for an approval, a batch or money, `paused` as its agent is stopped, or
 # `released` to another worker.

@@ -10,6 +10,7 @@ import httpx2
 from prometheus_client import generate_latest
 
 from service.observe import metric_files
+from service.observe.metric_table import SECTIONS
 from service.observe.metric_values import of_folder
 from service.observe.metrics import Metrics
 from service.observe.observer import ModelAttempt, Settled
@@ -28,6 +29,16 @@ metrics.limiter_fallback(sys.argv[1] == "alone")
 print(metrics.render()[0].decode() + "done", flush=True)
 sys.stdin.readline()
 """
+
+
+def test_a_metric_is_in_the_table_once() -> None:
+    names = [metric.name for metrics in SECTIONS.values() for metric in metrics]
+    assert [name for name in set(names) if names.count(name) > 1] == []
+
+
+def test_help_is_plain_text() -> None:
+    about = [metric.about for metrics in SECTIONS.values() for metric in metrics]
+    assert [text for text in about if set(text) & set("[]`*")] == []
 
 
 def test_everything_counted_is_rendered() -> None:

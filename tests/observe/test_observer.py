@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from service.errors import ModelRejected
 from service.observe.log_lines import LogLines
-from service.observe.observer import ModelAttempt, Observer, RunPhase, Settled
+from service.observe.observer import CALLER_LEFT, ModelAttempt, Observer, RunPhase, Settled
 from service.types import Run, Usage
 from tests.runs.house import asked, run_of
 
@@ -78,6 +79,15 @@ def test_the_line_of_an_attempt_has_its_price(caplog: pytest.LogCaptureFixture) 
     (record,) = map(vars, caplog.records)
     assert (record["message"], record["latency_ms"], record["cost_usd"]) == ("llm_call", 12.3, "claude 10")
     assert (record["output_tokens"], record["error_code"], record["stream"]) == (5, None, True)
+
+
+def test_a_failed_attempt_is_told_where_only_warnings_are(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "slipway"):
+        log_lines = LogLines(lambda model, usage: None)
+        log_lines.attempt(ATTEMPT)
+        log_lines.attempt(replace(ATTEMPT, ok=False, error_code=CALLER_LEFT))
+        log_lines.attempt(replace(ATTEMPT, ok=False, error_code="model_error"))
+    assert lines(caplog) == [("WARNING", "llm_call")]
 
 
 def test_a_call_that_cost_more_than_was_held_is_an_error(caplog: pytest.LogCaptureFixture) -> None:
