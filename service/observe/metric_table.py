@@ -262,7 +262,6 @@ SECTIONS: Mapping[str, tuple[Metric, ...]] = {
             merge="database",
             notes="`web`, `task`, over all replicas",
         ),
-        counter("spans", "Spans of traces: sent, failed to be, or dropped", "outcome"),
         gauge("database_up", "0 while the values below are not read", merge="database"),
         gauge("redis_up", "0 while a process skips Redis", merge="livemin"),
         gauge("limiter_fallback", "1 while limits are counted per process", merge="livemax"),
@@ -281,7 +280,9 @@ SECTIONS: Mapping[str, tuple[Metric, ...]] = {
             "see [locks](architecture.md#locks)), or a statement had another result than usual (`unexpected_result`, "
             "see [trips](architecture.md#trips))",
         ),
-        counter("spans", "Spans of [traces](tracing.md): `sent`, `failed` to be, or `dropped`", "outcome"),
+        counter(
+            "spans", "Spans of traces", "outcome", notes="`sent`, `failed`, `dropped`: [traces](tracing.md)"
+        ),
         gauge("disk_free_bytes", "Space left on the disk of SLIPWAY_HOME", merge="host"),
         gauge("disk_size_bytes", "Size of the disk of SLIPWAY_HOME", merge="host"),
         gauge(

@@ -10,6 +10,7 @@ import httpx2
 from prometheus_client import generate_latest
 
 from service.observe import metric_files
+from service.observe.metric_table import ALL, SECTIONS
 from service.observe.metric_values import of_folder
 from service.observe.metrics import Metrics
 from service.observe.observer import ModelAttempt, Settled
@@ -28,6 +29,10 @@ metrics.limiter_fallback(sys.argv[1] == "alone")
 print(metrics.render()[0].decode() + "done", flush=True)
 sys.stdin.readline()
 """
+
+
+def test_each_metric_is_listed_once() -> None:
+    assert len(ALL) == sum(map(len, SECTIONS.values()))
 
 
 def test_everything_counted_is_rendered() -> None:
