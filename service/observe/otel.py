@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -195,7 +196,7 @@ def _check(response: requests.Response, *_: Any, **__: Any) -> None:
     The SDK would follow none, take it for success all the same, and keep an answer of any length in memory.
     """
     length = response.headers.get("Content-Length", "")
-    if length.isdecimal() and int(length) <= MAX_ANSWER:
+    if re.fullmatch("[0-9]{1,5}", length) and int(length) <= MAX_ANSWER:
         response.content  # noqa: B018 - is read by this
     else:
         response.close()
