@@ -6,6 +6,7 @@ https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 # Headers of a limit and of what remains of it, by kind.
@@ -41,6 +42,6 @@ def headroom(limits: Mapping[bytes, bytes]) -> tuple[tuple[str, float], ...]:
 
 
 def _count(value: bytes | None) -> int | None:
-    if value is None or len(value) > MAX_DIGITS or not value.isdigit():
+    if value is None or len(value) > MAX_DIGITS or re.fullmatch(b"[0-9]+", value) is None:
         return None
     return int(value)
