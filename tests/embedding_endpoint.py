@@ -34,6 +34,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.tokens is not None:
             told["usage"] = {"prompt_tokens": self.server.tokens(texts), "total_tokens": 1}
         answer = json.dumps(told if self.server.answer is None else self.server.answer).encode()
+        answer = answer if self.server.body is None else self.server.body
         self.send_response(self.server.status)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
@@ -43,7 +44,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Endpoint(ThreadingHTTPServer):
-    """`tokens` counts those of texts for the report; None: it reports none. `answer` is told instead of vectors."""
+    """`tokens` counts those of texts for the report; None: it reports none. `answer` is told instead of vectors, `body`
+    instead of any JSON."""
 
     daemon_threads = True
 
@@ -53,6 +55,7 @@ class Endpoint(ThreadingHTTPServer):
         self.asked: list[Any] = []
         self.status = 200
         self.answer: Any = None
+        self.body: bytes | None = None
         self.seconds = 0.0
         self.most_bytes: int | None = None
         self.tokens: Callable[[list[str]], int] | None = lambda texts: sum(len(one.split()) for one in texts)

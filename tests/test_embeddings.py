@@ -140,6 +140,8 @@ def test_run_pays_for_its_queries(house: House, embeddings: Embeddings) -> None:
         ({"most_bytes": 5}, MOST, "worst"),
         ({"answer": {"data": [], "usage": {"prompt_tokens": 2}}}, 2 * WORD, "exact"),
         ({"answer": []}, MOST, "worst"),
+        ({"answer": {"data": [{"embedding": [10**400]}], "usage": {"prompt_tokens": 2}}}, 2 * WORD, "exact"),
+        ({"body": b"[" * 100_000}, MOST, "worst"),
     ],
 )
 @ON_SQLITE

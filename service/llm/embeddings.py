@@ -25,6 +25,9 @@ MAX_BYTES = 1024 * 1024  # of an answer: `MAX_SIZE` numbers in full decimal nota
 MAX_CONNECTIONS = 64
 MAX_TOKENS = 2**53  # of a report: a larger number is none
 
+# Raised for JSON of another shape, for numbers beyond floats, and for JSON that is too deep.
+_NO_ANSWER = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+
 
 class Embedded(NamedTuple):
     """Answer to one call: unit vectors in the order of their texts, all of one size; None without.
@@ -72,7 +75,7 @@ class HttpEmbedder:
         except NEVER_SENT as error:
             call.progress.billable = False
             failed = type(error).__name__
-        except (httpx2.HTTPError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        except (httpx2.HTTPError, *_NO_ANSWER) as error:
             failed = type(error).__name__
         self._retry_at = time.monotonic() + PAUSE
         log.warning("embedding_failed", extra={"error": failed})

@@ -10,6 +10,7 @@ lines are dropped, whatever level a library sets for its loggers.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
@@ -137,7 +138,11 @@ class JsonFormatter(OrjsonFormatter):
         log_data.update(message_dict)
 
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
-        return scrub(super().jsonify_log_record(log_data))
+        try:
+            return scrub(super().jsonify_log_record(log_data))
+        except TypeError:  # half a surrogate pair, or an integer beyond 64 bits
+            line = json.dumps(log_data, default=str, skipkeys=True, ensure_ascii=False)
+            return scrub(line.encode(errors="replace").decode())
 
 
 class TextFormatter(logging.Formatter):
@@ -148,7 +153,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         fields = {**_fields.get(), **_place(), **_extras(record)}
         pairs = "".join(f" {key}={value}" for key, value in fields.items())
-        line = f"{_time(record)[11:23]} {record.levelname:<7} {record.getMessage()}{pairs}"
+        line = f"{_time(record)[11:23]} {record.levelname:<7} {_one_line(record.getMessage() + pairs)}"
         colour = self._COLOURS.get(record.levelname)
         if colour and sys.stderr.isatty():
             line = f"\x1b[{colour}m{line}\x1b[0m"
@@ -164,6 +169,13 @@ def scrub(line: str) -> str:
     return line
 
 
+def _one_line(text: str) -> str:
+    """Escape line breaks and control characters, so that a value neither forges a line nor speaks to a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
 def _place() -> Mapping[str, str]:
     """Return the current span, where tracing is on."""
     if (span := tracing.current()) is None:
@@ -176,17 +188,18 @@ def _extras(record: logging.LogRecord) -> dict[str, Any]:
     for key, value in found.items():
         if key.lower() in _SECRET_NAMES:
             found[key] = REDACTED
-        elif type(value) not in _PLAIN and isinstance(value, Mapping):
+        elif type(value) not in _PLAIN:
             found[key] = _redacted(value)
     return found
 
 
-def _redacted(value: Mapping[Any, Any]) -> dict[str, Any]:
-    return {
-        str(key): _redacted(inner) if isinstance(inner, Mapping) else inner
-        for key, inner in value.items()
-        if str(key).lower() not in _SECRET_NAMES
-    }
+def _redacted(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_redacted(one) for one in value]
+    if not isinstance(value, Mapping):
+        return value
+    items = ((str(key), inner) for key, inner in value.items())
+    return {key: _redacted(inner) for key, inner in items if key.lower() not in _SECRET_NAMES}
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -278,6 +278,9 @@ SECTIONS: Mapping[str, tuple[Metric, ...]] = {
             "see [locks](architecture.md#locks)), or a statement had another result than usual (`unexpected_result`, "
             "see [trips](architecture.md#trips))",
         ),
+        counter(
+            "spans", "Spans of traces", "outcome", notes="[traces](tracing.md): `sent`, `failed`, `dropped`"
+        ),
         gauge("disk_free_bytes", "Space left on the disk of SLIPWAY_HOME", merge="host"),
         gauge("disk_size_bytes", "Size of the disk of SLIPWAY_HOME", merge="host"),
         gauge(

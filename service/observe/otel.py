@@ -9,11 +9,14 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import requests
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http import Compression
@@ -33,6 +36,7 @@ MAX_WAITING = 8_192  # spans that are not sent yet; further ones are dropped
 BATCH, BATCH_MS = 512, 2_000  # spans sent at once, and the longest wait for them
 MAX_VALUE = 16_384  # characters of an attribute
 MAX_ATTRIBUTES = 64
+MAX_ANSWER = 65_536  # bytes of the collector's that are read
 CLOSE_SECONDS = 3.0
 LOG_SECONDS = 60.0  # between two log lines about a collector that takes nothing
 _KINDS: Mapping[Kind, SpanKind] = {
@@ -173,13 +177,31 @@ def _context_of(parent: TraceContext | None) -> Context:
 
 
 def _exporter(export: Export) -> SpanExporter:
+    session = requests.Session()
+    session.stream = True  # no answer is read before `_check`
+    session.hooks["response"] = [_check]
     return OTLPSpanExporter(
         endpoint=f"{export.endpoint.rstrip('/')}/v1/traces",
         certificate_file=export.certificate or None,
         headers=export.headers,
         timeout=export.seconds,
         compression=Compression.Gzip if export.gzip else Compression.NoCompression,
+        session=session,
     )
+
+
+def _check(response: requests.Response, *_: Any, **__: Any) -> None:
+    """Read a short answer, so that its connection serves the next. Raises `ValueError` for a redirect.
+
+    The SDK would follow none, take it for success all the same, and keep an answer of any length in memory.
+    """
+    length = response.headers.get("Content-Length", "")
+    if re.fullmatch("[0-9]{1,5}", length) and int(length) <= MAX_ANSWER:
+        response.content  # noqa: B018 - is read by this
+    else:
+        response.close()
+    if 300 <= response.status_code < 400:
+        raise ValueError("a redirect")
 
 
 class _Counted(SpanExporter):

@@ -93,7 +93,7 @@ def lines(
     tx.use_one_snapshot()
     report = _widened(tx, report)
     closed = closed_spans(tx, report)
-    if limit is None or not _sliced(report):
+    if limit is None or not is_sliced(report):
         return tx.rows(_sums(report, _Slice(report.since, report.until), closed, after).limit(limit))
     found: list[Row] = []
     slices = _days(report, after) if order_of(report.by)[0] in TIMES else _users(tx, report, after, limit)
@@ -121,8 +121,8 @@ def _widened(tx: Transaction, report: UsageQuery) -> UsageQuery:
     return report._replace(visible=report.visible._replace(workspace_id=None))
 
 
-def _sliced(report: UsageQuery) -> bool:
-    """Return whether there may be many groups, in an order that can be sliced."""
+def is_sliced(report: UsageQuery) -> bool:
+    """Return whether there may be many groups, in an order that can be sliced; else each page sums the whole report."""
     fine = bool({"hour", "user", "key", "end_user"} & {*report.by})
     return fine and report.visible.user_id is None and bool({"hour", "day", "user"} & {*report.by})
 

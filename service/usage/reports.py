@@ -37,9 +37,11 @@ FIGURES = (
     "coalesced",
     *SAVINGS.values(),
 )
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # as OWASP's page on CSV injection lists them
+# As OWASP's page on CSV injection lists them, with their full-width forms.
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 PAGE = 1_000  # lines of a sheet per database query
+LONG_PAGE = 10_000  # where each query sums the whole report: some 6 MB
 CHUNK = 100  # lines of a sheet per chunk sent
 PAUSE = 0.001  # seconds of sleep after each chunk, for the other threads of the process
 
@@ -84,20 +86,20 @@ def sheet(db: Database, query: UsageQuery, *, seconds: float, after: Values | No
     Each page is read in a transaction of its own, so a slow reader holds neither a connection nor a snapshot. Raises
     `SheetEnded` after `seconds`.
     """
-    end = time.monotonic() + seconds
-    found = _rows(db, query, after)
+    end, size = time.monotonic() + seconds, PAGE if usage.is_sliced(query) else LONG_PAGE
+    found = _rows(db, query, after, size)
     yield _csv([(*query.by, *FIGURES)])
     sent = 0
     while True:
         for start in range(0, len(found), CHUNK):
             yield _csv(_cells(row, query.by) for row in found[start : start + CHUNK])
             time.sleep(PAUSE)
-        if len(found) < PAGE:
+        if len(found) < size:
             return
         sent += len(found)
         if time.monotonic() > end:
             raise SheetEnded(f"{sent} lines in {seconds:.0f} seconds")
-        found = _rows(db, query, _values(found[-1], query.by))
+        found = _rows(db, query, _values(found[-1], query.by), size)
 
 
 def as_csv(lines: Sequence[dict[str, Any]], by: Sequence[str]) -> str:
@@ -110,8 +112,8 @@ def day_of(number: int) -> str:
     return datetime.fromtimestamp(number * 86_400, UTC).date().isoformat()
 
 
-def _rows(db: Database, query: UsageQuery, after: Values | None) -> list[Row]:
-    return db.query(lambda tx: usage.lines(tx, query, limit=PAGE, after=after))
+def _rows(db: Database, query: UsageQuery, after: Values | None, size: int) -> list[Row]:
+    return db.query(lambda tx: usage.lines(tx, query, limit=size, after=after))
 
 
 def _values(row: Row, by: Sequence[str]) -> Values:

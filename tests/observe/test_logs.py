@@ -98,6 +98,18 @@ def test_a_message_with_arguments_and_odd_values(line: Any) -> None:
     assert line()["event"] == "took 3"
 
 
+@pytest.mark.parametrize("value", ["\ud800", 10**30, {"deep": ["\udfff", 2**64]}])
+def test_no_value_loses_its_line(line: Any, value: Any) -> None:
+    log.warning("odd", extra={"value": value, "key": "sk-ant-0123456789"})
+    said = line()
+    assert said["event"] == "odd" and "\ud800" not in str(said["value"]) and "sk-ant" not in str(said)
+
+
+def test_secrets_in_lists_do_not_leave(line: Any) -> None:
+    log.info("sent", extra={"rows": [{"token": "hidden-word", "id": 1}, [{"Password": "hidden-word"}]]})
+    assert line()["rows"] == [{"id": 1}, [{}]]
+
+
 def test_gunicorn_speaks_the_same_language() -> None:
     code = (
         "import logging; from service.observe import logs; logs.configure('json', 'INFO');"
@@ -139,6 +151,13 @@ def test_text_is_for_people() -> None:
     record.__dict__["ms"] = 3
     text = logs.TextFormatter().format(record)
     assert text.endswith("slow thing ms=3") and "WARNING" in text and "\n" not in text
+
+
+def test_text_of_others_is_one_line_without_terminal_escapes() -> None:
+    record = logging.LogRecord("x", logging.INFO, "", 0, "no\nyes", (), None)
+    record.__dict__["server"] = "a\n12:00:00 INFO  forged \x1b[2J\u202e é"
+    text = logs.TextFormatter().format(record)
+    assert text.endswith(r"no\nyes server=a\n12:00:00 INFO  forged \x1b[2J\u202e é")
 
 
 @pytest.mark.parametrize("level", ["DEBUG", "INFO", "WARNING", "ERROR"])

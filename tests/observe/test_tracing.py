@@ -10,9 +10,10 @@ import pytest
 
 from service.errors import ModelUnavailable
 from service.observe import tracing
-from service.observe.otel import Export, OtelTracer
+from service.observe.otel import Count, Export, OtelTracer
 from service.observe.tracing import Span, TraceContext
 from tests.conftest import PYTHON, ROOT
+from tests.observe.otlp import receiver
 
 HEADER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 PLACE = TraceContext.parse(HEADER)
@@ -25,10 +26,16 @@ def nowhere() -> Iterator[None]:
     tracing.enter(None)
 
 
-def tracer(ratio: float, *, follows: bool = False) -> OtelTracer:
+def tracer(
+    ratio: float,
+    *,
+    follows: bool = False,
+    endpoint: str = "http://127.0.0.1:9",
+    count: Count = lambda outcome, number: None,
+) -> OtelTracer:
     about = {"headers": {}, "seconds": 1, "gzip": False, "certificate": "", "resource": {}, "content": False}
-    export = Export(endpoint="http://127.0.0.1:9", ratio=ratio, follows=follows, **about)  # type: ignore[arg-type]
-    return OtelTracer(export, lambda outcome, number: None)
+    export = Export(endpoint=endpoint, ratio=ratio, follows=follows, **about)  # type: ignore[arg-type]
+    return OtelTracer(export, count)
 
 
 def test_header_is_written_as_it_was_read() -> None:
@@ -73,6 +80,17 @@ def test_share_is_drawn_once_for_a_request_whatever_its_client_says() -> None:
     assert 250 < sum(one.sampled for one in drawn if one) < 600
     assert found.incoming(HEADER, trusted=True) == PLACE
     assert tracer(0.0, follows=True).incoming(HEADER, trusted=False) == PLACE
+
+
+@pytest.mark.parametrize(("status", "outcome"), [(200, "sent"), (302, "failed"), (400, "failed")])
+def test_redirect_of_a_collector_is_no_success(status: int, outcome: str) -> None:
+    counted: list[tuple[str, int]] = []
+    with receiver() as got:
+        got.status = status
+        found = tracer(1.0, endpoint=got.url, count=lambda outcome, number: counted.append((outcome, number)))
+        found.begin("x").end()
+        found.close()
+    assert counted == [(outcome, 1)] and len(got.headers) == 1
 
 
 class Made(Span):

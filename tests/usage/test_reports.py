@@ -11,7 +11,19 @@ from service.usage.reports import FIGURES, as_csv
 
 
 @pytest.mark.parametrize(
-    "name", ["=1+1", "+A1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", '=HYPERLINK("x")']
+    "name",
+    [
+        "=1+1",
+        "+A1",
+        "-2+3",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        '=HYPERLINK("x")',
+        "\uff1d1",
+        "\uff20SUM(A1)",
+    ],
 )
 def test_text_that_begins_like_a_formula_is_quoted(name: str) -> None:
     figures = dict.fromkeys(FIGURES, "-1.5")

@@ -40,6 +40,20 @@ def test_a_sheet_is_not_kept_in_memory(house: House) -> None:
     assert peak < 3_000_000  # of a page: all six take more
 
 
+def test_a_sheet_sums_the_whole_report_for_many_lines_at_once(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages of end users alone are no slices: 50,000 of them took 93 seconds."""
+    limits, lines = list[int](), usage.lines
+    monkeypatch.setattr(
+        usage, "lines", lambda *about, **more: limits.append(more["limit"]) or lines(*about, **more)
+    )
+    for groups, limit in (("end_user", reports.LONG_PAGE), ("user", reports.PAGE)):
+        limits.clear()
+        assert house.get(CSV, group_by=groups).status_code == 200
+        assert {*limits} == {limit}
+
+
 def test_csv_report_holds_its_slot_until_closed(house: House) -> None:
     answer = house.get(CSV, group_by=GROUPS, buffered=False)
     next(iter(answer.response))
