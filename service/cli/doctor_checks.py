@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from service.cli.mcp import reached
@@ -195,6 +196,14 @@ def _workers(parts: Services) -> Iterator[Finding]:
         yield Finding("ok", f"{counts['web']} web and {counts['task']} task processes run")
 
 
+def _seen_by_others(home: Path) -> bool:
+    """Whether other users may read the folder. A mount of another owner, as containers have, is not ours to change."""
+    folder = home.stat()
+    if home.is_mount() and folder.st_uid != os.geteuid():
+        return False
+    return bool(folder.st_mode & (stat.S_IROTH | stat.S_IXOTH))
+
+
 def _disk(parts: Services) -> Iterator[Finding]:
     home = parts.settings.slipway_home
     if not home.is_dir():
@@ -208,7 +217,7 @@ def _disk(parts: Services) -> Iterator[Finding]:
     )
     if not os.access(home, os.W_OK):
         yield Finding("error", f"{home} cannot be written", "Give it to the user who runs the service.")
-    if home.stat().st_mode & (stat.S_IROTH | stat.S_IXOTH):
+    if _seen_by_others(home):
         yield Finding("warning", f"every user of this machine can look into {home}", f"chmod 700 {home}")
 
 

@@ -155,6 +155,12 @@ def test_maintenance_as_the_docs_say(demo: Compose) -> None:
         assert client.get("/v1/agents").status_code == 401
 
 
+def test_doctor_finds_nothing_to_mend_on_a_disk(demo: Compose) -> None:
+    """A memory file system of the container's is not the service's to change, and no other user is there."""
+    said = demo("exec", "-T", "slipway-1", "flask", "doctor")
+    assert "GiB free" in said and "chmod" not in said
+
+
 def test_replica_logs_are_json(demo: Compose) -> None:
     lines = demo("logs", "--no-log-prefix", "slipway-2").splitlines()
     assert lines and all(isinstance(json.loads(line), dict) for line in lines)
@@ -197,7 +203,6 @@ def shell_block(containing: str) -> str:
 CERTIFICATE = """
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost \\
     -addext subjectAltName=DNS:localhost -keyout secrets/tls_key -out secrets/tls_certificate
-chmod 444 secrets/tls_*
 """
 
 
@@ -216,6 +221,8 @@ def test_production_with_the_secrets_that_the_docs_make(image: str, tmp_path: Pa
     )
     make_secrets = shell_block("secrets/anthropic_api_key").replace("sk-ant-…", "sk-ant-not-a-real-one")
     subprocess.run(["bash", "-euc", f"{make_secrets}\n{CERTIFICATE}"], cwd=tmp_path, check=True, timeout=30)
+    made = {each.stat().st_mode & 0o777 for each in (tmp_path / "secrets").iterdir()}
+    assert made == {0o644}, "readable to the container's user, and to be filled by their owner"
     secure, plain = f"https://localhost:{port}", f"127.0.0.1:{free_port()}"
     settings = {"NGINX_SITE": "compose-tls", "SLIPWAY_TLS_PORT": f"127.0.0.1:{port}", "SLIPWAY_PORT": plain}
     files = ("docker-compose.yml", "model.yml")

@@ -140,6 +140,13 @@ def test_every_page_is_found_from_the_first() -> None:
     assert pages == links
 
 
+def test_every_change_is_told_once() -> None:
+    entries = re.findall(r"(?ms)^- .*?(?=^- |^#|\Z)", (ROOT / "CHANGELOG.md").read_text())
+    assert sorted(entries, key=str.strip) == sorted(
+        {each.strip(): each for each in entries}.values(), key=str.strip
+    )
+
+
 def test_every_decision_has_the_same_headings() -> None:
     for page in sorted((DOCS / "adr").glob("*.md")):
         titles = re.findall(r"^## (.*)$", page.read_text(), re.M)
