@@ -45,11 +45,12 @@ class Headings:
         if self._names and self._sign in line and len(line) <= _LONGEST:
             return  # one more row
         self._names = ()
-        if len(line) > _LONGEST or _TELLING.search(line) is None or _NO_HEADING.search(line):
+        if len(line) > _LONGEST:
             return
         for sign, least in _SIGNS:
             if line.count(sign) >= least:
                 names = tuple(_CAPITAL.sub(" ", one.strip(" \"'*\r")) for one in line.split(sign))
-                if max(map(len, names)) <= _LONGEST_NAME:
+                short = max(map(len, names)) <= _LONGEST_NAME  # a cheap look first
+                if short and _TELLING.search(line) and not _NO_HEADING.search(line):
                     self._names, self._sign = names, sign
                 return
