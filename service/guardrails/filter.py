@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from service.guardrails.effort import LOOK, RULE, TEXT, Effort
+from service.guardrails.headings import Headings
 from service.guardrails.match import WAIT, Match
 from service.guardrails.plain_stream import PlainStream
 from service.guardrails.plan import plan_of
@@ -72,6 +73,8 @@ class TextFilter:
         self._effort = effort or Effort()
         self._effort.spend(TEXT)
         self._plain = PlainStream()
+        self._headings = Headings()
+        self._headed = 0  # the place up to which the headings were read
         self._at = 0  # the first place of the text in plain form that is not decided
         self._raw_at = 0  # the same in the text as it came
         self._long: Match | None = None  # that goes on beyond its window
@@ -141,7 +144,7 @@ class TextFilter:
             self._release(start, out)
             if len(text) - start <= MOST_DASHES and not text[start:].strip("-"):
                 break
-            answer = decide(self._plan, self._plain, start, final=final)
+            answer = decide(self._plan, self._plain, start, self._column(start), final=final)
             if answer is WAIT:
                 break
             if not self._effort.spend(LOOK + RULE * len(self._plan.rules_at(text[start]))):
@@ -151,8 +154,17 @@ class TextFilter:
             else:
                 self._release(next_start(self._plan, text, start + 1, final=final), out)
         if self._at > 4 * CONTEXT:
+            self._column(self._at - CONTEXT)
+            self._headed -= self._at - CONTEXT
             self._raw_at -= self._plain.drop(self._at - CONTEXT)
             self._at = CONTEXT
+
+    def _column(self, place: int) -> str:
+        """Return the heading of the column at a place, or at a later one that was read before."""
+        if place > self._headed:
+            self._headings.feed(self._plain.text[self._headed : place])
+            self._headed = place
+        return self._headings.here()
 
     def _release(self, place: int, out: list[str]) -> None:
         raw = self._plain.raw_place(place)

@@ -22,7 +22,7 @@ class Window(NamedTuple):
 
     Detectors match at `start` and read what stands before, as context. `group` is the end of what may belong to one
     match; what follows is context up to `end`. `final`: nothing may follow `end`. `is_cut`: the text may go on there,
-    and is not read any further, whether it has arrived or not.
+    and is not read any further, whether it has arrived or not. `column`: the heading of a table's column at `start`.
     """
 
     text: str
@@ -31,6 +31,7 @@ class Window(NamedTuple):
     end: int
     final: bool
     is_cut: bool
+    column: str = ""
 
 
 class Wait(Enum):

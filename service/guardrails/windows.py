@@ -68,12 +68,12 @@ def next_start(plan: Plan, text: str, place: int, *, final: bool) -> int:
     return max(place, len(text) - min(dashes, MOST_DASHES))
 
 
-def decide(plan: Plan, plain: PlainStream, start: int, *, final: bool) -> Answer:
-    """Decide whether a match begins at a place."""
+def decide(plan: Plan, plain: PlainStream, start: int, column: str, *, final: bool) -> Answer:
+    """Decide whether a match begins at a place. `column`: the heading of the column that it is in."""
     window = _window(plain, start, final=final)
     if isinstance(window, Wait):
         return WAIT
-    return _decided(plan, window)
+    return _decided(plan, window._replace(column=column) if column else window)
 
 
 def _window(plain: PlainStream, start: int, *, final: bool) -> Window | Wait:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-from service.guardrails.detectors.context import Near, after, before
+from service.guardrails.detectors.context import Near, after, before, in_column
 from service.guardrails.detectors.months import MONTHS
 from service.guardrails.match import WAIT, Answer, Match, Window
 
@@ -30,11 +30,11 @@ _ENDS = r"(?![^\W_]|[./-][0-9])"
 _SHAPES = tuple(re.compile(rf"{form}{_ENDS}", re.IGNORECASE) for form in _FORMS)
 _ANY = re.compile(rf"(?:{'|'.join(_FORMS)}){_ENDS}", re.IGNORECASE)  # a cheap look first
 _WORDS = (
-    r"born|b\.|birth|birthdays?|birthdates?|birth ?date|dob|d\.o\.b\.?|b-?day|date of birth|"
+    r"born|b\.|(?:dateof)?birth|birthdays?|birthdates?|birth ?date|dob|d\.o\.b\.?|b-?day|date of birth|"
     r"geboren\w*|geb|geburts(?:datum|tag|daten)\w*|geburt|gebürtig|zur welt|"
-    r"née?s?|né\(e\)|naissance|anniversaire|ddn|"
-    r"nacid[oa]s?|nació|nacimiento|nac|cumpleaños|nací|"
-    r"nat[oaie]|nascita|nacqu\w*|compleanno|nascit\w*|"
+    r"née?s?|né\(e\)|(?:date(?:de)?)?naissance|anniversaire|ddn|"
+    r"nacid[oa]s?|nació|(?:fecha(?:de)?)?nacimiento|nac|cumpleaños|nací|"
+    r"nat[oaie]|(?:data(?:di)?)?nascita|nacqu\w*|compleanno|nascit\w*|"
     r"geboortedatum|geboren|geboorte\w*|geb|verjaardag|jarig|geb\.? ?datum|urodz\w*|ur"
 )
 # Dates of something else: the nearest word decides.
@@ -77,7 +77,11 @@ def match_birth_date(window: Window) -> Answer:
     if end is None:
         return None
     near = before(text, start, _WORDS, things="(?!)", others=_OTHERS)
-    if near is Near.YES or _SIGN.search(text, max(0, start - 3), start):
+    if (
+        near is Near.YES
+        or in_column(window, _WORDS, others=_OTHERS)
+        or _SIGN.search(text, max(0, start - 3), start)
+    ):
         return Match("birth_date", start, end)
     told = after(window, end, rf"(?:{_PLACE})?(?:{_WORDS})")
     if told is WAIT:

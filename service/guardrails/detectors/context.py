@@ -31,6 +31,7 @@ THINGS = (
     r"prodotto|modello|"
     r"bestel\w*|factuur\w*|zending\w*|referentie\w*|serienummer|dossiernummer|pakket\w*|onderdeel\w*|"
     r"boeking\w*|"
+    r"pallet|level|n[°º] client|num[ée]ro client|nr klienta|"
     r"zaaknummer|klantnummer|productcode|zamówieni\w*|faktura|przesyłka"
 )
 _NUMBER = (
@@ -109,6 +110,12 @@ def before(text: str, start: int, words: str, *, things: str = THINGS, others: s
     for found in _either(words, others).finditer(text, least, start):
         nearest = Near.YES if found["yes"] is not None else Near.NO
     return nearest
+
+
+def in_column(window: Window, words: str, *, others: str = "(?!)") -> bool:
+    """Return whether the heading of the table's column has one of the `words`, and none of the `others` after it."""
+    column = window.column
+    return bool(column) and before(column, len(column), words, things="(?!)", others=others) is Near.YES
 
 
 def after(window: Window, end: int, words: str) -> bool | Wait:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 
-from service.guardrails.detectors.context import Near, after, before, in_row
+from service.guardrails.detectors.context import Near, after, before, in_column, in_row
 from service.guardrails.match import WAIT, Answer, Match, Window
 
 _ANY = (
@@ -164,9 +164,11 @@ def match_national_id(window: Window) -> Answer:
 def _told(number: _Number, window: Window, found: re.Match[str]) -> Answer:
     match = Match("national_id", window.start, found.end())
     certain = number.certain is None or number.certain.fullmatch(found[0]) is not None
+    words = rf"{number.words}|{_ANY}"
+    if in_column(window, words):
+        return match
     if not (number.alone and certain) and in_row(window.text, window.start, window.start, window.start):
         return None
-    words = rf"{number.words}|{_ANY}"
     near = before(window.text, window.start, words)
     if near is Near.YES:
         return match

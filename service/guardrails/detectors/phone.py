@@ -8,7 +8,15 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from service.guardrails.detectors.context import THINGS, Near, after, before, in_account_number, in_row
+from service.guardrails.detectors.context import (
+    THINGS,
+    Near,
+    after,
+    before,
+    in_account_number,
+    in_column,
+    in_row,
+)
 from service.guardrails.match import WAIT, Answer, Match, Wait, Window
 
 REGIONS = ("US", "GB", "DE", "FR", "ES", "IT", "NL", "PL", "AT", "CH", "BE", "IE", "PT")
@@ -69,6 +77,8 @@ _OTHERS = (
     r"fax machines?|"
     r"mobile (?:apps?|traffic)|signal (?:strength|level)|text (?:size|length)"
 )
+# Numbers about phones, in headings of columns.
+_NUMBERS = "costs?|price|model|type|plan|bill|count|usage|minutes|ids?|imei|calls|modell|tarif|kosten|vertrag"
 _CERTAIN = re.compile(
     r"(?:1[-. ])?\([2-9][0-9]{2}\)[ -]?[0-9]{3}[-. ][0-9]{4}|(?:1[-. ])?[2-9][0-9]{2}([ .-])[2-9][0-9]{2}\1[0-9]{4}"
     r"|0[1-9]([ .-])[0-9]{2}(?:\2[0-9]{2}){3}"
@@ -101,10 +111,16 @@ def match_phone(window: Window) -> Answer:
         return None
     if number[0] == "(" and number[-1] == ")":
         return None
-    if in_row(text, start, end, window.end) and not (number[0] == "+" or _CERTAIN.fullmatch(number)):
+    named = in_column(window, _WORDS, others=_NUMBERS)
+    if (
+        not named
+        and in_row(text, start, end, window.end)
+        and not (number[0] == "+" or _CERTAIN.fullmatch(number))
+    ):
         return None
     told = _is_international(number) or (
-        not number.lstrip("(").startswith("+") and _is_national(window, end, number)
+        not number.lstrip("(").startswith("+")
+        and ((named and _is_likely(number)) or _is_national(window, end, number))
     )
     if told is WAIT:
         return WAIT
@@ -127,9 +143,12 @@ def _is_national(window: Window, end: int, number: str) -> bool | Wait:
     told = near is Near.YES or after(window, end, f"{_WORDS}|office|home|work")
     if not isinstance(told, bool) or not told:
         return told
-    return (_GROUPED.fullmatch(number) is not None and _THOUSANDS.fullmatch(number) is None) or _is_valid(
-        number
-    )
+    return _is_likely(number)
+
+
+def _is_likely(number: str) -> bool:
+    grouped = _GROUPED.fullmatch(number) is not None and _THOUSANDS.fullmatch(number) is None
+    return grouped or _is_valid(number)
 
 
 def _is_valid(number: str) -> bool:

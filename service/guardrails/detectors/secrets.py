@@ -52,6 +52,8 @@ _OTHER_KEYS = re.compile(
 _URL = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]{1,30}://[^\s:/@\"'<>]{0,64}:(?P<password>[^\s@/\"'<>]{1,100})@[^\s\"'<>`)\]]{1,100}"
 )
+_USER_BEFORE = re.compile(r"\s(?:-u|--user)[ =]?[\"']?\Z")
+_USER = re.compile(r"[A-Za-z][\w.@-]{0,63}:(?P<password>[^\s:\"'<>]{6,100})(?=[\s\"']|\Z)")
 _PASSWORD = (
     r"password|passwd|passphrase|passcode|passwort|kennwort|pwd|contraseña|wachtwoord|passe|hasło|"
     r"pin-?code|pw|mdp|parola d['’]ordine|(?<=[_-])pass"
@@ -75,17 +77,20 @@ _OF_KEYS = re.compile(
 )
 _FOR = r"(?:for|to|of|für|zum?|zur|pour|du|de|para|del|di|per|voor|van)"
 # Of what a password is: with a word such as `for`, or right after it, as in `mot de passe wifi`.
-_WHOSE = r"(?:wifi|wlan|router|root|admin|vpn|mail|login|web|temporal|actual|actuel|attuale)"
+_WHOSE = (
+    r"(?:wifi|wlan|router|root|admin|vpn|mail|login|web|temporal|actual|actuel|attuale|"
+    r"nueva|nuova|provisional|provisoire|provvisoria|tijdelijk)"
+)
 _NOW = r"(?:\s\[[\w*]{0,24}\])?"  # as prompts show what is set, see `aws configure`
 _OF = rf"(?:\s{_FOR}(?:\s[\w'’-]{{1,20}}){{1,4}}?(?=[\s:=])|\s{_WHOSE}(?![^\W_]))?"
 # Words after a name of a secret that `_BETWEEN` may go on with.
 _OPEN = re.compile(
-    rf"[\"']?\s{{0,3}}(?:{_FOR}(?:\s[\w'’-]{{0,20}}){{0,5}}|\[[\w*]{{0,24}}\]?|[^\W0-9]{{0,8}})\s{{0,3}}",
+    rf"[\"']?,?\s{{0,12}}[\"']?(?:value[\"']?\s?)?\Z|[\"']?\s{{0,3}}(?:{_FOR}(?:\s[\w'’-]{{0,20}}){{0,5}}|\[[\w*]{{0,24}}\]?|[^\W0-9]{{0,8}})\s{{0,3}}",
     re.IGNORECASE,
 )
 _IS = r"(?:(?:is|was|ist|war|lautet|lautete|est|es|era|è)(?![^\W_])|=>|:=|[:=])"
 _BETWEEN = re.compile(
-    rf"(?:{_OF}{_NOW}[\"']?\s{{0,3}}{_IS}\s{{0,3}}|[\"']?\s)"
+    rf"(?:{_OF}{_NOW}[\"']?\s{{0,3}}{_IS}\s{{0,3}}|[\"']?,?\s{{0,12}}[\"']?value[\"']?\s?[:=]\s?|[\"']?\s)"
     r"(?:(?:Bearer|Basic|now|set to|still|jetzt|nu|ahora|ora)\s{1,2})?[\"'`«„“]?",
     re.IGNORECASE,
 )
@@ -159,7 +164,18 @@ def match_secret(window: Window) -> Answer:
     url = _URL.match(text, start, window.group) if text.find("://", start, start + _SCHEME) > 0 else None
     if url is not None and not _is_placeholder(url["password"]):
         return Match("secret", start, len(text[start : url.end()].rstrip(".,;:!?")) + start)
-    return _named(window)
+    return _user(window) or _named(window)
+
+
+def _user(window: Window) -> Match | None:
+    """Match the password in `curl -u name:password`."""
+    text, start = window.text, window.start
+    if _USER_BEFORE.search(text, max(0, start - 10), start) is None:
+        return None
+    found = _USER.match(text, start, window.end)
+    if found is None or not _is_secret(found["password"], password=True, told=True):
+        return None
+    return Match("secret", found.start("password"), found.end())
 
 
 def _vendor_key(window: Window) -> Match | None:
@@ -167,6 +183,8 @@ def _vendor_key(window: Window) -> Match | None:
     for begin, whole in _KEYS if _BEGINS.match(text, start) else ():
         if begin.match(text, start):
             found = whole.match(text, start, window.group)
+            if found is not None and found[0].endswith(16 * "x"):  # `ghp_xxxx…` in examples
+                return None
             return _long(window, found.end()) if found is not None else None
     other = _OTHER_KEYS.match(text, start, window.group)
     if other is None:
