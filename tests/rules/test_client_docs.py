@@ -67,7 +67,7 @@ def test_the_examples_of_other_clients_run(launched: Launcher) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("litellm", "Hello"), ("langgraph-server", "30 days"), ("fastapi", "30 days")]
+    ("name", "said"), [("litellm", "Say hello"), ("langgraph-server", "30 days"), ("fastapi", "30 days")]
 )
 def test_the_examples_for_those_from_elsewhere_run(launched: Launcher, name: str, said: str) -> None:
     page = (ROOT / "docs" / f"from-{name}.md").read_text()
