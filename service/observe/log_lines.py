@@ -6,9 +6,11 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from service.errors import RunCancelled
 from service.observe.observer import CALLER_LEFT, ModelAttempt, Observer, RunPhase, Settled
 from service.types import Run, Usage
 
+_GIVEN_UP = (CALLER_LEFT, RunCancelled.code)  # by us: no fault of the model
 log = logging.getLogger("slipway")
 runs_log = logging.getLogger("slipway.runs")
 money_log = logging.getLogger("slipway.money")
@@ -49,7 +51,7 @@ class LogLines(Observer):
             "cost_usd": self._price(attempt.model, usage) if usage else None,
             "stream": attempt.stream,
         }
-        if attempt.ok or attempt.error_code == CALLER_LEFT:
+        if attempt.ok or attempt.error_code in _GIVEN_UP:
             log.info("llm_call", extra=fields)
         else:  # in production too, where INFO is not logged: without it nothing tells why a breaker opened
             log.warning("llm_call", extra=fields)

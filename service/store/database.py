@@ -5,6 +5,7 @@ Every outage, whatever driver or layer reports it, is raised as `DatabaseUnavail
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -186,6 +187,9 @@ class Database:
 
     def close(self) -> None:
         self._connections.close()
+        self._discard_before = (
+            math.inf
+        )  # a thread may still have a connection, which the pool no longer closes
         self.engine.dispose()
         if self._writers is not None:
             self._writers.close()

@@ -82,7 +82,8 @@ def test_an_abort_ends_the_wait_for_a_name(silent_dns: threading.Event) -> None:
 
 
 def test_embeddings_and_webhooks_do_not_wait_either(silent_dns: threading.Event) -> None:
-    assert HttpEmbedder("https://embed.example/v1/embeddings", "", "m").embed("text") is None
+    asked = HttpEmbedder("https://embed.example/v1/embeddings", "", "m").ask(["text"], 0.2)
+    assert asked.vectors is None
     with pytest.raises(NoAnswer):
         SafeClient(allow_private=False, seconds=0.2).post("https://hook.example/", b"{}", {})
 

@@ -117,7 +117,7 @@ def test_run_under_way_is_cancelled_and_leaves_nothing(house: House, model: Mode
     services, token = house.services, house.token(ada)
     services.runs.supervisor.start()  # which stops cancelled runs
     model.control(token_ms=100)
-    question = {"input": f"Tell me at length of {house.words.word()}"}
+    question = {"input": f"[offline tokens=400] Tell me at length of {house.words.word()}"}
     asked = [
         threading.Thread(target=house.ask, args=(token, f"POST /v1/agents/common/{door}", question))
         for door in ("invoke", "stream")

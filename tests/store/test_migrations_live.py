@@ -25,7 +25,10 @@ from tests.store.test_migrations import REVISIONS, config
 from tests.store.test_newer import newer_code
 from tests.store.traffic import Traffic, fill, long_reader
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [
+    *(pytest.mark.slow, pytest.mark.timeout(600)),
+    pytest.mark.filterwarnings("ignore:Did not recognize type .halfvec."),
+]
 HEAD = REVISIONS[0]
 READER_SECONDS = 12  # longer than any statement of the service may wait
 NEWER = f'''\
