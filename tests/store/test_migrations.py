@@ -173,11 +173,11 @@ def test_newest_revision_matches_the_schema(url: str) -> None:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         found = compare_metadata(context, schema.metadata)
         assert [
-            each for each in found if not (_kept(each) or _width_of_sqlite(each) or _of_search(each))
+            each for each in found if not (_kept(each) or _width_of_sqlite(each) or of_search(each))
         ] == []
 
 
-def _of_search(difference: Any) -> bool:
+def of_search(difference: Any) -> bool:
     """Tell whether it is a structure for searches of one of the databases, beside the tables of knowledge."""
     kind, *found = difference
     if kind == "remove_table":
