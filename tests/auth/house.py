@@ -20,6 +20,7 @@ from service.infra.redis import RedisStore
 from service.infra.redis_trip import Trip
 from service.observe.metrics import Metrics
 from service.observe.observer import Observer
+from service.observe.tracing import OFF
 from service.store.database import Database
 from service.types import NANO
 from service.usage.budgets import Budgets
@@ -68,6 +69,8 @@ class Replica:
             "limit_reads": "6000/minute",
             "limit_writes": "6000/minute",
             "limit_refused": "6000/minute",
+            "log_slow_seconds": 10.0,
+            "log_hits_share": 1.0,
             **settings,
         }
         self.settings = SimpleNamespace(**wanted)
@@ -123,7 +126,9 @@ def _application(replica: Replica) -> Flask:
     app = Application("replica")
     app.extensions["slipway"] = SimpleNamespace(
         settings=replica.settings,
-        infra=SimpleNamespace(db=replica.db, redis_store=replica.redis_store, metrics=replica.metrics),
+        infra=SimpleNamespace(
+            db=replica.db, redis_store=replica.redis_store, metrics=replica.metrics, tracer=OFF
+        ),
         auth=SimpleNamespace(
             users=replica.users,
             tokens=replica.tokens,
