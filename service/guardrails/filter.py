@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from service.guardrails.effort import LOOK, RULE, TEXT, Effort
@@ -85,7 +86,8 @@ class TextFilter:
 
     @property
     def findings(self) -> list[Finding]:
-        return list(self._found.values())
+        """Return what was found, by kind: the same in any chunking."""
+        return sorted(self._found.values(), key=attrgetter("kind"))
 
     def feed(self, text: str) -> str:
         """Take the next piece; return what may go on. Raises `Refused`."""
