@@ -220,7 +220,7 @@ def test_refuses_at_the_match() -> None:
             out += one.close()
         assert refused.value.kind == "card"
         assert out + refused.value.before == "Mail [EMAIL_1]: "
-        assert [(found.kind, found.count) for found in one.findings] == [("email", 1), ("card", 1)]
+        assert [(found.kind, found.count) for found in one.findings] == [("card", 1), ("email", 1)]
         assert "4111" not in str(refused.value)
 
 

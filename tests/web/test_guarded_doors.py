@@ -8,13 +8,14 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 import redis
 
-from tests.conftest import RedisServer, Slipway, slipway_server, wait_until
+from tests.conftest import RedisServer, Slipway, redis_in, slipway_server, wait_until
 from tests.jobs.house import Receiver, TaskWorker
 from tests.llm.wire_server import Exchange, end, start, text_events
 from tests.runs import scripted
@@ -101,6 +102,13 @@ def streams(*blocks: dict[str, Any]) -> Callable[[Exchange], None]:
                 {"type": "content_block_stop", "index": index},
             ]
     return scripted.streamed([*events, *end("tool_use")])
+
+
+@pytest.fixture(scope="module")
+def redis_server(scratch: Path) -> Iterator[RedisServer]:
+    """Redis of this file alone, which is read as a whole."""
+    with redis_in(scratch / "guarded-redis") as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
