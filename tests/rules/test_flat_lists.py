@@ -62,6 +62,7 @@ OF_PATH: dict[str, dict[str, tuple[str, ...]]] = {
 # What reads as much as it is asked about, and why that is no fault.
 REPORTS = {
     "/v1/usage": "sums over the time that is asked for",
+    "/v1/admin/health": "counts what waits; read once in two seconds, however many look, within a time",
     "/v1/admin/users/{user_id}/export": "reads all of one user",
     "/v1/admin/audit/verify": "reads all rows, within a time",
     "/v1/agents/{agent}/chat": "speaks WebSocket",
@@ -198,6 +199,7 @@ UNCOUNTED = {
     "ledger": "reads all of the books: a report",
     "keyring": "reads all of another database",
     "mcp": "reads the tools that the file of servers allows",
+    "usage": "sums over the time that is asked for",
     "users list": "prints everybody",
     "workspaces add": "by the name's index, as in tests/cli",
     "workspaces guardrails": "by the name's index, as in tests/cli",
