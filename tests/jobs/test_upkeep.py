@@ -18,6 +18,7 @@ from service.jobs.upkeep import BATCH, DAY_MS, delete_expired
 from service.store import session_expiry
 from service.store.database import Database, Transaction
 from service.store.schema import metadata
+from service.store.schema.money import SAVED
 from service.store.task_line import FORGOTTEN_AFTER
 from service.types import now_ms
 from tests.jobs.house import House, TaskWorker, until
@@ -25,7 +26,7 @@ from tests.tables import create_tables
 
 TABLES = (
     *("runs", "notices", "idempotency", "sessions", "schedule_slots"),
-    *("token_families", "sign_in_addresses", "signing_keys", "task_turns", "counters"),
+    *("token_families", "sign_in_addresses", "signing_keys", "task_turns", "counters", "savings_hourly"),
 )
 
 
@@ -58,6 +59,7 @@ def fill(db: Database, many: int) -> None:
     family = {"user_id": "u", "current_jti": "j", "created_at": old}
     counter = {"window_id": "w", "scope": "service", "period": "day", "starts_at": old, "seq": 1}
     counter |= dict.fromkeys(("cap_nano", "spent_nano", "held_nano"), 0)
+    saving = dict.fromkeys(("user_id", "key_id", "end_user", "agent", "model"), "u") | dict.fromkeys(SAVED, 0)
     notice = {"url": "u", "signer": "s", "body": {}, "status": "delivered", "attempts": 1}
     signing = {"algorithm": "EdDSA", "sealed": "s", "created_at": old, "signs_from": old}
     rows: dict[str, list[dict[str, Any]]] = {
@@ -80,6 +82,7 @@ def fill(db: Database, many: int) -> None:
         "sign_in_addresses": [{"user_id": "u", "digest": f"d{n}", "seen_at": old} for n in range(many)],
         "task_turns": [{"priority": 1, "holder": f"usr_{n}", "turn": n} for n in range(many)],
         "counters": [{**counter, "id": f"w/{n}"} for n in range(many)],
+        "savings_hourly": [{**saving, "hour": n} for n in range(many)],
         "signing_keys": [
             {**signing, "number": n, "kid": f"k{n}", "verifies_until": now - 1} for n in range(many)
         ],
@@ -97,6 +100,7 @@ def fill(db: Database, many: int) -> None:
     rows["sign_in_addresses"].append({"user_id": "u", "digest": "new", "seen_at": now})
     rows["task_turns"].append({"priority": 1, "holder": "usr_new", "turn": many + FORGOTTEN_AFTER})
     rows["signing_keys"].append({**signing, "number": many, "kid": "new", "verifies_until": None})
+    rows["savings_hourly"].append({**saving, "hour": now // 3_600_000})
     rows["counters"].append({**counter, "id": "w/new", "starts_at": now})
     with db.begin() as tx:
         for name, values in rows.items():

@@ -79,15 +79,15 @@ def test_worker_that_takes_a_run_up_lets_nothing_out_at_the_seam(
 ) -> None:
     with guarded.services(tmp_path, redis_server.url, upstream, OUT) as wired:
         upstream.script = [
-            and_then_silence("Reach her at ", "grace.hop"),
-            stream_of("Reach her at grace.hopper@navy", ".example!"),
+            and_then_silence("Her address: ", "grace.hop"),
+            stream_of("Her address: grace.hopper@navy", ".example!"),
         ]
         request = inside.request("Where?", cache="bypass")
         started, told = wired.runs.start.stream(inside.ADA, request, None, "req")
         events: list[RunEvent] = []
         reader = threading.Thread(target=lambda: [events.extend(batch) for batch in told], daemon=True)
         reader.start()
-        wait_until(lambda: "Reach her at " in scripted.text_of(events), "the first words")
+        wait_until(lambda: "Her address: " in scripted.text_of(events), "the first words")
         handle = wired.runs.execution.slots.get(started.run.id)
         assert handle is not None
         handle.stop("drain")
