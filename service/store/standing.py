@@ -50,8 +50,8 @@ _HOLDS = Statement(
     )
 )
 _UNLINKED = Statement(
-    sa.select(sa.func.min(audit.c.at).label("since")).join(
-        audit_unlinked, audit_unlinked.c.audit_id == audit.c.id
+    sa.select(sa.func.min(audit.c.at).label("since")).where(  # ids are in the order of time
+        audit.c.id == sa.select(sa.func.min(audit_unlinked.c.audit_id)).scalar_subquery()
     )
 )
 _COMMITTED = counters.c.spent_nano + counters.c.held_nano

@@ -41,7 +41,7 @@ def test_a_busy_server_keeps_its_connection_and_the_call(
             tasks.start_soon(kept.keep)
             await kept.look()
             monkeypatch.setattr(connection, "LIST_SECONDS", 0.3)
-            result = await kept.call("busy", {"text": "late"})
+            result = await kept.call("busy", {"text": "late"}, {})
             kept.close()
         return str(result.content[0].model_dump()["text"])
 
