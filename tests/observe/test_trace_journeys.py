@@ -120,8 +120,9 @@ def test_task_that_waits_for_a_person_goes_on_in_its_trace(office: House, got: R
     (root,) = tree(spans)
     assert root[0] == TASK
     attempts = [span for span in spans if span.name == "invoke_agent concierge"]
-    ends = [(span.about["slipway.run.status"], span.failed) for span in attempts]
-    assert (ends[0], ends[-1]) == (("waits_for_approval", False), ("succeeded", False)), ends
+    ends = [span.about["slipway.run.status"] for span in attempts]  # of two processes, as they came in
+    assert ends.count("succeeded") == 1 and "waits_for_approval" in ends, ends
+    assert not any(span.failed for span in attempts)
     assert {"execute_tool mail.send", "execute_tool mail.list"} <= names_under(root)
     sent = {delivery.headers["traceparent"] for delivery in office.receiver.of(run_id)}
     assert {header.split("-")[1] for header in sent} == {root_trace(spans)}
