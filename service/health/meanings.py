@@ -1,4 +1,4 @@
-"""What it means that a part is degraded, and what to do, in the words of docs/when-a-part-is-down.md."""
+"""Meanings of degraded parts, and what to do, in the words of docs/when-a-part-is-down.md."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Meaning(NamedTuple):
-    """What is left without the part, what to do about it, and the page of `docs/` that says more."""
+    """Meaning of a degraded part: what is left without it, what to do, and the page of `docs/` that says more."""
 
     means: str
     do: str

@@ -26,7 +26,7 @@ OLD_TASK, OVERDUE, OLD_HOLD, UNLINKED, FREE_DISK = 300, 60, 3600, 60, 0.1
 
 
 class Stored(NamedTuple):
-    """What stands in the database."""
+    """Figures that are read from the database."""
 
     standing: Standing
     processes: list[Row]

@@ -1,4 +1,4 @@
-"""What a process tells of itself with each renewal of its lease, so that any other can tell it too."""
+"""State of a process, stored with each renewal of its lease, so that any other process can tell it too."""
 
 from __future__ import annotations
 

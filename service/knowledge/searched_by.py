@@ -1,4 +1,4 @@
-"""What documents are searched by now: words and meaning, or words alone, and why."""
+"""State of the search in documents: by words and meaning, or by words alone, and why."""
 
 from __future__ import annotations
 

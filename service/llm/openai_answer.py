@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from service.errors import ModelError, ModelInterrupted
@@ -15,7 +16,7 @@ MAX_WORD = 128  # characters of a model's name or a finish reason
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
 
 
-class OpenAIAnswer:
+class OpenAIAnswer(ABC):
     """Reader of a `ModelReply` from a stream (`feed`) or a complete answer (`take`).
 
     More than `most_text` characters, of any kind, raise `ModelError`.
@@ -61,11 +62,13 @@ class OpenAIAnswer:
             ms=ms,
         )
 
+    @abstractmethod
     def _take_event(self, event: dict[str, Any]) -> bool:
-        raise NotImplementedError
+        """Take an event; return as `feed` does."""
 
+    @abstractmethod
     def _take_answer(self, answer: dict[str, Any]) -> None:
-        raise NotImplementedError
+        """Take a complete answer."""
 
     def _write(self, piece: str, *, shown: bool = False) -> None:
         self._room -= len(piece)

@@ -52,7 +52,7 @@ Count = Callable[[str, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Export:
-    """Where spans go, and which. `ratio`: share of new traces that is sampled; `follows`: unless a client decides."""
+    """Destination and sampling of spans. `ratio`: share of new traces sampled; `follows`: unless a client decides."""
 
     endpoint: str
     headers: Mapping[str, str]
